@@ -1,0 +1,102 @@
+//! The `%XX` encoding of names on the wire and in the database (spec: state.md).
+//!
+//! There are two encoders. [`encode`] is ours: what it returns is always text, since bytes that are no UTF-8 are
+//! escaped as well. [`classic`] is the C program's, which keeps every byte above 0x7f: it defines the order of names.
+
+/// Bytes that both encoders escape: 0x01–0x20, 0x7f and `" ' % $ : | \`.
+fn is_special(byte: u8) -> bool {
+    byte <= 0x20 || byte == 0x7f || matches!(byte, b'"' | b'\'' | b'%' | b'$' | b':' | b'|' | b'\\')
+}
+
+const HEX: &[u8; 16] = b"0123456789ABCDEF";
+
+fn escape(byte: u8) -> [u8; 3] {
+    [b'%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]
+}
+
+/// Encodes a name as text: special bytes and bytes that are not part of valid UTF-8 become `%XX`.
+#[must_use]
+pub fn encode(name: &[u8]) -> String {
+    let mut text = String::with_capacity(name.len() + 8);
+    for chunk in name.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            match u8::try_from(character) {
+                Ok(byte) if is_special(byte) && character.is_ascii() => push_escaped(&mut text, byte),
+                _ => text.push(character),
+            }
+        }
+        for &byte in chunk.invalid() {
+            push_escaped(&mut text, byte);
+        }
+    }
+    text
+}
+
+fn push_escaped(text: &mut String, byte: u8) {
+    text.extend(escape(byte).map(char::from));
+}
+
+/// The C program's encoding, byte by byte: special bytes become `%XX`, every other byte is kept.
+pub fn classic(name: &[u8]) -> impl Iterator<Item = u8> + '_ {
+    name.iter().flat_map(|&byte| {
+        let special = is_special(byte);
+        let escaped = if special { escape(byte) } else { [byte, 0, 0] };
+        escaped.into_iter().take(if special { 3 } else { 1 })
+    })
+}
+
+/// Decodes any `%XX` (either case) into its byte; a `%` without two hex digits stands for itself.
+#[must_use]
+pub fn decode(text: &[u8]) -> Vec<u8> {
+    let mut name = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((&byte, tail)) = rest.split_first() {
+        rest = tail;
+        if byte == b'%'
+            && let [high, low, after @ ..] = tail
+            && let (Some(high), Some(low)) = (digit(*high), digit(*low))
+        {
+            name.push(high << 4 | low);
+            rest = after;
+        } else {
+            name.push(byte);
+        }
+    }
+    name
+}
+
+fn digit(byte: u8) -> Option<u8> {
+    char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn special_bytes_are_escaped_in_upper_case() {
+        assert_eq!(encode(b"%demo%/a b:\"'$|\\\x7f\n"), "%25demo%25/a%20b%3A%22%27%24%7C%5C%7F%0A");
+    }
+
+    #[test]
+    fn utf8_is_kept_and_other_bytes_are_escaped() {
+        assert_eq!(encode("grün".as_bytes()), "grün");
+        assert_eq!(encode(b"gr\xfcn"), "gr%FCn");
+        assert_eq!(classic(b"gr\xfcn :").collect::<Vec<_>>(), b"gr\xfcn%20%3A");
+    }
+
+    #[test]
+    fn a_lone_percent_stands_for_itself() {
+        assert_eq!(decode(b"100%"), b"100%");
+        assert_eq!(decode(b"%zz%4a"), b"%zzJ");
+    }
+
+    proptest! {
+        #[test]
+        fn both_spellings_decode_to_the_name(name in prop::collection::vec(1u8.., 0..40)) {
+            prop_assert_eq!(&decode(encode(&name).as_bytes()), &name);
+            prop_assert_eq!(&decode(&classic(&name).collect::<Vec<_>>()), &name);
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! The vocabulary: names, file states, dirty entries. Values only: no files, no sockets, no async.
+
+pub mod action;
+pub mod checktxt;
+pub mod dirty;
+pub mod encoding;
+pub mod file;
+pub mod path;
+
+pub use action::ScheduledAction;
+pub use checktxt::{Checktxt, Ignore, MtimeUnit};
+pub use dirty::{DirtyEntry, DirtyVersion, Mark};
+pub use file::{FileKind, FileRecord, Metadata, Timestamp};
+pub use path::{PathError, Scope, SyncPath};
