@@ -1,0 +1,3 @@
+//! Decides everything that csync2 decides; the only place where config, store, wire and fs meet.
+
+pub mod membership;
