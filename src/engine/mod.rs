@@ -1,3 +1,121 @@
-//! Decides everything that csync2 decides; the only place where config, store, wire and fs meet.
+//! Everything that csync2 decides, and the only place where configuration, state, wire and disk meet.
+//!
+//! [`Node`] is this host in one configuration: built once, passed on explicitly. What went wrong on the way is counted
+//! in a [`Report`], which every operation returns.
 
+pub mod action;
+pub mod check;
+pub mod conflict;
+pub mod mark;
 pub mod membership;
+pub mod recover;
+pub mod selection;
+pub mod serve;
+pub mod update;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::config::Config;
+use crate::model::{FileRecord, Metadata, MtimeUnit, SyncPath, checktxt::Checktxt};
+use crate::store::{Store, StoreError};
+use crate::wire::tls::{Identity, TlsError};
+
+/// This host in one configuration: what it is called, what it keeps in step, and where its state is.
+#[derive(Debug)]
+pub struct Node {
+    pub config: Config,
+    pub store: Store,
+    /// Where the configuration, the keys, the certificate and its key are.
+    pub system_dir: PathBuf,
+    /// The name given to `-C`, empty without one; peers are told it.
+    pub config_name: String,
+    /// The groups given to `-G`; peers are told them.
+    pub groups: Option<Vec<String>>,
+    /// The local address to connect from: the name given to `-N`.
+    pub bind: Option<String>,
+    pub port: u16,
+    identity: tokio::sync::OnceCell<Arc<Identity>>,
+}
+
+/// Why an operation as a whole could not go on. What concerns one file or one peer is counted in a [`Report`] instead.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("a worker thread of {operation} ended early")]
+    Worker {
+        operation: &'static str,
+        #[source]
+        source: tokio::task::JoinError,
+    },
+}
+
+/// What came of an operation: how many errors were logged on the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Report {
+    pub errors: usize,
+}
+
+impl Report {
+    /// Logs an error at level 0, once, and counts it.
+    pub fn error(&mut self, text: impl std::fmt::Display) {
+        tracing::warn!("{text}");
+        self.errors += 1;
+    }
+
+    pub fn merge(&mut self, other: Self) {
+        self.errors += other.errors;
+    }
+}
+
+impl Node {
+    #[must_use]
+    pub fn new(config: Config, store: Store, place: Place) -> Self {
+        let Place { system_dir, config_name, groups, bind, port } = place;
+        Self { config, store, system_dir, config_name, groups, bind, port, identity: tokio::sync::OnceCell::new() }
+    }
+
+    /// The certificate and key of this host, read when TLS is first needed.
+    ///
+    /// # Errors
+    /// When they cannot be read; asked again, they are read again.
+    pub async fn identity(&self) -> Result<Arc<Identity>, Arc<TlsError>> {
+        let load = || async { Identity::load(&self.system_dir).map(Arc::new).map_err(Arc::new) };
+        self.identity.get_or_try_init(load).await.cloned()
+    }
+
+    /// The row that describes a file as it is on disk now.
+    #[must_use]
+    pub fn record(&self, path: SyncPath, metadata: &Metadata, digest: Option<[u8; 32]>) -> FileRecord {
+        FileRecord {
+            path,
+            checktxt: Checktxt::of(metadata, self.config.ignore, MtimeUnit::Seconds),
+            mtime_ns: Some(metadata.mtime.as_nanoseconds()),
+            ctime_ns: Some(metadata.ctime.as_nanoseconds()),
+            device: Some(metadata.device.cast_signed()),
+            digest,
+        }
+    }
+}
+
+/// Where a [`Node`] stands: see its fields of the same names.
+#[derive(Debug, Clone)]
+pub struct Place {
+    pub system_dir: PathBuf,
+    pub config_name: String,
+    pub groups: Option<Vec<String>>,
+    pub bind: Option<String>,
+    pub port: u16,
+}
+
+/// Runs a unit of synchronous disk or librsync work without holding up the tasks of other peers and sessions.
+///
+/// # Errors
+/// Only when the work panicked or the runtime is going down.
+pub async fn blocking<T: Send + 'static>(
+    operation: &'static str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, EngineError> {
+    tokio::task::spawn_blocking(work).await.map_err(|source| EngineError::Worker { operation, source })
+}

@@ -1,0 +1,303 @@
+//! Update detection: what changed on this disk since the file table was written, and whom that concerns.
+//!
+//! A check reads the rows of its scope once, walks the disk once, and compares. Changes are written in chunks, each
+//! file's row together with its dirty rows. A row that somebody else replaced meanwhile (a session that received the
+//! file) is not overwritten: that file is looked at again.
+//!
+//! A file counts as removed only when the system says that it does not exist. Whatever cannot be looked at keeps its
+//! row, and [`removal`] refuses to take a missing file system for a mass removal.
+
+mod compare;
+mod removal;
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use self::compare::{Comparison, compare};
+use super::membership::{self, Purpose};
+use super::selection::{self, Target};
+use super::{EngineError, Node, Report, blocking, mark};
+use crate::fs::presence::{Presence, Prober};
+use crate::fs::walk::{self, EntryHint, Visitor};
+use crate::model::{Checktxt, FileRecord, Metadata, Scope, SyncPath};
+use crate::store::Change;
+
+/// How a check behaves.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CheckOptions {
+    /// `-I`: fill the file table, mark nothing.
+    pub init: bool,
+    /// `-F`: new dirty rows are forced.
+    pub forced: bool,
+    /// `--allow-mass-removal`: a missing root means that everything below it was removed on purpose.
+    pub allow_mass_removal: bool,
+}
+
+/// Files a transaction: each file's row with its dirty rows.
+const CHUNK: usize = 2_000;
+
+/// How often a file is looked at again that changes while we look.
+const ATTEMPTS: usize = 5;
+
+/// Checks what the targets name and writes what changed.
+///
+/// # Errors
+/// Those of the store. What cannot be read on disk is counted in the report.
+pub async fn check(node: &Arc<Node>, targets: &[Target], options: CheckOptions) -> Result<Report, EngineError> {
+    let mut report = Report::default();
+    for target in targets {
+        report.merge(check_target(node, target, options).await?);
+    }
+    Ok(report)
+}
+
+async fn check_target(node: &Arc<Node>, target: &Target, options: CheckOptions) -> Result<Report, EngineError> {
+    let known = read_known(node, selection::scopes(&node.config, target)).await?;
+    let receiving = node.store.intents().await?.into_iter().filter_map(|(_, intent)| {
+        let directory = intent.path.parent()?;
+        (!intent.temp_name.is_empty()).then(|| directory.join(&intent.temp_name).ok()).flatten()
+    });
+    let (sender, mut receiver) = mpsc::channel(4);
+    let detector = Detector {
+        node: Arc::clone(node),
+        recursive: target.recursive,
+        options,
+        known,
+        seen: HashSet::new(),
+        skip: receiving.collect(),
+        outbox: Outbox { sender, chunk: Vec::with_capacity(CHUNK) },
+        report: Report::default(),
+    };
+    let real = target.real.clone();
+    let work = tokio::spawn(blocking("check", move || detector.run(&real)));
+    let mut stale = Vec::new();
+    let mut failed = None;
+    while let Some(changes) = receiver.recv().await {
+        match write(node, changes, &mut stale).await {
+            Ok(()) => {}
+            Err(error) => {
+                failed = Some(error);
+                break;
+            }
+        }
+    }
+    drop(receiver);
+    let report = work.await.map_err(|source| EngineError::Worker { operation: "check", source })??;
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    examine(node, stale, options).await?;
+    Ok(report)
+}
+
+/// Looks at single names: as `-c FILE` does, and as a session does before it changes a file.
+///
+/// # Errors
+/// Those of the store.
+pub async fn examine(node: &Arc<Node>, paths: Vec<SyncPath>, options: CheckOptions) -> Result<(), EngineError> {
+    let mut paths = paths;
+    for _ in 0..ATTEMPTS {
+        if paths.is_empty() {
+            return Ok(());
+        }
+        let mut changes = Vec::new();
+        for path in paths {
+            let known = node.store.file(&path).await?;
+            let worker = Arc::clone(node);
+            changes.extend(blocking("check", move || examine_one(&worker, path, known, options)).await?);
+        }
+        paths = Vec::new();
+        write(node, changes, &mut paths).await?;
+    }
+    Ok(())
+}
+
+fn examine_one(node: &Node, path: SyncPath, known: Option<FileRecord>, options: CheckOptions) -> Option<Change> {
+    let local = node.config.local(&path).ok()?;
+    match Prober::new(&local.root).presence(&local.relative) {
+        Presence::Present(metadata) => change_of(node, path, &local.absolute(), &metadata, known.as_ref(), options),
+        Presence::Gone | Presence::BehindSymlink => known.map(|record| removal_of(node, record, options)),
+        Presence::Unknown(_) => None,
+    }
+}
+
+/// Writes a chunk and says what it marked; names whose rows changed meanwhile are added to `stale`.
+async fn write(node: &Node, changes: Vec<Change>, stale: &mut Vec<SyncPath>) -> Result<(), EngineError> {
+    let marked: Vec<SyncPath> =
+        changes.iter().filter(|change| !change.marks.is_empty()).map(|change| change.path.clone()).collect();
+    let skipped = node.store.apply(changes).await?;
+    marked.iter().filter(|path| !skipped.contains(path)).for_each(mark::announce);
+    stale.extend(skipped);
+    Ok(())
+}
+
+async fn read_known(node: &Node, scopes: Vec<Scope>) -> Result<HashMap<SyncPath, FileRecord>, EngineError> {
+    let mut known = HashMap::new();
+    let mut rows = node.store.files(scopes);
+    while let Some(chunk) = rows.recv().await {
+        known.extend(chunk?.into_iter().map(|record| (record.path.clone(), record)));
+    }
+    Ok(known)
+}
+
+/// The change that a file on disk calls for, `None` when its row says all there is to say.
+fn change_of(
+    node: &Node,
+    path: SyncPath,
+    place: &Path,
+    metadata: &Metadata,
+    known: Option<&FileRecord>,
+    options: CheckOptions,
+) -> Option<Change> {
+    let expected = known.map(|record| record.checktxt.clone());
+    match compare(known, metadata, node.config.ignore, || crate::fs::digest::digest(place)) {
+        Comparison::Same => None,
+        Comparison::Refresh { digest } => {
+            Some(Change { record: Some(node.record(path.clone(), metadata, digest)), ..bare(path, expected) })
+        }
+        Comparison::Changed => {
+            let record = node.record(path.clone(), metadata, None);
+            Some(Change { record: Some(record), ..marked(node, path, expected, options) })
+        }
+    }
+}
+
+fn removal_of(node: &Node, record: FileRecord, options: CheckOptions) -> Change {
+    marked(node, record.path, Some(record.checktxt), options)
+}
+
+fn bare(path: SyncPath, expected: Option<Checktxt>) -> Change {
+    Change { path, expected, record: None, marks: Vec::new(), actions: Vec::new() }
+}
+
+fn marked(node: &Node, path: SyncPath, expected: Option<Checktxt>, options: CheckOptions) -> Change {
+    if options.init {
+        return bare(path, expected);
+    }
+    let marks = mark::marks(&node.config, &path, options.forced);
+    let actions = mark::local_actions(&node.config, &path);
+    Change { marks, actions, ..bare(path, expected) }
+}
+
+/// Collects changes and hands them on in chunks.
+struct Outbox {
+    sender: mpsc::Sender<Vec<Change>>,
+    chunk: Vec<Change>,
+}
+
+impl Outbox {
+    fn push(&mut self, change: Change) {
+        self.chunk.push(change);
+        if self.chunk.len() >= CHUNK {
+            self.flush();
+        }
+    }
+
+    /// A receiver that is gone has met an error of the store, which ends the run: nothing is to be done here.
+    fn flush(&mut self) {
+        if !self.chunk.is_empty() {
+            let _ = self.sender.blocking_send(std::mem::take(&mut self.chunk));
+        }
+    }
+}
+
+/// The synchronous half of a check: walks the disk with the known rows at hand.
+struct Detector {
+    node: Arc<Node>,
+    recursive: bool,
+    options: CheckOptions,
+    known: HashMap<SyncPath, FileRecord>,
+    seen: HashSet<SyncPath>,
+    /// Temporary files of sessions that are receiving.
+    skip: HashSet<SyncPath>,
+    outbox: Outbox,
+    report: Report,
+}
+
+impl Detector {
+    fn run(mut self, real: &[u8]) -> Report {
+        let top = Path::new(std::ffi::OsStr::from_bytes(real));
+        if self.recursive {
+            tracing::debug!("Running recursive check for {} ...", top.display());
+            walk::walk(top, &mut self);
+        } else {
+            match Prober::new(Path::new("/")).presence(real.strip_prefix(b"/").unwrap_or(real)) {
+                Presence::Present(metadata) => {
+                    self.entry(real, metadata);
+                }
+                Presence::Gone | Presence::BehindSymlink => {}
+                Presence::Unknown(error) => self.failed(real, "look at", error),
+            }
+        }
+        self.removals();
+        self.outbox.flush();
+        self.report
+    }
+
+    fn removals(&mut self) {
+        let unseen = self.known.keys().filter(|path| !self.seen.contains(*path));
+        let covered = unseen.filter(|path| membership::is_covered(&self.node.config, path, Purpose::Sync));
+        let mut candidates: Vec<SyncPath> = covered.cloned().collect();
+        candidates.sort();
+        let verdict = removal::judge(&self.node.config, &self.known, candidates, self.options.allow_mass_removal);
+        for error in verdict.errors {
+            self.report.error(error);
+        }
+        for path in verdict.removed {
+            if let Some(record) = self.known.remove(&path) {
+                self.outbox.push(removal_of(&self.node, record, self.options));
+            }
+        }
+    }
+
+    /// Covered spellings of a real path.
+    fn covered_names(&self, path: &[u8]) -> Vec<SyncPath> {
+        let mut names = self.node.config.names_of(path);
+        names.retain(|name| membership::is_covered(&self.node.config, name, Purpose::Sync));
+        names
+    }
+
+    fn descends(&self, path: &[u8]) -> bool {
+        let config = &self.node.config;
+        membership::above_prefix(config, path)
+            || config.names_of(path).iter().any(|name| {
+                membership::is_covered(config, name, Purpose::Sync)
+                    || membership::descend(config, name, Purpose::Sync)
+            })
+    }
+}
+
+impl Visitor for Detector {
+    fn wants(&mut self, path: &[u8], hint: EntryHint) -> bool {
+        (hint != EntryHint::Other && self.descends(path)) || !self.covered_names(path).is_empty()
+    }
+
+    fn entry(&mut self, path: &[u8], metadata: Metadata) -> bool {
+        for name in self.covered_names(path) {
+            if self.skip.contains(&name) {
+                continue;
+            }
+            let place = Path::new(std::ffi::OsStr::from_bytes(path));
+            let known = self.known.get(&name);
+            if let Some(change) = change_of(&self.node, name.clone(), place, &metadata, known, self.options) {
+                self.outbox.push(change);
+            }
+            if self.known.contains_key(&name) {
+                self.seen.insert(name);
+            }
+        }
+        metadata.is_directory() && self.descends(path)
+    }
+
+    fn failed(&mut self, path: &[u8], operation: &'static str, error: io::Error) {
+        self.report.error(format_args!(
+            "ERROR: cannot {operation} {}: {error}. What is known at and below it stays as it is.",
+            String::from_utf8_lossy(path)
+        ));
+    }
+}
