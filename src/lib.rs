@@ -1,5 +1,7 @@
 //! csync2: keeps files in step across the hosts of a cluster.
 
 pub mod config;
+pub mod delta;
 pub mod engine;
+pub mod fs;
 pub mod model;

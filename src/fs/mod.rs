@@ -1,0 +1,21 @@
+//! Touches files: reads their state, walks trees, changes what a peer may change.
+//!
+//! What a peer causes goes through [`Root`] and [`Place`]: an open directory and one name in it. No function here takes
+//! a path of a peer as text for the kernel to resolve, so a directory that becomes a symlink at the wrong moment leads
+//! to an error and never out of the root. Which names belong to the cluster, and who may change them, is for others.
+
+pub mod backup;
+pub mod beneath;
+pub mod meta;
+pub mod place;
+pub mod presence;
+pub mod temp;
+pub mod walk;
+
+pub use backup::backup;
+pub use beneath::{BeneathError, Resolver, Root};
+pub use meta::metadata;
+pub use place::{DeviceKind, Place};
+pub use presence::{Presence, PresenceChecker, presence};
+pub use temp::{NotTakenOver, TempFile};
+pub use walk::{KindHint, Visitor, walk};
