@@ -5,3 +5,4 @@ pub mod delta;
 pub mod engine;
 pub mod fs;
 pub mod model;
+pub mod wire;

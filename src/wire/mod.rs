@@ -1,0 +1,27 @@
+//! The csync2 protocol (docs/protocol.md): what the lines mean, how they travel, and who is at the other end.
+//!
+//! Pure values first: [`request`] and [`reply`] are the lines, [`codec`] finds them in a stream of bytes. A
+//! [`Connection`] carries them over TCP, TLS or an inherited pipe; [`dial()`] and [`Listener`] make one; [`tls`] upgrades
+//! it with our [`Identity`]; [`trust`] compares certificates. What an answer means for a file is the engine's to say.
+
+pub mod codec;
+pub mod connection;
+pub mod dial;
+pub mod error;
+pub mod identity;
+pub mod listen;
+mod pipe;
+pub mod reply;
+pub mod request;
+pub mod tls;
+pub mod trust;
+
+pub use codec::OctetHeader;
+pub use connection::{Connection, Reader, Timeouts, Writer};
+pub use dial::dial;
+pub use error::{TlsError, WireError};
+pub use identity::Identity;
+pub use listen::Listener;
+pub use reply::Reply;
+pub use request::{Attributes, Request, RequestError};
+pub use trust::Trust;

@@ -1,0 +1,1 @@
+//! Inherited descriptors as a stream.

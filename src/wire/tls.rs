@@ -1,0 +1,1 @@
+//! TLS as csync2 uses it.

@@ -1,0 +1,59 @@
+//! Which certificate a peer may show: the one it showed first. No chain, no name, no dates.
+//! The pinned certificates themselves are the store's.
+
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+/// What a presented certificate is to us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trust {
+    /// Nothing is pinned for the peer yet: pin this one.
+    FirstUse,
+    /// The pinned one.
+    Same,
+    /// Another than the pinned one: refuse.
+    Different,
+}
+
+/// Compares a peer's certificate with the one pinned for it, both DER.
+#[must_use]
+pub fn judge(pinned: Option<&[u8]>, presented: &[u8]) -> Trust {
+    match pinned {
+        None => Trust::FirstUse,
+        Some(pinned) if bool::from(pinned.ct_eq(presented)) => Trust::Same,
+        Some(_) => Trust::Different,
+    }
+}
+
+/// The upper-case hex in which the x509_cert table keeps a certificate.
+#[must_use]
+pub fn certdata(der: &[u8]) -> String {
+    hex::encode_upper(der)
+}
+
+/// The SHA-256 of a certificate as people compare it: `AB:CD:…`.
+#[must_use]
+pub fn fingerprint(der: &[u8]) -> String {
+    let pairs: Vec<String> = Sha256::digest(der).iter().map(|byte| format!("{byte:02X}")).collect();
+    pairs.join(":")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_certificate_is_trusted_and_then_only_that_one() {
+        assert_eq!(judge(None, b"one"), Trust::FirstUse);
+        assert_eq!(judge(Some(b"one"), b"one"), Trust::Same);
+        assert_eq!(judge(Some(b"one"), b"two"), Trust::Different);
+        assert_eq!(judge(Some(b"one"), b"one more"), Trust::Different);
+    }
+
+    #[test]
+    fn certificates_are_written_in_upper_case() {
+        assert_eq!(certdata(&[0x30, 0x82, 0xaf]), "3082AF");
+        assert!(fingerprint(b"").starts_with("E3:B0:C4:42:"));
+        assert_eq!(fingerprint(b"").len(), 32 * 3 - 1);
+    }
+}
