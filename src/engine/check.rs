@@ -22,8 +22,7 @@ use self::compare::{Comparison, compare};
 use super::membership::{self, Purpose};
 use super::selection::{self, Target};
 use super::{EngineError, Node, Report, blocking, mark};
-use crate::fs::presence::{Presence, Prober};
-use crate::fs::walk::{self, EntryHint, Visitor};
+use crate::fs::{KindHint, Presence, Visitor, presence};
 use crate::model::{Checktxt, FileRecord, Metadata, Scope, SyncPath};
 use crate::store::Change;
 
@@ -119,7 +118,7 @@ pub async fn examine(node: &Arc<Node>, paths: Vec<SyncPath>, options: CheckOptio
 
 fn examine_one(node: &Node, path: SyncPath, known: Option<FileRecord>, options: CheckOptions) -> Option<Change> {
     let local = node.config.local(&path).ok()?;
-    match Prober::new(&local.root).presence(&local.relative) {
+    match presence(&local.root, &local.relative) {
         Presence::Present(metadata) => change_of(node, path, &local.absolute(), &metadata, known.as_ref(), options),
         Presence::Gone | Presence::BehindSymlink => known.map(|record| removal_of(node, record, options)),
         Presence::Unknown(_) => None,
@@ -224,9 +223,9 @@ impl Detector {
         let top = Path::new(std::ffi::OsStr::from_bytes(real));
         if self.recursive {
             tracing::debug!("Running recursive check for {} ...", top.display());
-            walk::walk(top, &mut self);
+            crate::fs::walk(top, &mut self);
         } else {
-            match Prober::new(Path::new("/")).presence(real.strip_prefix(b"/").unwrap_or(real)) {
+            match presence(Path::new("/"), real.strip_prefix(b"/").unwrap_or(real)) {
                 Presence::Present(metadata) => {
                     self.entry(real, metadata);
                 }
@@ -273,8 +272,8 @@ impl Detector {
 }
 
 impl Visitor for Detector {
-    fn wants(&mut self, path: &[u8], hint: EntryHint) -> bool {
-        (hint != EntryHint::Other && self.descends(path)) || !self.covered_names(path).is_empty()
+    fn wants(&mut self, path: &[u8], hint: KindHint) -> bool {
+        (hint != KindHint::Other && self.descends(path)) || !self.covered_names(path).is_empty()
     }
 
     fn entry(&mut self, path: &[u8], metadata: Metadata) -> bool {
