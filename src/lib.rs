@@ -6,3 +6,4 @@ pub mod engine;
 pub mod fs;
 pub mod model;
 pub mod wire;
+pub mod store;

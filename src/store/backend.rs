@@ -1,0 +1,50 @@
+//! What a database engine has to do for [`super::Store`]. The semantics are documented there, once.
+
+use std::future::Future;
+
+use tokio::sync::mpsc::Sender;
+
+use super::error::Result;
+use super::{Change, DirtyFilter, Hint, Intent, IntentId, Receipt};
+use crate::model::{DirtyEntry, FileRecord, Mark, ScheduledAction, Scope, SyncPath};
+
+/// The operations of [`super::Store`]. Futures may move between threads; arguments are owned, since SQLite's work runs
+/// on other threads.
+pub(super) trait Backend: Send + Sync {
+    /// Sends the records in order; an error of the database ends the stream. Returns when the receiver is gone.
+    fn files(
+        &self,
+        scopes: Vec<Scope>,
+        sink: Sender<Result<Vec<FileRecord>>>,
+    ) -> impl Future<Output = Result<()>> + Send;
+    fn file(&self, path: SyncPath) -> impl Future<Output = Result<Option<FileRecord>>> + Send;
+    fn apply(&self, changes: Vec<Change>) -> impl Future<Output = Result<Vec<SyncPath>>> + Send;
+    fn remove_files(&self, paths: Vec<SyncPath>) -> impl Future<Output = Result<u64>> + Send;
+    fn remove_malformed(&self) -> impl Future<Output = Result<u64>> + Send;
+
+    fn dirty(&self, filter: DirtyFilter) -> impl Future<Output = Result<Vec<DirtyEntry>>> + Send;
+    fn dirty_peers(&self) -> impl Future<Output = Result<Vec<(String, String)>>> + Send;
+    fn mark(&self, marks: Vec<Mark>, actions: Vec<ScheduledAction>) -> impl Future<Output = Result<()>> + Send;
+    fn clear(&self, entries: Vec<DirtyEntry>) -> impl Future<Output = Result<u64>> + Send;
+    fn flush(&self, path: SyncPath) -> impl Future<Output = Result<()>> + Send;
+    fn force(&self, scopes: Vec<Scope>) -> impl Future<Output = Result<u64>> + Send;
+
+    fn hints(&self) -> impl Future<Output = Result<Vec<Hint>>> + Send;
+    fn add_hints(&self, hints: Vec<Hint>) -> impl Future<Output = Result<()>> + Send;
+    fn remove_hints(&self, hints: Vec<Hint>) -> impl Future<Output = Result<u64>> + Send;
+
+    fn actions(&self) -> impl Future<Output = Result<Vec<ScheduledAction>>> + Send;
+    fn remove_actions(&self, actions: Vec<ScheduledAction>) -> impl Future<Output = Result<u64>> + Send;
+
+    /// All of them, or that of one peer; DER.
+    fn certificates(&self, peer: Option<String>) -> impl Future<Output = Result<Vec<(String, Vec<u8>)>>> + Send;
+    fn pin(&self, peer: String, der: Vec<u8>) -> impl Future<Output = Result<Vec<u8>>> + Send;
+    fn unpin(&self, peer: String) -> impl Future<Output = Result<bool>> + Send;
+
+    fn begin_receive(&self, intent: Intent) -> impl Future<Output = Result<IntentId>> + Send;
+    fn finish_receive(&self, id: Option<IntentId>, receipt: Receipt) -> impl Future<Output = Result<()>> + Send;
+    fn abandon_receive(&self, id: IntentId) -> impl Future<Output = Result<()>> + Send;
+    fn intents(&self) -> impl Future<Output = Result<Vec<(IntentId, Intent)>>> + Send;
+
+    fn close(&self) -> impl Future<Output = ()> + Send;
+}

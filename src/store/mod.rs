@@ -1,0 +1,336 @@
+//! The state database: which files are known, what is dirty for whom, hints, actions, pinned certificates, receives
+//! under way.
+//!
+//! [`Store`] is the only handle; SQL stays in this module. PostgreSQL and SQLite are two implementations of one private
+//! trait, tested by one suite. What the rows mean, and when to write them, is decided by the engine.
+//!
+//! # How the tables of the C program are kept usable
+//! Its five tables stay as they are, with nullable or defaulted columns of ours beside its own, so that both programs
+//! work on one database in turns, each seeing what the other wrote:
+//!
+//! * **Spelling.** Where the database stores any byte (SQLite, PostgreSQL in an encoding other than UTF8), names are
+//!   written as the C program spells them: it looks rows up by that text, and would neither find nor ever clear a row
+//!   under another. A UTF8 database refuses bytes that are no UTF-8, so there they are written as `%XX`. Read, replaced
+//!   and removed are both spellings ([`spelling`]).
+//! * **Order** is that of the bytes of the C program's spelling. SQLite compares text like that already. PostgreSQL has
+//!   a column `name_key` with the first 1,000 bytes of it (an index entry holds 2,700 at most), and `name_digest` for
+//!   uniqueness. We fill both in; for rows that the C program inserts a trigger does.
+//! * **Version of a dirty row**: from a sequence (PostgreSQL) or a counter table (SQLite: a rowid is used again after
+//!   its row has gone), through a default or a trigger, so that a C process's marking gets a new one as well.
+//! * **mtime, ctime, device, digest** are nullable columns. The C program replaces a row by DELETE and INSERT, which
+//!   leaves them empty: they never describe a state that it recorded.
+
+mod backend;
+mod error;
+mod pgpass;
+mod postgres;
+mod spelling;
+mod sqlite;
+mod url;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc::{self, Receiver};
+
+use crate::model::{Checktxt, DirtyEntry, FileRecord, Mark, ScheduledAction, Scope, SyncPath};
+use backend::Backend;
+use error::Result;
+pub use error::{ErrorKind, StoreError};
+pub use url::{Location, PostgresUrl, SslMode};
+
+/// Names a reading stream may be ahead of its consumer, in chunks of [`CHUNK`] records.
+const CHUNKS_AHEAD: usize = 4;
+
+/// Records in one message of [`Store::files`].
+const CHUNK: usize = 1000;
+
+/// How a database is opened.
+#[derive(Debug, Clone)]
+pub struct StoreOptions {
+    /// How long an operation may wait for others' locks, for a connection, and for the connection to be made.
+    pub lock_timeout: Duration,
+    /// `-A`: a power cut may cost the last transactions (never more than those).
+    pub asynchronous: bool,
+    /// For listings: an existing database is opened even if nothing may be written.
+    pub read_only: bool,
+    /// Operations that run at once; as many streams of [`Store::files`] may run besides.
+    pub max_connections: usize,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self { lock_timeout: Duration::from_secs(12), asynchronous: false, read_only: false, max_connections: 16 }
+    }
+}
+
+/// An open state database. Clones share its connections.
+#[derive(Debug, Clone)]
+pub struct Store {
+    engine: Engine,
+}
+
+#[derive(Debug, Clone)]
+enum Engine {
+    Postgres(Arc<postgres::Postgres>),
+    Sqlite(Arc<sqlite::Sqlite>),
+}
+
+/// Runs an operation on whichever engine there is.
+macro_rules! on {
+    ($store:expr, $backend:ident => $call:expr) => {
+        match &$store.engine {
+            Engine::Postgres($backend) => $call,
+            Engine::Sqlite($backend) => $call,
+        }
+    };
+}
+
+/// One file's part of a check: its row, with the marks and actions that follow from it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    pub path: SyncPath,
+    /// The row's checktxt when it was read; `None`: there was no row.
+    pub expected: Option<Checktxt>,
+    /// The new row; `None`: there shall be none.
+    pub record: Option<FileRecord>,
+    pub marks: Vec<Mark>,
+    pub actions: Vec<ScheduledAction>,
+}
+
+/// Which dirty rows to read.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DirtyFilter {
+    /// Only those for this peer.
+    pub peer: Option<String>,
+    /// Only those of these files. Empty: none.
+    pub scopes: Vec<Scope>,
+}
+
+/// A path that is to be checked. Real path, never prefixed, raw bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Hint {
+    pub path: Vec<u8>,
+    /// With everything below it.
+    pub recursive: bool,
+}
+
+/// Names a receive under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct IntentId(pub i64);
+
+/// Written before a received change is made on disk: what a crash may leave behind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Intent {
+    pub path: SyncPath,
+    /// Who sends.
+    pub peer: String,
+    /// Name of the temporary file beside the target; empty: none.
+    pub temp_name: Vec<u8>,
+    /// The state after it; `None`: a removal.
+    pub target: Option<Checktxt>,
+    /// The process that does it: "boot-id pid starttime".
+    pub holder: String,
+}
+
+/// What is recorded once a received change is on disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    pub path: SyncPath,
+    /// Its mark on our side is void now: we have what it has.
+    pub sender: String,
+    /// The new row; `None`: the file is gone.
+    pub record: Option<FileRecord>,
+    pub actions: Vec<ScheduledAction>,
+}
+
+impl Store {
+    /// Opens a database; creates it where it is missing, and brings its tables up to date, once, whoever comes first.
+    pub async fn open(location: &Location, options: &StoreOptions) -> Result<Self> {
+        let engine = match location {
+            Location::Postgres(url) => Engine::Postgres(Arc::new(postgres::Postgres::open(url, options).await?)),
+            Location::Sqlite(path) => Engine::Sqlite(Arc::new(sqlite::Sqlite::open(path, options).await?)),
+        };
+        Ok(Self { engine })
+    }
+
+    /// Ends all connections, when what is under way has ended. Other clones are closed with it.
+    pub async fn close(self) {
+        on!(self, backend => backend.close().await);
+    }
+
+    /// The known files within the scopes, in name order, each once, as one snapshot, in chunks of about a thousand. An
+    /// error is the last thing sent. Rows whose name is no [`SyncPath`] are left out.
+    ///
+    /// The stream has a connection of its own, apart from those for all other operations: its reader may call any of
+    /// these meanwhile. It must not wait for a second stream that it starts itself.
+    pub fn files(&self, scopes: Vec<Scope>) -> Receiver<Result<Vec<FileRecord>>> {
+        let (sink, receiver) = mpsc::channel(CHUNKS_AHEAD);
+        let store = self.clone();
+        tokio::spawn(async move {
+            if let Err(error) = on!(store, backend => backend.files(scopes, sink.clone()).await) {
+                // Nobody is left to tell when the receiver has gone.
+                let _ = sink.send(Err(error)).await;
+            }
+        });
+        receiver
+    }
+
+    /// The row of one file.
+    pub async fn file(&self, path: &SyncPath) -> Result<Option<FileRecord>> {
+        on!(self, backend => backend.file(path.clone()).await)
+    }
+
+    /// Writes the rows of files together with their dirty rows and actions, in one transaction. A change whose row is
+    /// no longer as expected is skipped with all its marks and actions; the paths of those are returned. At most one
+    /// change for each path; the caller cuts long lists into chunks.
+    pub async fn apply(&self, changes: Vec<Change>) -> Result<Vec<SyncPath>> {
+        if changes.is_empty() {
+            return Ok(Vec::new());
+        }
+        on!(self, backend => backend.apply(changes).await)
+    }
+
+    /// Removes the rows of files, whatever they say. Returns how many there were.
+    pub async fn remove_files(&self, paths: &[SyncPath]) -> Result<u64> {
+        on!(self, backend => backend.remove_files(paths.to_vec()).await)
+    }
+
+    /// Removes the rows of the file and dirty tables whose name is no [`SyncPath`], which no other operation reports.
+    /// Returns how many there were.
+    pub async fn remove_malformed(&self) -> Result<u64> {
+        on!(self, backend => backend.remove_malformed().await)
+    }
+
+    /// What is still to be sent, in name order, then by peer.
+    pub async fn dirty(&self, filter: DirtyFilter) -> Result<Vec<DirtyEntry>> {
+        let mut entries = on!(self, backend => backend.dirty(filter).await)?;
+        entries.sort_by(|one, other| one.path.cmp(&other.path).then_with(|| one.peer.cmp(&other.peer)));
+        Ok(entries)
+    }
+
+    /// The (our name, peer) pairs that have dirty rows, each once, in order.
+    pub async fn dirty_peers(&self) -> Result<Vec<(String, String)>> {
+        let mut pairs = on!(self, backend => backend.dirty_peers().await)?;
+        pairs.sort();
+        pairs.dedup();
+        Ok(pairs)
+    }
+
+    /// Whether the file is dirty for any peer.
+    pub async fn is_dirty(&self, path: &SyncPath) -> Result<bool> {
+        let filter = DirtyFilter { peer: None, scopes: vec![Scope::File(path.clone())] };
+        Ok(!self.dirty(filter).await?.is_empty())
+    }
+
+    /// Writes dirty rows and schedules actions, in one transaction. A row of the same file and peer is replaced and has
+    /// a new version.
+    pub async fn mark(&self, marks: Vec<Mark>, actions: Vec<ScheduledAction>) -> Result<()> {
+        if marks.is_empty() && actions.is_empty() {
+            return Ok(());
+        }
+        on!(self, backend => backend.mark(marks, actions).await)
+    }
+
+    /// Removes exactly these markings; a file that was marked again since stays dirty. Returns how many were removed.
+    pub async fn clear(&self, entries: &[DirtyEntry]) -> Result<u64> {
+        if entries.is_empty() {
+            return Ok(0);
+        }
+        on!(self, backend => backend.clear(entries.to_vec()).await)
+    }
+
+    /// Removes all dirty rows of a file.
+    pub async fn flush(&self, path: &SyncPath) -> Result<()> {
+        on!(self, backend => backend.flush(path.clone()).await)
+    }
+
+    /// Sets `forced` on the dirty rows of these files. Returns how many rows there are.
+    pub async fn force(&self, scopes: &[Scope]) -> Result<u64> {
+        on!(self, backend => backend.force(scopes.to_vec()).await)
+    }
+
+    /// All hints, each once, in name order.
+    pub async fn hints(&self) -> Result<Vec<Hint>> {
+        let mut hints = on!(self, backend => backend.hints().await)?;
+        hints.sort_by_cached_key(|hint| (spelling::key(&hint.path), hint.recursive));
+        hints.dedup();
+        Ok(hints)
+    }
+
+    /// Adds hints; those that exist are left alone.
+    pub async fn add_hints(&self, hints: &[Hint]) -> Result<()> {
+        on!(self, backend => backend.add_hints(hints.to_vec()).await)
+    }
+
+    /// Removes hints. Returns how many rows went.
+    pub async fn remove_hints(&self, hints: &[Hint]) -> Result<u64> {
+        on!(self, backend => backend.remove_hints(hints.to_vec()).await)
+    }
+
+    /// Schedules commands; those that are scheduled for the same file already are left alone.
+    pub async fn schedule(&self, actions: Vec<ScheduledAction>) -> Result<()> {
+        self.mark(Vec::new(), actions).await
+    }
+
+    /// The scheduled commands, each once, in the order of command, logfile, name.
+    pub async fn actions(&self) -> Result<Vec<ScheduledAction>> {
+        let mut actions = on!(self, backend => backend.actions().await)?;
+        actions.sort_by(|one, other| {
+            (&one.command, &one.logfile, &one.path).cmp(&(&other.command, &other.logfile, &other.path))
+        });
+        actions.dedup();
+        Ok(actions)
+    }
+
+    /// Removes scheduled commands. Returns how many rows went.
+    pub async fn remove_actions(&self, actions: &[ScheduledAction]) -> Result<u64> {
+        on!(self, backend => backend.remove_actions(actions.to_vec()).await)
+    }
+
+    /// The certificate that is pinned for a peer, DER.
+    pub async fn certificate(&self, peer: &str) -> Result<Option<Vec<u8>>> {
+        let found = on!(self, backend => backend.certificates(Some(peer.to_owned())).await)?;
+        Ok(found.into_iter().next().map(|(_, der)| der))
+    }
+
+    /// Pins a peer's certificate (DER) unless it has one: the first wins. Returns the one that is pinned now.
+    pub async fn pin(&self, peer: &str, der: &[u8]) -> Result<Vec<u8>> {
+        on!(self, backend => backend.pin(peer.to_owned(), der.to_vec()).await)
+    }
+
+    /// Forgets a peer's certificate. Returns whether there was one.
+    pub async fn unpin(&self, peer: &str) -> Result<bool> {
+        on!(self, backend => backend.unpin(peer.to_owned()).await)
+    }
+
+    /// All pinned certificates: peer and DER, by peer.
+    pub async fn certificates(&self) -> Result<Vec<(String, Vec<u8>)>> {
+        let mut found = on!(self, backend => backend.certificates(None).await)?;
+        found.sort();
+        Ok(found)
+    }
+
+    /// Records that a received change is about to be made on disk. Durable when it returns.
+    pub async fn begin_receive(&self, intent: Intent) -> Result<IntentId> {
+        on!(self, backend => backend.begin_receive(intent).await)
+    }
+
+    /// Records a received change that is on disk now, in one transaction: the file's row, the end of the sender's dirty
+    /// row, the actions, and the end of the intent.
+    pub async fn finish_receive(&self, id: Option<IntentId>, receipt: Receipt) -> Result<()> {
+        on!(self, backend => backend.finish_receive(id, receipt).await)
+    }
+
+    /// Forgets an intent whose change was not made, or was undone.
+    pub async fn abandon_receive(&self, id: IntentId) -> Result<()> {
+        on!(self, backend => backend.abandon_receive(id).await)
+    }
+
+    /// All intents, the oldest first: after a crash, those whose holder is no more.
+    pub async fn intents(&self) -> Result<Vec<(IntentId, Intent)>> {
+        let mut intents = on!(self, backend => backend.intents().await)?;
+        intents.sort_by_key(|(id, _)| *id);
+        Ok(intents)
+    }
+}
