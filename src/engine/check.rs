@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use self::compare::{Comparison, compare};
 use super::membership::{self, Purpose};
 use super::selection::{self, Target};
-use super::{EngineError, Node, Report, blocking, mark};
+use super::{EngineError, Node, Report, blocking, content, mark};
 use crate::fs::{KindHint, Presence, Visitor, presence};
 use crate::model::{Checktxt, FileRecord, Metadata, Scope, SyncPath};
 use crate::store::Change;
@@ -119,7 +119,7 @@ pub async fn examine(node: &Arc<Node>, paths: Vec<SyncPath>, options: CheckOptio
 fn examine_one(node: &Node, path: SyncPath, known: Option<FileRecord>, options: CheckOptions) -> Option<Change> {
     let local = node.config.local(&path).ok()?;
     match presence(&local.root, &local.relative) {
-        Presence::Present(metadata) => change_of(node, path, &local.absolute(), &metadata, known.as_ref(), options),
+        Presence::Present(metadata) => change_of(node, path, &metadata, known.as_ref(), options),
         Presence::Gone | Presence::BehindSymlink => known.map(|record| removal_of(node, record, options)),
         Presence::Unknown(_) => None,
     }
@@ -148,13 +148,13 @@ async fn read_known(node: &Node, scopes: Vec<Scope>) -> Result<HashMap<SyncPath,
 fn change_of(
     node: &Node,
     path: SyncPath,
-    place: &Path,
     metadata: &Metadata,
     known: Option<&FileRecord>,
     options: CheckOptions,
 ) -> Option<Change> {
     let expected = known.map(|record| record.checktxt.clone());
-    match compare(known, metadata, node.config.ignore, || crate::fs::digest::digest(place)) {
+    let content = || content::digest(&node.config.local(&path).map_err(io::Error::other)?);
+    match compare(known, metadata, node.config.ignore, content) {
         Comparison::Same => None,
         Comparison::Refresh { digest } => {
             Some(Change { record: Some(node.record(path.clone(), metadata, digest)), ..bare(path, expected) })
@@ -281,9 +281,8 @@ impl Visitor for Detector {
             if self.skip.contains(&name) {
                 continue;
             }
-            let place = Path::new(std::ffi::OsStr::from_bytes(path));
             let known = self.known.get(&name);
-            if let Some(change) = change_of(&self.node, name.clone(), place, &metadata, known, self.options) {
+            if let Some(change) = change_of(&self.node, name.clone(), &metadata, known, self.options) {
                 self.outbox.push(change);
             }
             if self.known.contains_key(&name) {

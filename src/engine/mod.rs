@@ -6,8 +6,10 @@
 pub mod action;
 pub mod check;
 pub mod conflict;
+pub mod content;
 pub mod mark;
 pub mod membership;
+pub mod open;
 pub mod recover;
 pub mod selection;
 pub mod serve;
@@ -19,12 +21,12 @@ use std::sync::Arc;
 use crate::config::Config;
 use crate::model::{FileRecord, Metadata, MtimeUnit, SyncPath, checktxt::Checktxt};
 use crate::store::{Store, StoreError};
-use crate::wire::tls::{Identity, TlsError};
+use crate::wire::{Identity, TlsError};
 
 /// This host in one configuration: what it is called, what it keeps in step, and where its state is.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Node {
-    pub config: Config,
+    pub config: Arc<Config>,
     pub store: Store,
     /// Where the configuration, the keys, the certificate and its key are.
     pub system_dir: PathBuf,
@@ -35,7 +37,7 @@ pub struct Node {
     /// The local address to connect from: the name given to `-N`.
     pub bind: Option<String>,
     pub port: u16,
-    identity: tokio::sync::OnceCell<Arc<Identity>>,
+    identity: Arc<tokio::sync::OnceCell<Arc<Identity>>>,
 }
 
 /// Why an operation as a whole could not go on. What concerns one file or one peer is counted in a [`Report`] instead.
@@ -71,9 +73,9 @@ impl Report {
 
 impl Node {
     #[must_use]
-    pub fn new(config: Config, store: Store, place: Place) -> Self {
+    pub fn new(config: Arc<Config>, store: Store, place: Place) -> Self {
         let Place { system_dir, config_name, groups, bind, port } = place;
-        Self { config, store, system_dir, config_name, groups, bind, port, identity: tokio::sync::OnceCell::new() }
+        Self { config, store, system_dir, config_name, groups, bind, port, identity: Arc::default() }
     }
 
     /// The certificate and key of this host, read when TLS is first needed.
@@ -118,4 +120,21 @@ pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, EngineError> {
     tokio::task::spawn_blocking(work).await.map_err(|source| EngineError::Worker { operation, source })
+}
+
+/// An error with what caused it, in one line.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // Transparent errors repeat the text of what they wrap.
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
 }

@@ -1,15 +1,15 @@
 //! What this side has of a file at the moment of the push: synchronous, run through `blocking`.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 
-use sha2::{Digest, Sha256};
 use tempfile::SpooledTempFile;
 
 use super::outbox::Outbox;
 use crate::config::LocalPath;
 use crate::delta::{self, Bounds, DeltaError};
-use crate::fs::{self, BeneathError, Presence, Root};
+use crate::engine::content::{self, Hashing};
+use crate::fs::{self, Presence};
 use crate::model::Metadata;
 
 /// The state of a file here.
@@ -67,44 +67,12 @@ pub(super) fn prepare(place: &LocalPath, signature: &[u8]) -> Result<Prepared, D
     let length = delta
         .seek(SeekFrom::End(0))
         .map_err(|source| DeltaError::Io { operation: "measure the spooled delta", source })?;
-    let changed = inspect(&content.input)? != metadata;
+    let changed = inspect(content.file())? != metadata;
     Ok(Prepared { length, delta, metadata, digest: content.digest(), changed })
 }
 
 fn open(place: &LocalPath) -> Result<File, DeltaError> {
-    let failed = |source| DeltaError::Io { operation: "open the file", source };
-    let root = Root::open(&place.root).map_err(failed)?;
-    let at = root.locate(&place.relative).map_err(|error| {
-        failed(match error {
-            BeneathError::Io(source) => source,
-            other => io::Error::new(io::ErrorKind::NotFound, other.to_string()),
-        })
-    })?;
-    at.open_regular().map_err(failed)
-}
-
-/// Reads a file and hashes what it reads.
-struct Hashing {
-    input: File,
-    hash: Sha256,
-}
-
-impl Hashing {
-    fn new(input: File) -> Self {
-        Self { input, hash: Sha256::new() }
-    }
-
-    fn digest(&self) -> [u8; 32] {
-        self.hash.clone().finalize().into()
-    }
-}
-
-impl Read for Hashing {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let length = self.input.read(buffer)?;
-        self.hash.update(&buffer[..length]);
-        Ok(length)
-    }
+    content::open(place).map_err(|source| DeltaError::Io { operation: "open the file", source })
 }
 
 /// Compares what is written with what is expected, and fails at the first difference.

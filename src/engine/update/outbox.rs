@@ -2,8 +2,7 @@
 
 use std::io::{Seek, SeekFrom};
 
-use tempfile::SpooledTempFile;
-use tempfile::spooled_tempfile;
+use tempfile::{SpooledData, SpooledTempFile, spooled_tempfile};
 use tokio::io::AsyncRead;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -85,7 +84,7 @@ fn source(mut data: SpooledTempFile) -> Result<Box<dyn AsyncRead + Send + Unpin>
         |source| WireError::Io { operation: "read the spooled delta for", peer: "the peer".into(), source };
     data.seek(SeekFrom::Start(0)).map_err(read_error)?;
     match data.into_inner() {
-        tempfile::spooled::SpooledData::InMemory(cursor) => Ok(Box::new(cursor)),
-        tempfile::spooled::SpooledData::OnDisk(file) => Ok(Box::new(tokio::fs::File::from_std(file))),
+        SpooledData::InMemory(cursor) => Ok(Box::new(cursor)),
+        SpooledData::OnDisk(file) => Ok(Box::new(tokio::fs::File::from_std(file))),
     }
 }

@@ -542,15 +542,17 @@ impl<'a> Pipeline<'a> {
 
     fn dispute(&mut self, number: usize, line: &[u8]) {
         let job = &self.jobs[number];
-        let Some(group) = self.group_of(job.path(), &job.entry.my_name) else { return self.refuse(number, line) };
-        let in_group = |group: &'a Group| group.hosts.iter().find(|host| host.name == self.peer).map(|host| (group, host));
+        let (path, my_name, removal) = (job.path().clone(), job.entry.my_name.clone(), job.metadata.is_none());
+        let Some(group) = self.group_of(&path, &my_name) else { return self.refuse(number, line) };
+        let peer = self.peer;
+        let in_group = |group: &'_ Group| group.hosts.iter().find(|host| host.name == peer).cloned().map(|host| (group.i_am_slave, host));
         let Some((_, host)) = in_group(group) else { return self.refuse(number, line) };
-        let common = membership::groups_of(&self.node.config, job.path(), Purpose::Sync).filter_map(in_group);
+        let common = membership::groups_of(&self.node.config, &path, Purpose::Sync).filter_map(in_group);
         let step = conflict::resolve(&Dispute {
             method: group.auto,
             peer_side: host.side,
-            peer_is_slave: { common }.any(|(group, host)| host.slave && !group.i_am_slave),
-            removal: job.metadata.is_none(),
+            peer_is_slave: { common }.any(|(i_am_slave, host)| host.slave && !i_am_slave),
+            removal,
         });
         self.settle(number, step);
     }

@@ -1,0 +1,84 @@
+//! The content of a file of ours, opened without following a symlink on the way and without blocking on a FIFO.
+
+use std::fs::File;
+use std::io::{self, Read};
+
+use sha2::{Digest, Sha256};
+
+use crate::config::LocalPath;
+use crate::fs::{BeneathError, Place, Root};
+
+/// The open directory and the name in it that a path on this disk stands for.
+///
+/// # Errors
+/// When a component is missing, is no directory, or is a symlink below the root.
+pub fn locate(place: &LocalPath) -> Result<Place, BeneathError> {
+    if place.relative.is_empty() {
+        return Root::place_of(&place.root).map_err(of_root);
+    }
+    Root::open(&place.root).map_err(of_root)?.locate(&place.relative)
+}
+
+/// A root that is missing is a missing parent of everything below it.
+fn of_root(error: io::Error) -> BeneathError {
+    match error.kind() {
+        io::ErrorKind::NotFound => BeneathError::ParentMissing,
+        io::ErrorKind::NotADirectory => BeneathError::NotADirectory,
+        _ => BeneathError::Io(error),
+    }
+}
+
+/// Opens a regular file for reading.
+///
+/// # Errors
+/// Those of the system; a path that is no longer pure counts as not found.
+pub fn open(place: &LocalPath) -> io::Result<File> {
+    match locate(place) {
+        Ok(at) => at.open_regular(),
+        Err(BeneathError::Io(error)) => Err(error),
+        Err(other) => Err(io::Error::new(io::ErrorKind::NotFound, other)),
+    }
+}
+
+/// SHA-256 of a regular file.
+///
+/// # Errors
+/// Those of opening and reading it.
+pub fn digest(place: &LocalPath) -> io::Result<[u8; 32]> {
+    let mut content = Hashing::new(open(place)?);
+    io::copy(&mut content, &mut io::sink())?;
+    Ok(content.digest())
+}
+
+/// Reads a file and hashes what it reads.
+#[derive(Debug)]
+pub struct Hashing {
+    input: File,
+    hash: Sha256,
+}
+
+impl Hashing {
+    #[must_use]
+    pub fn new(input: File) -> Self {
+        Self { input, hash: Sha256::new() }
+    }
+
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.input
+    }
+
+    /// Of what has been read so far.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 32] {
+        self.hash.clone().finalize().into()
+    }
+}
+
+impl Read for Hashing {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.input.read(buffer)?;
+        self.hash.update(&buffer[..length]);
+        Ok(length)
+    }
+}

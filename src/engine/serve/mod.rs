@@ -1,0 +1,76 @@
+//! Serving: accepts sessions within a limit and runs each to its end, whatever becomes of the others.
+
+mod apply;
+mod permission;
+mod query;
+mod receive;
+mod registry;
+mod session;
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+use tracing::Instrument;
+
+pub use self::registry::Registry;
+use super::Report;
+use super::action;
+use crate::wire::{Connection, Listener, Timeouts, WireError};
+
+/// Serves one session on a connection that is there already (`-i`).
+pub async fn serve_one(registry: &Arc<Registry>, connection: Connection) -> Report {
+    session::run(Arc::clone(registry), connection).await
+}
+
+/// Listens, then serves sessions until the process ends (`-ii`), or one session (`-iii`). `listening` is told the
+/// address once connections are accepted.
+///
+/// # Errors
+/// When the port cannot be had.
+pub async fn serve(
+    registry: &Arc<Registry>,
+    timeouts: Timeouts,
+    limit: usize,
+    once: bool,
+    listening: impl FnOnce(std::net::SocketAddr),
+) -> Result<Report, WireError> {
+    let settings = registry.settings();
+    let listener = Listener::bind(settings.bind.as_deref(), settings.port, timeouts).await?;
+    let address = listener.local_address();
+    tracing::info!("Listening on {}:{} as {}.", address.ip(), address.port(), settings.my_name);
+    listening(address);
+    let places = Arc::new(Semaphore::new(limit.max(1)));
+    for number in 1_u64.. {
+        // Who comes while all places are taken waits in the system's queue. The semaphore is never closed.
+        let place = Arc::clone(&places).acquire_owned().await.ok();
+        let (connection, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!("WARNING: cannot accept a connection: {error}");
+                continue;
+            }
+        };
+        let registry = Arc::clone(registry);
+        let span = tracing::warn_span!("session", session = number);
+        let session = async move {
+            tracing::info!("New connection from {}:{}.", peer.ip(), peer.port());
+            let report = session::run(registry, connection).await;
+            tracing::info!("Connection closed.");
+            drop(place);
+            report
+        };
+        if once {
+            return Ok(session.instrument(span).await);
+        }
+        tokio::spawn(session.instrument(span));
+    }
+    Ok(Report::default())
+}
+
+/// Runs what a session scheduled. Failures are logged: the peer has its answer already.
+async fn run_actions(node: &super::Node, report: &mut Report) {
+    match action::run(node).await {
+        Ok(done) => report.merge(done),
+        Err(error) => report.error(format_args!("ERROR: cannot run the scheduled actions: {}", super::chain(&error))),
+    }
+}

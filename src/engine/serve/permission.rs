@@ -1,0 +1,94 @@
+//! What a peer may do to a file, and what happens when it may not.
+
+use std::sync::Arc;
+
+use crate::config::LocalPath;
+use crate::engine::check::{self, CheckOptions};
+use crate::engine::membership::{self, DeniedBecause, Permission, Purpose};
+use crate::engine::{EngineError, Node};
+use crate::model::{Mark, Scope, SyncPath};
+use crate::store::DirtyFilter;
+use crate::wire::Reply;
+
+/// A file that the peer may work on.
+#[derive(Debug, Clone)]
+pub(super) struct Admitted {
+    pub(super) path: SyncPath,
+    pub(super) place: LocalPath,
+}
+
+/// Checks name, group, membership and key. The inner error is the answer to the peer.
+pub(super) async fn admit(
+    node: &Arc<Node>,
+    peer: &str,
+    key: &str,
+    file: &[u8],
+    purpose: Purpose,
+) -> Result<Result<Admitted, Reply>, EngineError> {
+    let shown = String::from_utf8_lossy(file);
+    let path = match SyncPath::parse(file) {
+        Ok(path) => path,
+        Err(error) => {
+            tracing::warn!("{peer} asked for {shown}: refused, {error}.");
+            return Ok(Err(Reply::PermissionDenied));
+        }
+    };
+    match membership::permission(&node.config, &path, peer, key, purpose) {
+        Permission::Allowed => {}
+        Permission::Slave => {
+            mark_for_groups_of(node, &path, peer).await?;
+            return Ok(Err(Reply::PermissionDeniedSlave));
+        }
+        Permission::Denied(because) => {
+            let reason = match because {
+                DeniedBecause::NoGroupCovers => "no group covers the file",
+                DeniedBecause::NotAMember => "it is in no group that covers the file",
+                DeniedBecause::WrongKey => "its key is not that of the group; compare the key files",
+            };
+            tracing::warn!("{peer} asked for {shown}: refused, {reason}.");
+            return Ok(Err(Reply::PermissionDenied));
+        }
+    }
+    match node.config.local(&path) {
+        Ok(place) => Ok(Ok(Admitted { path, place })),
+        Err(error) => {
+            tracing::warn!("{peer} asked for {shown}: {error}");
+            Ok(Err(Reply::PermissionDenied))
+        }
+    }
+}
+
+/// Looks at the file on disk as `-c FILE` would. If it is dirty then, it is marked for everybody in the groups that
+/// hold the peer, and the peer is told.
+pub(super) async fn dirty_check(node: &Arc<Node>, peer: &str, path: &SyncPath) -> Result<Option<Reply>, EngineError> {
+    check::examine(node, vec![path.clone()], CheckOptions::default()).await?;
+    if !node.store.is_dirty(path).await? {
+        return Ok(None);
+    }
+    mark_for_groups_of(node, path, peer).await?;
+    Ok(Some(Reply::AlsoDirty))
+}
+
+/// Marks a file for all hosts of the groups that hold the peer. What is marked already stays as it is: the C program
+/// loses `forced` here, and schedules actions.
+pub(super) async fn mark_for_groups_of(node: &Node, path: &SyncPath, peer: &str) -> Result<(), EngineError> {
+    let marked = node.store.dirty(DirtyFilter { peer: None, scopes: vec![Scope::File(path.clone())] }).await?;
+    let mut marks: Vec<Mark> = Vec::new();
+    for group in membership::groups_of(&node.config, path, Purpose::Sync) {
+        if !group.hosts.iter().any(|host| host.name == peer) {
+            continue;
+        }
+        for host in &group.hosts {
+            let is_marked =
+                marked.iter().any(|entry| entry.peer == host.name) || marks.iter().any(|mark| mark.peer == host.name);
+            if !is_marked {
+                let (my_name, peer) = (group.my_name.clone(), host.name.clone());
+                marks.push(Mark { path: path.clone(), my_name, peer, forced: false });
+            }
+        }
+    }
+    if !marks.is_empty() {
+        node.store.mark(marks, Vec::new()).await?;
+    }
+    Ok(())
+}

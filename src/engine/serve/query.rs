@@ -1,0 +1,173 @@
+//! The commands that only read: SIG, GETTM, GETSZ, TYPE, LIST.
+
+use std::io::{Seek, SeekFrom, Write};
+use std::sync::Arc;
+
+use tempfile::{SpooledData, SpooledTempFile, spooled_tempfile};
+
+use super::apply::Refusal;
+use super::permission::Admitted;
+use crate::config::LocalPath;
+use crate::delta;
+use crate::engine::membership::{self, Permission, Purpose};
+use crate::engine::{EngineError, Node, blocking, content};
+use crate::fs::{self, BeneathError, Presence};
+use crate::model::checktxt::mtime_number;
+use crate::model::{Checktxt, FileKind, Metadata, MtimeUnit, Scope, SyncPath, encoding};
+use crate::wire::{Connection, Reply, WireError};
+
+/// Signatures above this size wait on disk.
+const IN_MEMORY: usize = 1 << 20;
+
+/// What SIG found.
+pub(super) enum Signature {
+    Missing(Reply),
+    There { checktxt: Checktxt, metadata: Box<Metadata>, length: u64, data: SpooledTempFile },
+    Refused(Reply),
+}
+
+/// Describes a file and makes its signature.
+pub(super) async fn signature(node: &Arc<Node>, file: &Admitted) -> Result<Signature, EngineError> {
+    let (ignore, place) = (node.config.ignore, file.place.clone());
+    blocking("SIG", move || {
+        let metadata = match find(&place) {
+            Ok(Some(metadata)) => metadata,
+            Ok(None) => return Signature::Missing(Reply::PathNotFound),
+            Err(BeneathError::BehindSymlink) => return Signature::Missing(Reply::NotFound),
+            Err(error) => return Signature::Refused(Refusal::from(error).0),
+        };
+        let checktxt = Checktxt::of(&metadata, ignore, MtimeUnit::Zero);
+        match spool_signature(&place, &metadata) {
+            Ok((length, data)) => Signature::There { checktxt, metadata: Box::new(metadata), length, data },
+            Err(refusal) => Signature::Refused(refusal.0),
+        }
+    })
+    .await
+}
+
+fn find(place: &LocalPath) -> Result<Option<Metadata>, BeneathError> {
+    content::locate(place)?.metadata().map_err(BeneathError::Io)
+}
+
+fn spool_signature(place: &LocalPath, metadata: &Metadata) -> Result<(u64, SpooledTempFile), Refusal> {
+    let mut data = spooled_tempfile(IN_MEMORY);
+    if metadata.is_regular() {
+        delta::signature(&mut content::open(place)?, &mut data)?;
+    }
+    let length = data.seek(SeekFrom::End(0))?;
+    Ok((length, data))
+}
+
+/// The signature of an open basis, or the bare header where there is none.
+pub(super) fn signature_of(basis: Option<&std::fs::File>) -> Result<(u64, SpooledTempFile), Refusal> {
+    let mut data = spooled_tempfile(IN_MEMORY);
+    match basis {
+        None => data.write_all(&delta::MISSING_BASIS)?,
+        Some(mut file) => {
+            delta::signature(&mut file, &mut data)?;
+            file.seek(SeekFrom::Start(0))?;
+        }
+    }
+    let length = data.seek(SeekFrom::End(0))?;
+    Ok((length, data))
+}
+
+/// Sends spooled data as an octet-stream.
+pub(super) async fn send_stream(
+    connection: &mut Connection,
+    length: u64,
+    mut data: SpooledTempFile,
+) -> Result<(), WireError> {
+    let failed = |source| WireError::Io { operation: "read spooled data for", peer: "the peer".to_owned(), source };
+    data.seek(SeekFrom::Start(0)).map_err(failed)?;
+    match data.into_inner() {
+        SpooledData::InMemory(mut cursor) => connection.write_octet_stream(length, &mut cursor).await,
+        SpooledData::OnDisk(file) => {
+            connection.write_octet_stream(length, &mut tokio::fs::File::from_std(file)).await
+        }
+    }
+}
+
+/// GETTM and GETSZ: the number, −1 for what cannot be looked at.
+pub(super) async fn measure(file: &Admitted, unit: Option<MtimeUnit>) -> Result<i64, EngineError> {
+    let place = file.place.clone();
+    blocking("GETTM", move || match (fs::presence(&place.root, &place.relative), unit) {
+        (Presence::Present(metadata), Some(unit)) => mtime_number(metadata.mtime, unit),
+        (Presence::Present(metadata), None) => match metadata.kind {
+            FileKind::Regular { size } => i64::try_from(size).unwrap_or(i64::MAX),
+            _ => 0,
+        },
+        _ => -1,
+    })
+    .await
+}
+
+/// TYPE: the content of a regular file; nothing else has any.
+pub(super) async fn content(file: &Admitted) -> Result<Option<tokio::fs::File>, EngineError> {
+    let place = file.place.clone();
+    let opened = blocking("TYPE", move || content::open(&place).ok()).await?;
+    Ok(opened.map(tokio::fs::File::from_std))
+}
+
+/// LIST: every known file that the pair shares under one of the keys, in name order.
+pub(super) async fn list(
+    node: &Arc<Node>,
+    connection: &mut Connection,
+    peer: &str,
+    file: Option<&[u8]>,
+    keys: &[String],
+    unit: MtimeUnit,
+) -> Result<Result<(), WireError>, EngineError> {
+    let scope = match file.map(SyncPath::parse) {
+        None => Scope::All,
+        Some(Ok(path)) => Scope::File(path),
+        Some(Err(_)) => return Ok(Ok(())),
+    };
+    let mut rows = node.store.files(vec![scope]);
+    while let Some(chunk) = rows.recv().await {
+        for record in chunk? {
+            let shared = keys.iter().any(|key| {
+                let permission = membership::permission(&node.config, &record.path, peer, key, Purpose::Sync);
+                matches!(permission, Permission::Allowed | Permission::Slave)
+            });
+            if !shared {
+                continue;
+            }
+            let text = in_unit(&record.checktxt, record.mtime_ns, unit);
+            let line = format!("{}\t{}", encoding::encode(&text), record.path.encoded());
+            if let Err(error) = connection.write_line(line.as_bytes()).await {
+                return Ok(Err(error));
+            }
+        }
+    }
+    Ok(Ok(()))
+}
+
+/// A row's checktxt with its mtime in the unit of the session.
+fn in_unit(checktxt: &Checktxt, mtime_ns: Option<i64>, unit: MtimeUnit) -> Vec<u8> {
+    let Some(mtime) = checktxt.mtime() else { return checktxt.as_bytes().to_vec() };
+    let number = match (unit, mtime_ns) {
+        (MtimeUnit::Nanoseconds, Some(nanoseconds)) => nanoseconds,
+        (unit, _) => mtime_number(mtime, unit),
+    };
+    let fields = checktxt.as_bytes().split(|&byte| byte == b':');
+    let replaced = fields.map(|field| {
+        if field.starts_with(b"mtime=") { format!("mtime={number}").into_bytes() } else { field.to_vec() }
+    });
+    replaced.collect::<Vec<_>>().join(&b':')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listed_time_is_in_the_unit_of_the_session() {
+        let row = Checktxt::from_text(b"v1:mtime=1600000000:mode=33188:type=reg:size=6");
+        let listed = |unit, ns| String::from_utf8(in_unit(&row, ns, unit)).unwrap();
+        assert_eq!(listed(MtimeUnit::Seconds, Some(1_600_000_000_000_000_005)), row.to_string());
+        assert!(listed(MtimeUnit::Nanoseconds, Some(1_600_000_000_000_000_005)).starts_with("v1:mtime=1600000000000000005:"));
+        assert!(listed(MtimeUnit::Nanoseconds, None).starts_with("v1:mtime=1600000000000000000:"));
+        assert_eq!(in_unit(&Checktxt::from_text(b"v1:type=dir"), None, MtimeUnit::Seconds), b"v1:type=dir");
+    }
+}
