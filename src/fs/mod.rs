@@ -7,6 +7,7 @@
 pub mod backup;
 pub mod beneath;
 pub mod meta;
+mod open;
 pub mod place;
 pub mod presence;
 pub mod temp;
