@@ -63,6 +63,15 @@ impl Default for Bounds {
     }
 }
 
+impl Bounds {
+    /// Bytes of the longest signature that is worth keeping. Of a longer one its header is enough: with the header alone
+    /// [`delta`] gives the whole file, as it would with all of it.
+    #[must_use]
+    pub fn signature_length(&self) -> usize {
+        HEADER + self.blocks.saturating_mul(4 + STRONG_LENGTH)
+    }
+}
+
 /// Writes the signature of `input`.
 ///
 /// # Errors
@@ -79,22 +88,16 @@ pub fn signature(input: &mut dyn Read, output: &mut dyn Write) -> Result<(), Del
     })
 }
 
-/// What a signature's header says.
-#[derive(Clone, Copy)]
-struct Header {
-    block_length: usize,
-    strong_length: usize,
-}
-
 /// Checks the first 12 bytes of a signature; more may follow.
 ///
 /// # Errors
 /// [`DeltaError::BadSignature`] unless it is an MD4 signature with blocks of 1 byte to 16 KiB and strong sums of 1 to 16.
 pub fn check_signature_header(signature: &[u8]) -> Result<(), DeltaError> {
-    parse_header(signature).map(|_| ())
+    strong_length(signature).map(|_| ())
 }
 
-fn parse_header(signature: &[u8]) -> Result<Header, DeltaError> {
+/// The length of the strong sums, from a header that is checked whole.
+fn strong_length(signature: &[u8]) -> Result<usize, DeltaError> {
     let number = |at: usize| {
         let bytes = signature.get(at..at + 4)?.try_into().ok()?;
         usize::try_from(u32::from_be_bytes(bytes)).ok()
@@ -111,7 +114,7 @@ fn parse_header(signature: &[u8]) -> Result<Header, DeltaError> {
     if !(1..=STRONG_LENGTH).contains(&strong_length) {
         return Err(DeltaError::BadSignature("impossible length of strong sums"));
     }
-    Ok(Header { block_length, strong_length })
+    Ok(strong_length)
 }
 
 /// Writes what turns the file that the peer's `signature` describes into `new`. For a signature without blocks, one that
@@ -120,9 +123,8 @@ fn parse_header(signature: &[u8]) -> Result<Header, DeltaError> {
 /// # Errors
 /// [`DeltaError::BadSignature`], before anything is written; [`DeltaError::Io`].
 pub fn delta(new: &mut dyn Read, signature: &[u8], output: &mut dyn Write, bounds: Bounds) -> Result<(), DeltaError> {
-    let header = parse_header(signature)?;
+    let sum_length = 4 + strong_length(signature)?;
     let sums = &signature[HEADER..];
-    let sum_length = 4 + header.strong_length;
     if !sums.len().is_multiple_of(sum_length) {
         return Err(DeltaError::BadSignature("ends within a block's sums"));
     }

@@ -11,6 +11,8 @@ mod open;
 pub mod place;
 pub mod presence;
 pub mod temp;
+#[cfg(test)]
+mod testing;
 pub mod walk;
 
 pub use backup::backup;

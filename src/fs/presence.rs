@@ -112,3 +112,59 @@ impl From<Absence> for Presence {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{chmod, unprivileged};
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn gone_is_only_what_the_system_says_does_not_exist() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        fs::create_dir_all(path("a/b")).unwrap();
+        fs::write(path("a/b/file"), "content").unwrap();
+        symlink("nowhere", path("a/dangling")).unwrap();
+        symlink("a", path("alias")).unwrap();
+        let mut checker = PresenceChecker::new(directory.path());
+        for name in ["", "a", "a/b", "a/b/file", "a/dangling", "alias"] {
+            assert!(matches!(checker.check(name.as_bytes()), Presence::Present(_)), "{name}");
+        }
+        for name in ["none", "a/none", "a/b/none", "none/x", "none/y", "a/b/file/x", "a/b/file/x/y", "a/none/x"] {
+            assert!(matches!(checker.check(name.as_bytes()), Presence::Gone), "{name}");
+        }
+        for name in ["alias/b", "alias/b/file", "alias/none", "a/dangling/x"] {
+            assert!(matches!(checker.check(name.as_bytes()), Presence::BehindSymlink), "{name}");
+        }
+        for name in ["a/../a/b", "/a/b", "a/b\0c", &format!("a/{}", "n".repeat(256))] {
+            assert!(matches!(checker.check(name.as_bytes()), Presence::Unknown(_)), "{name:?}");
+        }
+        fs::remove_dir_all(path("a")).unwrap();
+        assert!(matches!(checker.check(b"a/b/file"), Presence::Gone));
+        assert!(matches!(presence(&path("a"), b"b/file"), Presence::Gone), "no root");
+        fs::write(path("a"), "").unwrap();
+        assert!(matches!(presence(&path("a"), b"b"), Presence::Gone), "the root is no directory");
+    }
+
+    #[test]
+    fn what_may_not_be_seen_is_unknown() {
+        let directory = tempfile::tempdir().unwrap();
+        chmod(directory.path(), 0o755);
+        fs::create_dir_all(directory.path().join("closed/d")).unwrap();
+        chmod(&directory.path().join("closed"), 0);
+        unprivileged(|| {
+            let mut checker = PresenceChecker::new(directory.path());
+            for name in ["closed/file", "closed/d", "closed/d/file", "closed/d/other", "closed/none/file"] {
+                match checker.check(name.as_bytes()) {
+                    Presence::Unknown(error) => assert_eq!(error.kind(), io::ErrorKind::PermissionDenied),
+                    other => panic!("{name}: {other:?}"),
+                }
+            }
+            let closed = directory.path().join("closed/d");
+            assert!(matches!(presence(&closed, b"file"), Presence::Unknown(_)));
+        });
+        chmod(&directory.path().join("closed"), 0o700);
+    }
+}

@@ -8,14 +8,14 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, Gid, Mode, OFlags, Uid, XattrFlags, fchmod, fchown, fgetxattr, flistxattr, fremovexattr, fsetxattr, fstat,
-    futimens, openat, renameat, unlinkat,
+    AtFlags, Mode, OFlags, XattrFlags, fchmod, fchown, fgetxattr, flistxattr, fremovexattr, fsetxattr, fstat, futimens,
+    openat, renameat, unlinkat,
 };
 use rustix::io::Errno;
 
-use super::place::{both_times, permission_bits};
+use super::place::{both_times, owner_ids, permission_bits};
 use super::{Place, meta, open};
-use crate::model::Metadata;
+use crate::model::{Metadata, Timestamp};
 
 /// Something of the old file that the new one could not get.
 #[derive(Debug, thiserror::Error)]
@@ -84,11 +84,10 @@ impl TempFile {
         };
         // The order matters: a change of owner clears capabilities and setuid bits, and setting an ACL changes the mode.
         let owned = old.is_none_or(|old| {
-            let (uid, gid) = (Some(Uid::from_raw(old.uid)), Some(Gid::from_raw(old.gid)));
-            let owner = fchown(&self.file, uid, gid);
+            let owner = self.change_owner(Some(old.uid), Some(old.gid));
             if owner.is_err() {
                 // An ordinary user may still be able to give it the group.
-                let _ = fchown(&self.file, None, gid);
+                let _ = self.change_owner(None, Some(old.gid));
             }
             attempt("owner", owner)
         });
@@ -100,6 +99,36 @@ impl TempFile {
             attempt("mode", fchmod(&self.file, permission_bits(mode)));
         }
         lost
+    }
+
+    /// Changes its owner; `None` leaves that one as it is.
+    ///
+    /// # Errors
+    /// No permission; an id of 2³² − 1 as `InvalidInput`.
+    pub fn set_owner(&self, uid: Option<u32>, gid: Option<u32>) -> io::Result<()> {
+        Ok(self.change_owner(uid, gid)?)
+    }
+
+    fn change_owner(&self, uid: Option<u32>, gid: Option<u32>) -> Result<(), Errno> {
+        let (uid, gid) = owner_ids(uid, gid)?;
+        fchown(&self.file, uid, gid)
+    }
+
+    /// Sets the permission bits of `mode` (0o7777; others are ignored). Belongs after [`TempFile::set_owner`] and the last
+    /// write, which may clear setuid and setgid.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn set_mode(&self, mode: u32) -> io::Result<()> {
+        Ok(fchmod(&self.file, permission_bits(mode))?)
+    }
+
+    /// Sets mtime, and atime with it. Belongs after the last write.
+    ///
+    /// # Errors
+    /// A time that the file system cannot keep.
+    pub fn set_times(&self, mtime: Timestamp) -> io::Result<()> {
+        Ok(futimens(&self.file, &both_times(mtime))?)
     }
 
     /// Puts it in place of what is at `place`, in one step. `durable`: the content is on disk before the rename, the
@@ -144,7 +173,7 @@ pub(super) fn copy_of(place: &Place, mut source: &File) -> io::Result<(TempFile,
     let old = meta::metadata_of(source)?;
     io::copy(&mut source, copy.file())?;
     let lost = copy.take_over(Some(&old), Some(source));
-    futimens(&copy.file, &both_times(old.mtime))?;
+    copy.set_times(old.mtime)?;
     Ok((copy, lost))
 }
 
@@ -232,5 +261,170 @@ fn take_over_attributes(new: &File, old: &File, attempt: &mut impl FnMut(&str, R
                 attempt(&ACL.to_string_lossy(), Err(error));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{chmod, mode_of, names_in, unprivileged};
+    use super::*;
+    use crate::fs::Root;
+    use std::fs;
+    use std::io::Write;
+
+    fn place(directory: &Path, name: &str) -> Place {
+        Root::open(directory).unwrap().locate(name.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_file_is_replaced_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("name"), "old").unwrap();
+        let place = place(directory.path(), "name");
+        let mut temp = place.temp(None).unwrap();
+        assert!(temp.is_beside());
+        let name = String::from_utf8(temp.name().to_vec()).unwrap();
+        assert!(name.starts_with(".name.") && name.len() == 12, "{name}");
+        temp.file().write_all(b"the new content").unwrap();
+        assert_eq!(mode_of(&directory.path().join(&name)), 0o600);
+        assert_eq!(fs::read(directory.path().join("name")).unwrap(), b"old");
+        temp.persist(&place, true).unwrap();
+        assert_eq!(fs::read(directory.path().join("name")).unwrap(), b"the new content");
+        assert_eq!(names_in(directory.path()), ["name"]);
+    }
+
+    #[test]
+    fn owner_mode_and_time_can_be_right_before_it_is_seen() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = place(directory.path(), "name");
+        let temp = place.temp(None).unwrap();
+        let mine = meta::metadata_of(&temp.file).unwrap();
+        temp.set_owner(Some(mine.uid), Some(mine.gid)).unwrap();
+        temp.set_owner(None, None).unwrap();
+        assert_eq!(temp.set_owner(None, Some(u32::MAX)).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        temp.set_mode(0o104_711).unwrap();
+        let mtime = Timestamp { seconds: -2, nanoseconds: 999_999_999 };
+        temp.set_times(mtime).unwrap();
+        temp.persist(&place, true).unwrap();
+        let found = place.metadata().unwrap().unwrap();
+        assert_eq!((found.mode, found.mtime), (0o104_711, mtime));
+    }
+
+    #[test]
+    fn a_dropped_or_refused_file_leaves_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join("name")).unwrap();
+        let place = place(directory.path(), "name");
+        drop(place.temp(None).unwrap());
+        assert!(place.temp(None).unwrap().persist(&place, true).is_err(), "a directory is in the way");
+        assert_eq!(names_in(directory.path()), ["name"]);
+    }
+
+    #[test]
+    fn any_name_leaves_room_for_its_temporary_name() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["n".repeat(255), "ü".repeat(127), "x".into(), "y".repeat(247)] {
+            let place = place(directory.path(), &name);
+            let temp = place.temp(None).unwrap();
+            assert!(temp.name().len() <= 255 && std::str::from_utf8(temp.name()).is_ok());
+            temp.persist(&place, false).unwrap();
+            assert!(directory.path().join(name).exists());
+        }
+        assert_eq!(cut("aüb".as_bytes(), 2), b"a");
+        assert_eq!(cut(b"a\xbf\xbf\xbf\xbf\xbf", 5), b"a\xbf\xbf\xbf\xbf", "no UTF-8: cut anywhere");
+    }
+
+    #[test]
+    fn the_tempdir_is_used_where_a_rename_can_leave_it() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["tempdir", "data"] {
+            fs::create_dir(directory.path().join(name)).unwrap();
+        }
+        let data = directory.path().join("data");
+        let place = place(&data, "name");
+        let mut temp = place.temp(Some(&directory.path().join("tempdir"))).unwrap();
+        assert!(!temp.is_beside() && names_in(&data).is_empty());
+        temp.file().write_all(b"content").unwrap();
+        temp.persist(&place, true).unwrap();
+        assert_eq!(fs::read(data.join("name")).unwrap(), b"content");
+        assert!(names_in(&directory.path().join("tempdir")).is_empty());
+        for unusable in [Path::new("/proc"), &directory.path().join("missing"), &data.join("name")] {
+            assert!(place.temp(Some(unusable)).unwrap().is_beside(), "{}", unusable.display());
+        }
+    }
+
+    /// An ACL in the kernel's form: owner and mask rw, user 4711 as given, nothing for group and others.
+    fn acl(permissions: u8) -> Vec<u8> {
+        let nobody = [0xff; 4];
+        let entry = |tag: u8, permissions: u8, id: [u8; 4]| [&[tag, 0, permissions, 0][..], &id].concat();
+        [
+            vec![2, 0, 0, 0],
+            entry(1, 6, nobody),
+            entry(2, permissions, 4711u32.to_le_bytes()),
+            entry(4, 0, nobody),
+            entry(0x10, 6, nobody),
+            entry(0x20, 0, nobody),
+        ]
+        .concat()
+    }
+
+    fn attribute(file: &File, name: &CStr) -> Option<Vec<u8>> {
+        let mut value = vec![0; 1000];
+        let length = fgetxattr(file, name, &mut value[..]).ok()?;
+        value.truncate(length);
+        Some(value)
+    }
+
+    #[test]
+    fn mode_acl_and_attributes_are_taken_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("name");
+        fs::write(&path, "old").unwrap();
+        let old_file = File::open(&path).unwrap();
+        fsetxattr(&old_file, c"user.colour", b"blue", XattrFlags::empty()).unwrap();
+        fsetxattr(&old_file, ACL, &acl(4), XattrFlags::empty()).unwrap();
+        chmod(&path, 0o4760);
+        let place = place(directory.path(), "name");
+        let old = place.metadata().unwrap().unwrap();
+        let temp = place.temp(None).unwrap();
+        assert!(temp.take_over(Some(&old), Some(&old_file)).is_empty());
+        temp.persist(&place, false).unwrap();
+        let new_file = File::open(&path).unwrap();
+        assert_eq!(attribute(&new_file, c"user.colour").unwrap(), b"blue");
+        assert_eq!(attribute(&new_file, ACL), attribute(&old_file, ACL));
+        let new = place.metadata().unwrap().unwrap();
+        assert_eq!((new.mode, new.uid, new.gid), (0o104_760, old.uid, old.gid));
+        assert_ne!(new.inode, old.inode);
+    }
+
+    #[test]
+    fn a_default_acl_gives_nobody_what_the_old_file_did_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("name");
+        fs::write(&path, "old").unwrap();
+        chmod(&path, 0o644);
+        let opened = File::open(directory.path()).unwrap();
+        fsetxattr(&opened, c"system.posix_acl_default", &acl(6), XattrFlags::empty()).unwrap();
+        let place = place(directory.path(), "name");
+        let temp = place.temp(None).unwrap();
+        assert!(attribute(&temp.file, ACL).is_some(), "inherited");
+        temp.take_over(place.metadata().unwrap().as_ref(), Some(&File::open(&path).unwrap()));
+        assert!(attribute(&temp.file, ACL).is_none());
+        assert_eq!(meta::metadata_of(&temp.file).unwrap().mode, 0o100_644);
+    }
+
+    #[test]
+    fn who_cannot_give_files_away_makes_no_setuid_file() {
+        let directory = tempfile::tempdir().unwrap();
+        chmod(directory.path(), 0o777);
+        unprivileged(|| {
+            let place = place(directory.path(), "name");
+            let temp = place.temp(None).unwrap();
+            let mine = meta::metadata_of(&temp.file).unwrap();
+            let foreign = Metadata { uid: mine.uid + 1, mode: 0o106_755, ..mine };
+            let lost = temp.take_over(Some(&foreign), None);
+            assert_eq!(lost.iter().map(|lost| &lost.attribute[..]).collect::<Vec<_>>(), ["owner"]);
+            assert_eq!(meta::metadata_of(&temp.file).unwrap().mode, 0o100_755);
+        });
     }
 }
