@@ -1,10 +1,209 @@
-//! Copies of what a peer is about to replace.
-use std::{io, path::Path};
+//! Copies of what a peer is about to change or remove. Whether a group wants them is for others to know.
+//!
+//! The newest copy has the file's own name below the backup directory, older ones `.1`, `.2` and so on behind it.
 
-use super::Place;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
 
-/// Copies the regular file at `place` to `backup_root` + `real_path` (absolute), after older copies moved on to `.1`, `.2`, …
-/// Anything but a regular file is left out without a word.
+use rustix::fs::renameat;
+use rustix::io::Errno;
+
+use super::temp::{copy_of, cut};
+use super::{BeneathError, Place, Root, meta, open};
+
+/// Mode of the directories made here: copies are no more public than their originals.
+const PRIVATE: u32 = 0o700;
+
+/// Copies the regular file at `place` to `backup_root` + `real_path` with its owner, mode and mtime, after older copies
+/// moved on to `.1`, `.2`, …: `generations` copies in all, of which `generations` − 1 are old ones. With less than two
+/// generations, and for anything but a regular file, nothing is done (nor opened).
+///
+/// `real_path` is absolute and canonical. `backup_root` and the directories in it are made where they are missing.
+///
+/// # Errors
+/// Whatever keeps the copy from being complete: then older copies are as they were.
 pub fn backup(place: &Place, backup_root: &Path, real_path: &[u8], generations: u32) -> io::Result<()> {
-    todo!("{place:?} {} {real_path:?} {generations}", backup_root.display())
+    if generations < 2 || !place.metadata()?.is_some_and(|found| found.is_regular()) {
+        return Ok(());
+    }
+    let source = place.open_regular()?;
+    let root = open_or_make(backup_root)?;
+    let relative = real_path.strip_prefix(b"/").unwrap_or(real_path);
+    let target = make_parents(&root, relative, generations)?;
+    // What cannot be taken over (the owner, for an ordinary user) is no reason to refuse the copy.
+    let (copy, _) = copy_of(&target, &source)?;
+    rotate(&target, generations)?;
+    copy.persist(&target, false)
+}
+
+fn open_or_make(backup_root: &Path) -> io::Result<Root> {
+    match Root::open(backup_root) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Root::place_of(backup_root)?.make_directory(PRIVATE)?;
+            Root::open(backup_root)
+        }
+        other => other,
+    }
+}
+
+/// Makes the directories in which the copy is to lie. What was a file when it was backed up and is a directory by now
+/// moves on as an older copy.
+fn make_parents(root: &Root, relative: &[u8], generations: u32) -> io::Result<Place> {
+    let slashes = relative.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+    for end in slashes {
+        let directory = locate(root, &relative[..end])?;
+        if directory.metadata()?.is_some_and(|found| found.is_regular()) {
+            rotate(&directory, generations)?;
+        }
+        directory.make_directory(PRIVATE)?;
+    }
+    locate(root, relative)
+}
+
+fn locate(root: &Root, relative: &[u8]) -> io::Result<Place> {
+    root.locate(relative).map_err(|error| match error {
+        BeneathError::Io(error) => error,
+        other => io::Error::other(other),
+    })
+}
+
+/// Moves the newest copy to `.1`, that to `.2`, and so on; the last one is replaced.
+fn rotate(newest: &Place, generations: u32) -> io::Result<()> {
+    let name = |generation: u32| {
+        let suffix = if generation == 0 { String::new() } else { format!(".{generation}") };
+        open::c_string(&[cut(newest.name().to_bytes(), 255 - suffix.len()), suffix.as_bytes()].concat())
+    };
+    let is_there = |generation: u32| name(generation).map(|name| meta::metadata_at(newest.parent(), &name).is_ok());
+    let mut free = 0;
+    // Only what is in an unbroken row moves: a number that is free takes the one before it.
+    while free + 1 < generations && is_there(free)? {
+        free += 1;
+    }
+    for generation in (0..free).rev() {
+        match renameat(newest.parent().as_fd(), &*name(generation)?, newest.parent(), &*name(generation + 1)?) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{chmod, mode_of, names_in};
+    use super::*;
+    use crate::model::Timestamp;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    struct Story {
+        directory: tempfile::TempDir,
+    }
+
+    impl Story {
+        fn begin() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            fs::create_dir(directory.path().join("data")).unwrap();
+            Self { directory }
+        }
+
+        fn place(&self) -> Place {
+            Root::open(&self.directory.path().join("data")).unwrap().locate(b"file").unwrap()
+        }
+
+        fn backup(&self, real_path: &str, generations: u32) -> io::Result<()> {
+            backup(&self.place(), &self.directory.path().join("backup"), real_path.as_bytes(), generations)
+        }
+
+        fn back_up_content(&self, content: &str, generations: u32) {
+            fs::write(self.directory.path().join("data/file"), content).unwrap();
+            self.backup("/srv/data/file", generations).unwrap();
+        }
+
+        fn copies(&self) -> Vec<(String, String)> {
+            let copies = self.directory.path().join("backup/srv/data");
+            let content = |name: &String| fs::read_to_string(copies.join(name)).unwrap();
+            names_in(&copies).into_iter().map(|name| (name.clone(), content(&name))).collect()
+        }
+    }
+
+    fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
+        expected.iter().map(|(name, content)| ((*name).into(), (*content).into())).collect()
+    }
+
+    #[test]
+    fn as_many_copies_are_kept_as_configured() {
+        let story = Story::begin();
+        for content in ["first", "second", "third", "fourth"] {
+            story.back_up_content(content, 3);
+        }
+        assert_eq!(story.copies(), pairs(&[("file", "fourth"), ("file.1", "third"), ("file.2", "second")]));
+        story.back_up_content("fifth", 2);
+        assert_eq!(story.copies(), pairs(&[("file", "fifth"), ("file.1", "fourth"), ("file.2", "second")]));
+    }
+
+    #[test]
+    fn a_copy_keeps_mode_and_time_in_private_directories() {
+        let story = Story::begin();
+        fs::write(story.directory.path().join("data/file"), "content").unwrap();
+        chmod(&story.directory.path().join("data/file"), 0o4751);
+        let mtime = Timestamp { seconds: 981_173_106, nanoseconds: 123_456_789 };
+        story.place().set_times(mtime).unwrap();
+        story.backup("/srv/file", 2).unwrap();
+        let backup = story.directory.path().join("backup");
+        let copy = meta::metadata(&backup.join("srv/file")).unwrap();
+        let original = story.place().metadata().unwrap().unwrap();
+        assert_eq!((copy.mode, copy.uid, copy.gid, copy.mtime), (0o104_751, original.uid, original.gid, mtime));
+        assert_eq!((mode_of(&backup), mode_of(&backup.join("srv"))), (0o700, 0o700));
+    }
+
+    #[test]
+    fn only_regular_files_are_copied_and_only_with_generations() {
+        let story = Story::begin();
+        let backup = story.directory.path().join("backup");
+        story.backup("/file", 3).unwrap();
+        story.place().make_fifo().unwrap();
+        story.backup("/file", 3).unwrap();
+        story.place().remove().unwrap();
+        symlink("/etc/passwd", story.directory.path().join("data/file")).unwrap();
+        story.backup("/file", 3).unwrap();
+        story.place().remove().unwrap();
+        story.place().make_directory(0o700).unwrap();
+        story.backup("/file", 3).unwrap();
+        story.place().remove().unwrap();
+        fs::write(story.directory.path().join("data/file"), "content").unwrap();
+        story.backup("/file", 1).unwrap();
+        assert!(!backup.exists());
+    }
+
+    #[test]
+    fn an_unusable_backup_directory_is_an_error() {
+        let story = Story::begin();
+        fs::write(story.directory.path().join("data/file"), "content").unwrap();
+        fs::write(story.directory.path().join("backup"), "a file").unwrap();
+        assert!(story.backup("/file", 3).is_err());
+        fs::remove_file(story.directory.path().join("backup")).unwrap();
+        fs::create_dir(story.directory.path().join("backup")).unwrap();
+        symlink("/tmp", story.directory.path().join("backup/srv")).unwrap();
+        assert!(story.backup("/srv/file", 3).is_err(), "a link in it is not followed");
+        assert_eq!(names_in(&story.directory.path().join("backup")), ["srv"]);
+    }
+
+    #[test]
+    fn what_was_a_file_then_may_be_a_directory_now_and_the_other_way_round() {
+        let story = Story::begin();
+        fs::write(story.directory.path().join("data/file"), "content").unwrap();
+        story.backup("/srv/name", 3).unwrap();
+        story.backup("/srv/name/below", 3).unwrap();
+        story.backup("/srv/name", 3).unwrap();
+        let srv = story.directory.path().join("backup/srv");
+        assert_eq!(names_in(&srv), ["name", "name.1", "name.2"]);
+        assert_eq!(fs::read_to_string(srv.join("name.1/below")).unwrap(), "content");
+        let long = format!("/srv/{}", "n".repeat(255));
+        for _ in 0..3 {
+            story.backup(&long, 3).unwrap();
+        }
+        assert_eq!(names_in(&srv).len(), 6);
+    }
 }

@@ -7,9 +7,12 @@
 pub mod backup;
 pub mod beneath;
 pub mod meta;
+mod open;
 pub mod place;
 pub mod presence;
 pub mod temp;
+#[cfg(test)]
+mod testing;
 pub mod walk;
 
 pub use backup::backup;

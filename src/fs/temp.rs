@@ -1,8 +1,21 @@
-//! Replacing a file at once.
-use std::{fs::File, io};
+//! A new file under a temporary name that replaces another at once: complete, durable, with its owner and attributes.
+//! What goes into it, and when, is for others.
 
-use super::Place;
-use crate::model::Metadata;
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::fs::{
+    AtFlags, Mode, OFlags, XattrFlags, fchmod, fchown, fgetxattr, flistxattr, fremovexattr, fsetxattr, fstat, futimens,
+    openat, renameat, unlinkat,
+};
+use rustix::io::Errno;
+
+use super::place::{both_times, owner_ids, permission_bits};
+use super::{Place, meta, open};
+use crate::model::{Metadata, Timestamp};
 
 /// Something of the old file that the new one could not get.
 #[derive(Debug, thiserror::Error)]
@@ -13,29 +26,405 @@ pub struct NotTakenOver {
     pub source: io::Error,
 }
 
-/// A new file under a temporary name; dropping removes it.
+/// A new file under a temporary name. Dropping it without [`TempFile::persist`] removes it.
 #[derive(Debug)]
-pub struct TempFile {}
+pub struct TempFile {
+    directory: OwnedFd,
+    name: CString,
+    file: File,
+    beside: bool,
+    /// The name is no longer ours to remove.
+    persisted: bool,
+}
 
 impl TempFile {
+    pub(super) fn create(place: &Place, tempdir: Option<&Path>) -> io::Result<Self> {
+        let in_tempdir = |path: &Path| {
+            let directory = open::directory(path).ok()?;
+            let same_file_system = fstat(&directory).ok()?.st_dev == fstat(place.parent()).ok()?.st_dev;
+            same_file_system.then(|| Self::create_in(directory, place.name(), false).ok()).flatten()
+        };
+        match tempdir.and_then(in_tempdir) {
+            Some(temp) => Ok(temp),
+            None => Self::create_in(place.parent().try_clone_to_owned()?, place.name(), true),
+        }
+    }
+
+    fn create_in(directory: OwnedFd, name: &CStr, beside: bool) -> io::Result<Self> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let (name, file) =
+            under_fresh_name(name, |candidate| Ok(openat(&directory, candidate, flags, Mode::RUSR | Mode::WUSR)?))?;
+        Ok(Self { directory, name, file: file.into(), beside, persisted: false })
+    }
+
     /// Open for reading and writing.
     pub fn file(&mut self) -> &mut File {
-        todo!()
+        &mut self.file
     }
-    /// The name in its directory: `.NAME.XXXXXX`.
+
+    /// The name in its directory: `.NAME.XXXXXX`, at most 255 bytes.
     pub fn name(&self) -> &[u8] {
-        todo!()
+        self.name.to_bytes()
     }
+
     /// Whether it lies beside the target (else in the tempdir).
     pub fn is_beside(&self) -> bool {
-        todo!()
+        self.beside
     }
-    /// Gives it the owner, mode, ACL, attributes and label of the file it replaces. Call it after the last write.
+
+    /// Gives it the owner and mode of `old`, and the ACL, `user.` attributes and security label of `old_file`. Best effort:
+    /// the list says what was not possible. Without the owner there is no setuid or setgid bit either.
+    ///
+    /// Belongs after the last write, which may clear such bits.
     pub fn take_over(&self, old: Option<&Metadata>, old_file: Option<&File>) -> Vec<NotTakenOver> {
-        todo!("{old:?} {old_file:?}")
+        let mut lost = Vec::new();
+        let mut attempt = |attribute: &str, result: Result<(), Errno>| {
+            let outcome = result.map_err(|error| NotTakenOver { attribute: attribute.into(), source: error.into() });
+            outcome.map_err(|missing| lost.push(missing)).is_ok()
+        };
+        // The order matters: a change of owner clears capabilities and setuid bits, and setting an ACL changes the mode.
+        let owned = old.is_none_or(|old| {
+            let owner = self.change_owner(Some(old.uid), Some(old.gid));
+            if owner.is_err() {
+                // An ordinary user may still be able to give it the group.
+                let _ = self.change_owner(None, Some(old.gid));
+            }
+            attempt("owner", owner)
+        });
+        if let Some(old_file) = old_file {
+            take_over_attributes(&self.file, old_file, &mut attempt);
+        }
+        if let Some(old) = old {
+            let mode = if owned { old.mode } else { old.mode & 0o1777 };
+            attempt("mode", fchmod(&self.file, permission_bits(mode)));
+        }
+        lost
     }
-    /// Puts it in place. `durable`: content before the rename, the rename before the return.
-    pub fn persist(self, place: &Place, durable: bool) -> io::Result<()> {
-        todo!("{place:?} {durable}")
+
+    /// Changes its owner; `None` leaves that one as it is.
+    ///
+    /// # Errors
+    /// No permission; an id of 2³² − 1 as `InvalidInput`.
+    pub fn set_owner(&self, uid: Option<u32>, gid: Option<u32>) -> io::Result<()> {
+        Ok(self.change_owner(uid, gid)?)
+    }
+
+    fn change_owner(&self, uid: Option<u32>, gid: Option<u32>) -> Result<(), Errno> {
+        let (uid, gid) = owner_ids(uid, gid)?;
+        fchown(&self.file, uid, gid)
+    }
+
+    /// Sets the permission bits of `mode` (0o7777; others are ignored). Belongs after [`TempFile::set_owner`] and the last
+    /// write, which may clear setuid and setgid.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn set_mode(&self, mode: u32) -> io::Result<()> {
+        Ok(fchmod(&self.file, permission_bits(mode))?)
+    }
+
+    /// Sets mtime, and atime with it. Belongs after the last write.
+    ///
+    /// # Errors
+    /// A time that the file system cannot keep.
+    pub fn set_times(&self, mtime: Timestamp) -> io::Result<()> {
+        Ok(futimens(&self.file, &both_times(mtime))?)
+    }
+
+    /// Puts it in place of what is at `place`, in one step. `durable`: the content is on disk before the rename, the
+    /// rename before this returns.
+    ///
+    /// # Errors
+    /// Those of fsync and rename (a directory is in the way, for example); the temporary file is gone then.
+    pub fn persist(mut self, place: &Place, durable: bool) -> io::Result<()> {
+        if durable {
+            self.file.sync_all()?;
+        }
+        match renameat(&self.directory, &*self.name, place.parent(), place.name()) {
+            // The tempdir is another mount of the same file system.
+            Err(Errno::XDEV) if !self.beside => {
+                let (copy, _) = copy_of(place, &File::from(self.reopen()?))?;
+                return copy.persist(place, durable);
+            }
+            result => result?,
+        }
+        self.persisted = true;
+        if durable { open::sync(place.parent()) } else { Ok(()) }
+    }
+
+    /// From the start, for reading.
+    fn reopen(&self) -> io::Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(openat(&self.directory, &*self.name, flags, Mode::empty())?)
+    }
+}
+
+impl Drop for TempFile {
+    fn drop(&mut self) {
+        if !self.persisted {
+            let _ = unlinkat(&self.directory, &*self.name, AtFlags::empty());
+        }
+    }
+}
+
+/// A temporary file beside `place` with the content, times and attributes of `source`, which is read from where it stands.
+pub(super) fn copy_of(place: &Place, mut source: &File) -> io::Result<(TempFile, Vec<NotTakenOver>)> {
+    let mut copy = TempFile::create(place, None)?;
+    let old = meta::metadata_of(source)?;
+    io::copy(&mut source, copy.file())?;
+    let lost = copy.take_over(Some(&old), Some(source));
+    copy.set_times(old.mtime)?;
+    Ok((copy, lost))
+}
+
+/// Makes something under a temporary name beside `place`, and returns the place where it is now.
+pub(super) fn make_beside(place: &Place, make: impl Fn(&Place) -> io::Result<()>) -> io::Result<Place> {
+    under_fresh_name(place.name(), |candidate| {
+        let beside = place.sibling(candidate.into())?;
+        make(&beside).map(|()| beside)
+    })
+    .map(|(_, beside)| beside)
+}
+
+/// What `name` keeps of its bytes in a temporary name: as many as fit in `NAME_MAX`, or in the least that file systems with
+/// encrypted names leave.
+const KEPT: [usize; 2] = [255 - 8, 64];
+
+/// Calls `make` with `.NAME.XXXXXX` until it finds a name that is free.
+fn under_fresh_name<T>(name: &CStr, make: impl Fn(&CStr) -> io::Result<T>) -> io::Result<(CString, T)> {
+    for kept in KEPT {
+        for _ in 0..100 {
+            let candidate = temporary_name(name.to_bytes(), kept)?;
+            match make(&candidate) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) if error.raw_os_error() == Some(Errno::NAMETOOLONG.raw_os_error()) => break,
+                result => return result.map(|made| (candidate, made)),
+            }
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::AlreadyExists, "no free name for a temporary file"))
+}
+
+fn temporary_name(name: &[u8], kept: usize) -> io::Result<CString> {
+    const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+    let mut random = [0; 6];
+    getrandom::fill(&mut random).map_err(io::Error::other)?;
+    let letters = random.map(|byte| LETTERS[usize::from(byte % 32)]);
+    open::c_string(&[b".", cut(name, kept), b".", &letters].concat())
+}
+
+/// The first bytes of a name, at most `length`, without cutting through a UTF-8 character (some file systems refuse that).
+pub(super) fn cut(name: &[u8], length: usize) -> &[u8] {
+    let is_continuation = |at: usize| name.get(at).is_some_and(|byte| byte & 0xc0 == 0x80);
+    let end = length.min(name.len());
+    let boundary = (end.saturating_sub(3)..=end).rev().find(|&at| !is_continuation(at));
+    &name[..boundary.unwrap_or(end)]
+}
+
+/// The size that the kernel allows for a list of attributes and for a value, in bytes.
+const XATTR_MAX: usize = 65_536;
+const ACL: &CStr = c"system.posix_acl_access";
+
+/// Attributes of the file. Those that belong to its content (capabilities, integrity sums) or to a file system's own
+/// bookkeeping (`trusted.`) do not move to other content.
+fn is_taken_over(name: &CStr) -> bool {
+    name == ACL || name == c"security.selinux" || name.to_bytes().starts_with(b"user.")
+}
+
+fn take_over_attributes(new: &File, old: &File, attempt: &mut impl FnMut(&str, Result<(), Errno>) -> bool) {
+    let mut list = vec![0; XATTR_MAX];
+    let length = match flistxattr(old, &mut list[..]) {
+        Ok(length) => length,
+        Err(Errno::NOTSUP) => return,
+        Err(error) => {
+            attempt("extended attributes", Err(error));
+            return;
+        }
+    };
+    let mut value = vec![0; XATTR_MAX];
+    let mut has_acl = false;
+    for name in
+        list[..length].split_inclusive(|&byte| byte == 0).filter_map(|name| CStr::from_bytes_with_nul(name).ok())
+    {
+        if is_taken_over(name) {
+            has_acl |= name == ACL;
+            let copied = fgetxattr(old, name, &mut value[..])
+                .and_then(|length| fsetxattr(new, name, &value[..length], XattrFlags::empty()));
+            attempt(&name.to_string_lossy(), copied);
+        }
+    }
+    if !has_acl {
+        // One that came from the directory's default ACL would give others what the old file did not.
+        match fremovexattr(new, ACL) {
+            Ok(()) | Err(Errno::NODATA | Errno::NOTSUP) => {}
+            Err(error) => {
+                attempt(&ACL.to_string_lossy(), Err(error));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{chmod, mode_of, names_in, unprivileged};
+    use super::*;
+    use crate::fs::Root;
+    use std::fs;
+    use std::io::Write;
+
+    fn place(directory: &Path, name: &str) -> Place {
+        Root::open(directory).unwrap().locate(name.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_file_is_replaced_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("name"), "old").unwrap();
+        let place = place(directory.path(), "name");
+        let mut temp = place.temp(None).unwrap();
+        assert!(temp.is_beside());
+        let name = String::from_utf8(temp.name().to_vec()).unwrap();
+        assert!(name.starts_with(".name.") && name.len() == 12, "{name}");
+        temp.file().write_all(b"the new content").unwrap();
+        assert_eq!(mode_of(&directory.path().join(&name)), 0o600);
+        assert_eq!(fs::read(directory.path().join("name")).unwrap(), b"old");
+        temp.persist(&place, true).unwrap();
+        assert_eq!(fs::read(directory.path().join("name")).unwrap(), b"the new content");
+        assert_eq!(names_in(directory.path()), ["name"]);
+    }
+
+    #[test]
+    fn owner_mode_and_time_can_be_right_before_it_is_seen() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = place(directory.path(), "name");
+        let temp = place.temp(None).unwrap();
+        let mine = meta::metadata_of(&temp.file).unwrap();
+        temp.set_owner(Some(mine.uid), Some(mine.gid)).unwrap();
+        temp.set_owner(None, None).unwrap();
+        assert_eq!(temp.set_owner(None, Some(u32::MAX)).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        temp.set_mode(0o104_711).unwrap();
+        let mtime = Timestamp { seconds: -2, nanoseconds: 999_999_999 };
+        temp.set_times(mtime).unwrap();
+        temp.persist(&place, true).unwrap();
+        let found = place.metadata().unwrap().unwrap();
+        assert_eq!((found.mode, found.mtime), (0o104_711, mtime));
+    }
+
+    #[test]
+    fn a_dropped_or_refused_file_leaves_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join("name")).unwrap();
+        let place = place(directory.path(), "name");
+        drop(place.temp(None).unwrap());
+        assert!(place.temp(None).unwrap().persist(&place, true).is_err(), "a directory is in the way");
+        assert_eq!(names_in(directory.path()), ["name"]);
+    }
+
+    #[test]
+    fn any_name_leaves_room_for_its_temporary_name() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["n".repeat(255), "ü".repeat(127), "x".into(), "y".repeat(247)] {
+            let place = place(directory.path(), &name);
+            let temp = place.temp(None).unwrap();
+            assert!(temp.name().len() <= 255 && std::str::from_utf8(temp.name()).is_ok());
+            temp.persist(&place, false).unwrap();
+            assert!(directory.path().join(name).exists());
+        }
+        assert_eq!(cut("aüb".as_bytes(), 2), b"a");
+        assert_eq!(cut(b"a\xbf\xbf\xbf\xbf\xbf", 5), b"a\xbf\xbf\xbf\xbf", "no UTF-8: cut anywhere");
+    }
+
+    #[test]
+    fn the_tempdir_is_used_where_a_rename_can_leave_it() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["tempdir", "data"] {
+            fs::create_dir(directory.path().join(name)).unwrap();
+        }
+        let data = directory.path().join("data");
+        let place = place(&data, "name");
+        let mut temp = place.temp(Some(&directory.path().join("tempdir"))).unwrap();
+        assert!(!temp.is_beside() && names_in(&data).is_empty());
+        temp.file().write_all(b"content").unwrap();
+        temp.persist(&place, true).unwrap();
+        assert_eq!(fs::read(data.join("name")).unwrap(), b"content");
+        assert!(names_in(&directory.path().join("tempdir")).is_empty());
+        for unusable in [Path::new("/proc"), &directory.path().join("missing"), &data.join("name")] {
+            assert!(place.temp(Some(unusable)).unwrap().is_beside(), "{}", unusable.display());
+        }
+    }
+
+    /// An ACL in the kernel's form: owner and mask rw, user 4711 as given, nothing for group and others.
+    fn acl(permissions: u8) -> Vec<u8> {
+        let nobody = [0xff; 4];
+        let entry = |tag: u8, permissions: u8, id: [u8; 4]| [&[tag, 0, permissions, 0][..], &id].concat();
+        [
+            vec![2, 0, 0, 0],
+            entry(1, 6, nobody),
+            entry(2, permissions, 4711u32.to_le_bytes()),
+            entry(4, 0, nobody),
+            entry(0x10, 6, nobody),
+            entry(0x20, 0, nobody),
+        ]
+        .concat()
+    }
+
+    fn attribute(file: &File, name: &CStr) -> Option<Vec<u8>> {
+        let mut value = vec![0; 1000];
+        let length = fgetxattr(file, name, &mut value[..]).ok()?;
+        value.truncate(length);
+        Some(value)
+    }
+
+    #[test]
+    fn mode_acl_and_attributes_are_taken_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("name");
+        fs::write(&path, "old").unwrap();
+        let old_file = File::open(&path).unwrap();
+        fsetxattr(&old_file, c"user.colour", b"blue", XattrFlags::empty()).unwrap();
+        fsetxattr(&old_file, ACL, &acl(4), XattrFlags::empty()).unwrap();
+        chmod(&path, 0o4760);
+        let place = place(directory.path(), "name");
+        let old = place.metadata().unwrap().unwrap();
+        let temp = place.temp(None).unwrap();
+        assert!(temp.take_over(Some(&old), Some(&old_file)).is_empty());
+        temp.persist(&place, false).unwrap();
+        let new_file = File::open(&path).unwrap();
+        assert_eq!(attribute(&new_file, c"user.colour").unwrap(), b"blue");
+        assert_eq!(attribute(&new_file, ACL), attribute(&old_file, ACL));
+        let new = place.metadata().unwrap().unwrap();
+        assert_eq!((new.mode, new.uid, new.gid), (0o104_760, old.uid, old.gid));
+        assert_ne!(new.inode, old.inode);
+    }
+
+    #[test]
+    fn a_default_acl_gives_nobody_what_the_old_file_did_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("name");
+        fs::write(&path, "old").unwrap();
+        chmod(&path, 0o644);
+        let opened = File::open(directory.path()).unwrap();
+        fsetxattr(&opened, c"system.posix_acl_default", &acl(6), XattrFlags::empty()).unwrap();
+        let place = place(directory.path(), "name");
+        let temp = place.temp(None).unwrap();
+        assert!(attribute(&temp.file, ACL).is_some(), "inherited");
+        temp.take_over(place.metadata().unwrap().as_ref(), Some(&File::open(&path).unwrap()));
+        assert!(attribute(&temp.file, ACL).is_none());
+        assert_eq!(meta::metadata_of(&temp.file).unwrap().mode, 0o100_644);
+    }
+
+    #[test]
+    fn who_cannot_give_files_away_makes_no_setuid_file() {
+        let directory = tempfile::tempdir().unwrap();
+        chmod(directory.path(), 0o777);
+        unprivileged(|| {
+            let place = place(directory.path(), "name");
+            let temp = place.temp(None).unwrap();
+            let mine = meta::metadata_of(&temp.file).unwrap();
+            let foreign = Metadata { uid: mine.uid + 1, mode: 0o106_755, ..mine };
+            let lost = temp.take_over(Some(&foreign), None);
+            assert_eq!(lost.iter().map(|lost| &lost.attribute[..]).collect::<Vec<_>>(), ["owner"]);
+            assert_eq!(meta::metadata_of(&temp.file).unwrap().mode, 0o100_755);
+        });
     }
 }
