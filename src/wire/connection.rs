@@ -526,3 +526,176 @@ impl std::fmt::Debug for Writer {
         formatter.debug_struct("Writer").field("peer", &self.peer).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{DuplexStream, duplex};
+
+    /// A connection over a pipe of the given size, and the other end.
+    fn connected(size: usize) -> (Connection, DuplexStream) {
+        let (ours, theirs) = duplex(size);
+        (Connection::new(ours, None, Timeouts::default()), theirs)
+    }
+
+    /// A sink that keeps what it is given.
+    fn collect(into: &mut Vec<u8>) -> impl FnMut(&[u8]) -> io::Result<()> + '_ {
+        |data| std::io::Write::write_all(into, data)
+    }
+
+    fn discard(_: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn answers_wait_for_the_end_of_what_has_arrived() {
+        let (mut ours, mut theirs) = connected(1 << 16);
+        theirs.write_all(b"one\r\ntwo\n").await.unwrap();
+        assert_eq!(ours.read_line().await.unwrap(), Some(b"one".to_vec()));
+        ours.write_line(b"first").await.unwrap();
+        assert!(ours.has_buffered_input());
+        assert_eq!(ours.read_line().await.unwrap(), Some(b"two".to_vec()));
+        ours.write_line(b"second\n").await.unwrap();
+        assert!(!ours.has_buffered_input());
+        // Nobody calls flush: waiting for the next line does.
+        let mut answers = [0; 13];
+        let (line, read) = tokio::join!(ours.read_line(), async {
+            let read = theirs.read_exact(&mut answers).await.map(drop);
+            theirs.shutdown().await.and(read)
+        });
+        read.unwrap();
+        assert_eq!((line.unwrap(), &answers), (None, b"first\nsecond\n"));
+    }
+
+    #[tokio::test]
+    async fn bodies_pass_in_both_directions_and_stay_in_step() {
+        let (mut ours, theirs) = connected(100);
+        let mut peer = Connection::new(theirs, None, Timeouts::default());
+        let content: Vec<u8> = (0..200_000u32).flat_map(u32::to_le_bytes).collect();
+        let (sent, received) = tokio::join!(
+            async {
+                ours.write_octet_stream(content.len() as u64, &mut content.as_slice()).await?;
+                ours.write_octet_stream(3, &mut &b"a\nb"[..]).await?;
+                ours.write_line(b"SIG k f").await?;
+                ours.flush().await
+            },
+            async {
+                let mut whole = Vec::new();
+                let OctetHeader::Length(length) = peer.read_octet_header().await? else { panic!("no length") };
+                peer.read_body(length, &mut collect(&mut whole)).await?.unwrap();
+                assert_eq!(peer.read_octet_header().await?, OctetHeader::Length(3));
+                let failed = peer.read_body(3, &mut |_| Err(io::ErrorKind::StorageFull.into())).await?;
+                assert_eq!(failed.unwrap_err().kind(), io::ErrorKind::StorageFull);
+                assert_eq!(peer.read_line().await?, Some(b"SIG k f".to_vec()));
+                Ok::<_, WireError>(whole)
+            }
+        );
+        sent.unwrap();
+        assert_eq!(received.unwrap(), content);
+    }
+
+    #[tokio::test]
+    async fn what_is_cut_off_is_an_error() {
+        let (mut ours, mut theirs) = connected(100);
+        theirs.write_all(b"octet-stream 10\nhalf").await.unwrap();
+        drop(theirs);
+        assert_eq!(ours.read_octet_header().await.unwrap(), OctetHeader::Length(10));
+        assert!(matches!(ours.read_body(10, &mut discard).await, Err(WireError::Closed)));
+
+        let (mut ours, mut theirs) = connected(100);
+        theirs.write_all(b"DEL key /a").await.unwrap();
+        drop(theirs);
+        assert!(matches!(ours.read_line().await, Err(WireError::Closed)), "half a command is none");
+    }
+
+    #[tokio::test]
+    async fn content_without_a_length_ends_with_the_connection() {
+        let (mut ours, mut theirs) = connected(100);
+        theirs.write_all(b"OK (data_follows).\nsome\ncontent").await.unwrap();
+        drop(theirs);
+        ours.read_line().await.unwrap();
+        let mut content = Vec::new();
+        ours.read_rest(&mut collect(&mut content)).await.unwrap().unwrap();
+        assert_eq!(content, b"some\ncontent");
+    }
+
+    #[tokio::test]
+    async fn lines_without_an_end_are_refused_both_ways() {
+        let (mut ours, mut theirs) = connected(1 << 20);
+        theirs.write_all(&vec![b'x'; 1 << 18]).await.unwrap();
+        assert!(matches!(ours.read_line().await, Err(WireError::LineTooLong)));
+        assert!(matches!(ours.write_line(&[b'x'; MAX_LINE]).await, Err(WireError::LineTooLong)));
+        assert!(matches!(ours.write_line(b"BYE\nDEL").await, Err(WireError::Protocol(_))));
+        ours.write_line(&[b'x'; MAX_LINE - 1]).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_peer_is_given_up() {
+        let (mut ours, mut theirs) = connected(1000);
+        let started = tokio::time::Instant::now();
+        theirs.write_all(b"octet-stream 10\nsome").await.unwrap();
+        ours.read_octet_header().await.unwrap();
+        let body = ours.read_body(10, &mut discard).await;
+        assert!(matches!(body, Err(WireError::TimedOut { what: "waiting for data" })));
+        theirs.write_all(b"half a li").await.unwrap();
+        assert!(matches!(ours.read_line().await, Err(WireError::TimedOut { what: "waiting for a line" })));
+        let sent = ours.write_octet_stream(1 << 20, &mut tokio::io::repeat(0)).await;
+        assert!(matches!(sent, Err(WireError::TimedOut { what: "sending" })));
+        assert_eq!(started.elapsed().as_secs(), 3 * 300);
+    }
+
+    #[tokio::test]
+    async fn five_megabytes_of_requests_do_not_deadlock_a_client_that_reads_along() {
+        let (ours, theirs) = connected(4096);
+        let mut server = Connection::new(theirs, None, Timeouts::default());
+        let request = [b"SIG k ".as_slice(), &[b'f'; 1000]].concat();
+        let count = 5000;
+        let (mut reader, mut writer) = ours.split();
+        let answer = request.clone();
+        let serve = async move {
+            while server.read_line().await?.is_some() {
+                server.write_line(&answer).await?;
+            }
+            server.shutdown().await;
+            Ok::<_, WireError>(())
+        };
+        let send = async {
+            for _ in 0..count {
+                writer.write_line(&request).await?;
+            }
+            writer.flush().await.map(|()| writer)
+        };
+        let receive = async {
+            for _ in 0..count {
+                reader.read_line().await?.ok_or(WireError::Closed)?;
+            }
+            Ok::<_, WireError>(reader)
+        };
+        let client = async {
+            let (writer, reader) = tokio::try_join!(send, receive)?;
+            Connection::unite(reader, writer).finish().await;
+            Ok::<_, WireError>(())
+        };
+        let (served, done) = tokio::join!(serve, client);
+        served.unwrap();
+        done.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_address_comes_from_the_socket_or_from_ssh() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        let over = |input: OwnedFd, output: OwnedFd, ssh: Option<&str>| {
+            Connection::over_descriptors(input, output, ssh, Timeouts::default()).unwrap().peer_address()
+        };
+        let ssh = Some("192.0.2.7 50000 22");
+        let localhost = Some(IpAddr::from([127, 0, 0, 1]));
+        assert_eq!(over(server.try_clone().unwrap().into(), server.into(), ssh), localhost);
+        drop(client);
+        let (input, output) = (io::pipe().unwrap(), io::pipe().unwrap());
+        assert_eq!(over(input.0.into(), output.1.into(), ssh), Some(IpAddr::from([192, 0, 2, 7])));
+        let (input, output) = (io::pipe().unwrap(), io::pipe().unwrap());
+        assert_eq!(over(input.0.into(), output.1.into(), None), None);
+    }
+}
