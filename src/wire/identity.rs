@@ -206,3 +206,57 @@ impl Signer for SmallRsaSigner {
         self.scheme
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MADE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tls");
+
+    /// A system directory with this certificate and this key.
+    fn directory(certificate: &str, key: &str) -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        for (from, to) in [(certificate, "csync2_ssl_cert.pem"), (key, "csync2_ssl_key.pem")] {
+            std::fs::copy(Path::new(MADE).join(from), directory.path().join(to)).unwrap();
+        }
+        directory
+    }
+
+    #[test]
+    fn every_kind_in_the_field_is_loaded() {
+        for name in ["rsa1024", "rsa2048", "p256", "ed25519"] {
+            let directory = directory(&format!("{name}.crt"), &format!("{name}.key"));
+            let identity = Identity::load(directory.path()).unwrap();
+            assert!(identity.certificate().starts_with(&[0x30]), "{name}: DER");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_named_with_a_remedy() {
+        for (certificate, key, expected) in [
+            ("rsa512.crt", "rsa512.key", "csync2_ssl_key.pem: an RSA key of 512 bits is too short"),
+            ("rsa1024.crt", "encrypted.key", "csync2_ssl_key.pem: it is protected by a passphrase"),
+            ("rsa1024.crt", "rsa1024.crt", "csync2_ssl_key.pem: there is no key in it"),
+            ("rsa1024.key", "rsa1024.key", "csync2_ssl_cert.pem: there is no `BEGIN CERTIFICATE' in it"),
+            ("rsa512.crt", "rsa1024.key", "csync2_ssl_cert.pem: the certificate's RSA key has only 512 bits"),
+            ("rsa1024.crt", "rsa2048.key", "do not belong together"),
+            ("p256.crt", "ed25519.key", "do not belong together"),
+        ] {
+            let directory = directory(certificate, key);
+            let error = Identity::load(directory.path()).unwrap_err().to_string();
+            assert!(error.contains(expected) && error.contains("openssl req -x509"), "{error}");
+        }
+        let empty = tempfile::tempdir().unwrap();
+        let error = Identity::load(empty.path()).unwrap_err().to_string();
+        assert!(error.contains("csync2_ssl_cert.pem: No such file or directory; make a new pair"), "{error}");
+    }
+
+    #[test]
+    fn a_damaged_certificate_is_told_from_a_wrong_key() {
+        let directory = directory("p256.crt", "p256.key");
+        let damaged = "-----BEGIN CERTIFICATE-----\nMAMCAQE=\n-----END CERTIFICATE-----\n";
+        std::fs::write(directory.path().join("csync2_ssl_cert.pem"), damaged).unwrap();
+        let error = Identity::load(directory.path()).unwrap_err().to_string();
+        assert!(error.contains("the certificate in it is damaged"), "{error}");
+    }
+}

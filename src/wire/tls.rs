@@ -88,6 +88,18 @@ impl KeyHolder {
         verify_signature(self.algorithms, version, message, certificate, signed.scheme, signed.signature())?;
         Ok(HandshakeSignatureValid::assertion())
     }
+
+    /// What a peer may sign with. GnuTLS takes the first that its key's kind can do, whatever the key's length, and a
+    /// signature over SHA-512 does not fit into RSA-1024: the short digests come first.
+    fn schemes(&self) -> Vec<SignatureScheme> {
+        let mut schemes = self.algorithms.supported_schemes();
+        schemes.sort_by_key(|scheme| match scheme {
+            SignatureScheme::RSA_PSS_SHA384 => 1,
+            SignatureScheme::RSA_PSS_SHA512 => 2,
+            _ => 0,
+        });
+        schemes
+    }
 }
 
 impl ServerCertVerifier for KeyHolder {
@@ -121,7 +133,7 @@ impl ServerCertVerifier for KeyHolder {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
+        self.schemes()
     }
 }
 
@@ -159,7 +171,7 @@ impl ClientCertVerifier for KeyHolder {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
+        self.schemes()
     }
 }
 
@@ -272,4 +284,100 @@ fn verify_with_small_rsa(
         _ => return Err(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into()),
     };
     verified.map_err(|_| CertificateError::BadSignature.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rsa::RsaPrivateKey;
+    use rsa::pkcs1::DecodeRsaPrivateKey;
+    use rsa::signature::{RandomizedSigner, SignatureEncoding, Signer};
+    use rustls::pki_types::PrivateKeyDer;
+    use rustls::pki_types::pem::PemObject;
+
+    macro_rules! made {
+        ($name:literal) => {
+            include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tls/", $name))
+        };
+    }
+
+    const MESSAGE: &[u8] = b"what was said so far";
+
+    fn certificate(pem: &[u8]) -> CertificateDer<'static> {
+        CertificateDer::from_pem_slice(pem).unwrap()
+    }
+
+    fn verify(version: Version, certificate: &[u8], scheme: SignatureScheme, signature: &[u8]) -> Result<(), Error> {
+        let algorithms = provider().signature_verification_algorithms;
+        verify_signature(algorithms, version, MESSAGE, certificate, scheme, signature)
+    }
+
+    /// Signs with ring.
+    fn sign(key: &[u8], scheme: SignatureScheme) -> Vec<u8> {
+        let key = PrivateKeyDer::from_pem_slice(key).unwrap();
+        let key = provider().key_provider.load_private_key(key).unwrap();
+        key.choose_scheme(&[scheme]).unwrap().sign(MESSAGE).unwrap()
+    }
+
+    const BOTH: [Version; 2] = [Version::Tls12, Version::Tls13];
+
+    #[test]
+    fn the_signature_must_be_made_with_the_key_of_the_certificate() {
+        for (certificate_pem, key, scheme) in [
+            (&made!("rsa2048.crt")[..], &made!("rsa2048.key")[..], SignatureScheme::RSA_PSS_SHA512),
+            (made!("p256.crt"), made!("p256.key"), SignatureScheme::ECDSA_NISTP256_SHA256),
+            (made!("ed25519.crt"), made!("ed25519.key"), SignatureScheme::ED25519),
+        ] {
+            let signature = sign(key, scheme);
+            for version in BOTH {
+                verify(version, &certificate(certificate_pem), scheme, &signature).unwrap();
+                let mut wrong = signature.clone();
+                *wrong.last_mut().unwrap() ^= 1;
+                assert_eq!(
+                    verify(version, &certificate(certificate_pem), scheme, &wrong),
+                    Err(CertificateError::BadSignature.into())
+                );
+                verify(version, &certificate(made!("rsa1024.crt")), scheme, &signature).unwrap_err();
+            }
+        }
+    }
+
+    #[test]
+    fn short_rsa_keys_verify_down_to_1024_bits() {
+        let short = certificate(made!("rsa1024.crt"));
+        let key = RsaPrivateKey::from_pkcs1_pem(std::str::from_utf8(made!("rsa1024.key")).unwrap()).unwrap();
+        let mut random = rsa::rand_core::OsRng;
+        let pss = pss::SigningKey::<Sha256>::new(key.clone()).sign_with_rng(&mut random, MESSAGE).to_vec();
+        let pkcs1 = pkcs1v15::SigningKey::<Sha512>::new(key).sign(MESSAGE).to_vec();
+        for version in BOTH {
+            verify(version, &short, SignatureScheme::RSA_PSS_SHA256, &pss).unwrap();
+            verify(version, &short, SignatureScheme::RSA_PSS_SHA384, &pss).unwrap_err();
+            verify(version, &short, SignatureScheme::RSA_PSS_SHA256, &pkcs1).unwrap_err();
+            verify(version, &short, SignatureScheme::ED25519, &pss).unwrap_err();
+        }
+        verify(Version::Tls12, &short, SignatureScheme::RSA_PKCS1_SHA512, &pkcs1).unwrap();
+        let error =
+            verify(Version::Tls12, &certificate(made!("rsa512.crt")), SignatureScheme::RSA_PKCS1_SHA512, &pkcs1);
+        assert_eq!(error, Err(Error::General("the certificate's RSA key has only 512 bits".to_owned())));
+    }
+
+    #[test]
+    fn old_schemes_have_no_place_in_tls_13() {
+        let scheme = SignatureScheme::RSA_PKCS1_SHA256;
+        let signature = sign(made!("rsa2048.key"), scheme);
+        let certificate = certificate(made!("rsa2048.crt"));
+        verify(Version::Tls12, &certificate, scheme, &signature).unwrap();
+        verify(Version::Tls13, &certificate, scheme, &signature).unwrap_err();
+        for version in BOTH {
+            verify(version, &certificate, SignatureScheme::RSA_PKCS1_SHA1, &signature).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn a_certificate_that_is_none_is_an_error() {
+        for junk in [&b""[..], b"junk", &[0x30, 0x84, 0xff, 0xff, 0xff, 0xff], &certificate(made!("p256.crt"))[..200]] {
+            let refused = verify(Version::Tls12, junk, SignatureScheme::ED25519, b"");
+            assert_eq!(refused, Err(Error::InvalidCertificate(CertificateError::BadEncoding)));
+        }
+    }
 }
