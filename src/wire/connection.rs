@@ -1,12 +1,30 @@
-//! One conversation with a peer.
+//! One conversation with a peer: lines and octet streams, buffered both ways, under time limits.
+//!
+//! It knows how bytes travel, not what they mean. Memory is bounded whatever the peer sends: a body is handed on piece
+//! by piece. Before it waits for the peer, a connection sends what has been written to it; the two halves of
+//! [`Connection::split`] are for a client that reads and writes at once, and there flushing is the writer's business.
 
+use std::future::Future;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 
-use super::{Identity, OctetHeader, WireError};
+use super::codec::{Decoder, MAX_LINE};
+use super::pipe::Pipe;
+use super::{Identity, OctetHeader, TlsError, WireError};
+
+/// Bytes read at a time, and bytes that wait before they are sent unasked.
+const PIECE: usize = 64 * 1024;
+
+/// How long and how much we listen after our end is closed. A socket closed with unread input is reset, and the peer
+/// may then never read our last answer.
+const LINGER: (Duration, u64) = (Duration::from_secs(1), 1 << 20);
 
 /// How long a peer may keep us waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,7 +33,7 @@ pub struct Timeouts {
     pub connect: Duration,
     /// For the whole TLS handshake.
     pub handshake: Duration,
-    /// For the next line, and for each piece of data read or written.
+    /// For the next line to be complete, and for each piece of data read or written.
     pub idle: Duration,
 }
 
@@ -26,134 +44,658 @@ impl Default for Timeouts {
     }
 }
 
-/// A connection to a peer, buffered both ways: plain TCP, TLS, or an inherited pipe or socket.
+/// A connection to a peer: plain TCP, TLS, or an inherited pipe or socket.
 #[derive(Debug)]
-pub struct Connection;
+pub struct Connection {
+    reader: Reader,
+    writer: Writer,
+}
 
 /// The receiving half.
-#[derive(Debug)]
-pub struct Reader;
+pub struct Reader {
+    half: ReadHalf<Stream>,
+    decoder: Decoder,
+    peer: Arc<Peer>,
+    timeouts: Timeouts,
+}
 
-/// The sending half. What was written leaves with [`Writer::flush`].
+/// The sending half. What is written leaves with [`Writer::flush`], or when much has gathered.
+pub struct Writer {
+    half: WriteHalf<Stream>,
+    buffer: BytesMut,
+    /// Bytes have left `buffer` and may wait inside the stream.
+    unflushed: bool,
+    peer: Arc<Peer>,
+    timeouts: Timeouts,
+}
+
+/// Takes a body piece by piece.
+pub type Sink<'a> = dyn FnMut(&[u8]) -> io::Result<()> + Send + 'a;
+
+/// Whatever carries the bytes; TLS included.
+type Stream = Pin<Box<dyn Duplex>>;
+
+trait Duplex: AsyncRead + AsyncWrite + Send {}
+impl<T: AsyncRead + AsyncWrite + Send> Duplex for T {}
+
+/// Who is at the other end.
 #[derive(Debug)]
-pub struct Writer;
+struct Peer {
+    /// For messages.
+    name: String,
+    address: Option<IpAddr>,
+    /// DER; `Some` means TLS.
+    certificate: Option<Vec<u8>>,
+}
 
 impl Connection {
-    /// Talks over any stream. `peer` is the other side's address, where there is one.
+    /// Talks over any stream. `address` is the other side's, where there is one; IPv4 within IPv6 counts as IPv4.
     pub fn new(
-        _stream: impl AsyncRead + AsyncWrite + Send + 'static,
-        _peer: Option<IpAddr>,
-        _timeouts: Timeouts,
+        stream: impl AsyncRead + AsyncWrite + Send + 'static,
+        address: Option<IpAddr>,
+        timeouts: Timeouts,
     ) -> Self {
-        todo!()
+        let address = address.map(|address| address.to_canonical());
+        let name = address.map_or_else(|| "the peer".to_owned(), |address| address.to_string());
+        Self::over(Box::pin(stream), Peer { name, address, certificate: None }, timeouts)
     }
-    /// Talks over stdin and stdout (`-i`). Without a socket there, the peer's address is the first word of `ssh_client`.
-    pub fn inherited(_ssh_client: Option<&str>, _timeouts: Timeouts) -> Result<Self, WireError> {
-        todo!()
+
+    /// Gives the peer its name for messages.
+    #[must_use]
+    pub fn named(self, name: &str) -> Self {
+        let (address, certificate) = (self.peer_address(), self.peer_certificate().map(<[u8]>::to_vec));
+        let peer = Arc::new(Peer { name: name.to_owned(), address, certificate });
+        Self { reader: Reader { peer: Arc::clone(&peer), ..self.reader }, writer: Writer { peer, ..self.writer } }
     }
+
+    /// Talks over stdin and stdout (`-i`), and takes them away from everybody else in this process: what is printed or
+    /// read by mistake, here or in a child, cannot get into the conversation. `ssh_client` is the variable
+    /// `SSH_CLIENT`: its first word is the peer's address where stdin is no network socket.
+    ///
+    /// # Errors
+    /// [`WireError::Io`] when the descriptors cannot be used.
+    pub fn inherited(ssh_client: Option<&str>, timeouts: Timeouts) -> Result<Self, WireError> {
+        let take = || -> io::Result<(OwnedFd, OwnedFd)> {
+            let (stdin, stdout) = (rustix::stdio::stdin(), rustix::stdio::stdout());
+            let taken = (stdin.try_clone_to_owned()?, stdout.try_clone_to_owned()?);
+            let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
+            rustix::stdio::dup2_stdin(&null)?;
+            rustix::stdio::dup2_stdout(&null)?;
+            Ok(taken)
+        };
+        take()
+            .and_then(|(input, output)| Self::over_descriptors(input, output, ssh_client, timeouts))
+            .map_err(|source| WireError::Io { operation: "take over", peer: "stdin and stdout".to_owned(), source })
+    }
+
+    /// Talks over two descriptors, which may be one and the same socket, without changing their mode.
+    ///
+    /// # Errors
+    /// When the threads that read and write cannot be started.
+    pub fn over_descriptors(
+        input: OwnedFd,
+        output: OwnedFd,
+        ssh_client: Option<&str>,
+        timeouts: Timeouts,
+    ) -> io::Result<Self> {
+        let socket = TcpStream::from(input.as_fd().try_clone_to_owned()?);
+        let address = socket.peer_addr().map(|address| address.ip()).ok();
+        let address = address.or_else(|| ssh_client?.split_ascii_whitespace().next()?.parse().ok());
+        Ok(Self::new(Pipe::new(input, output)?, address, timeouts))
+    }
+
+    fn over(stream: Stream, peer: Peer, timeouts: Timeouts) -> Self {
+        let peer = Arc::new(peer);
+        let (read, write) = tokio::io::split(stream);
+        Self {
+            reader: Reader { half: read, decoder: Decoder::default(), peer: Arc::clone(&peer), timeouts },
+            writer: Writer { half: write, buffer: BytesMut::new(), unflushed: false, peer, timeouts },
+        }
+    }
+
+    /// The next line, without its line end; `None`: the peer closed the connection between two lines.
+    ///
+    /// # Errors
+    /// [`WireError`]: the line is too long, did not come in time or was cut off, or the socket failed. What was written
+    /// before could not be sent.
     pub async fn read_line(&mut self) -> Result<Option<Vec<u8>>, WireError> {
-        todo!()
+        if !self.has_buffered_input() {
+            self.flush().await?;
+        }
+        self.reader.read_line().await
     }
+
+    /// A whole line has arrived already: answers may wait for it and leave together.
     pub fn has_buffered_input(&self) -> bool {
-        todo!()
+        self.reader.decoder.has_line()
     }
-    /// `line` comes without its line end or with it.
-    pub async fn write_line(&mut self, _line: &[u8]) -> Result<(), WireError> {
-        todo!()
+
+    /// As [`Writer::write_line`].
+    pub async fn write_line(&mut self, line: &[u8]) -> Result<(), WireError> {
+        self.writer.write_line(line).await
     }
-    pub async fn write(&mut self, _bytes: &[u8]) -> Result<(), WireError> {
-        todo!()
+
+    /// As [`Writer::write`].
+    pub async fn write(&mut self, bytes: &[u8]) -> Result<(), WireError> {
+        self.writer.write(bytes).await
     }
-    pub async fn flush(&mut self) -> Result<(), WireError> {
-        todo!()
-    }
-    pub async fn read_octet_header(&mut self) -> Result<OctetHeader, WireError> {
-        todo!()
-    }
-    /// Inner error: the sink's; the body has been read to its end all the same.
-    pub async fn read_body(
-        &mut self,
-        _length: u64,
-        _sink: &mut (dyn FnMut(&[u8]) -> io::Result<()> + Send),
-    ) -> Result<io::Result<()>, WireError> {
-        todo!()
-    }
-    /// What the peer sends until it closes.
-    pub async fn read_rest(
-        &mut self,
-        _sink: &mut (dyn FnMut(&[u8]) -> io::Result<()> + Send),
-    ) -> Result<io::Result<()>, WireError> {
-        todo!()
-    }
+
+    /// As [`Writer::write_octet_stream`].
     pub async fn write_octet_stream(
         &mut self,
-        _length: u64,
-        _source: &mut (dyn AsyncRead + Send + Unpin),
+        length: u64,
+        source: &mut (dyn AsyncRead + Send + Unpin),
     ) -> Result<(), WireError> {
-        todo!()
+        self.writer.write_octet_stream(length, source).await
     }
+
+    /// Sends what has been written.
+    pub async fn flush(&mut self) -> Result<(), WireError> {
+        self.writer.flush().await
+    }
+
+    /// As [`Reader::read_octet_header`].
+    pub async fn read_octet_header(&mut self) -> Result<OctetHeader, WireError> {
+        self.flush().await?;
+        self.reader.read_octet_header().await
+    }
+
+    /// As [`Reader::read_body`].
+    pub async fn read_body(&mut self, length: u64, sink: &mut Sink<'_>) -> Result<io::Result<()>, WireError> {
+        self.flush().await?;
+        self.reader.read_body(length, sink).await
+    }
+
+    /// Everything until the peer closes: the content in the answer to TYPE. The inner error is the sink's.
+    ///
+    /// # Errors
+    /// [`WireError`]: nothing came in time, or the socket failed.
+    pub async fn read_rest(&mut self, sink: &mut Sink<'_>) -> Result<io::Result<()>, WireError> {
+        self.flush().await?;
+        self.reader.read_rest(sink).await
+    }
+
+    /// Where the peer is; `None` on a pipe that nobody gave an address.
     pub fn peer_address(&self) -> Option<IpAddr> {
-        todo!()
+        self.reader.peer.address
     }
+
+    /// What the peer is called in messages: its address, unless it was given a name.
+    pub fn peer_name(&self) -> &str {
+        &self.reader.peer.name
+    }
+
+    /// The certificate the peer showed, DER; `None` without TLS.
     pub fn peer_certificate(&self) -> Option<&[u8]> {
-        todo!()
+        self.reader.peer.certificate.as_deref()
     }
+
     pub fn is_tls(&self) -> bool {
-        todo!()
+        self.reader.peer.certificate.is_some()
     }
-    pub async fn start_tls_server(self, _identity: &Identity) -> Result<Self, WireError> {
-        todo!()
+
+    /// The TLS handshake after `OK (activating_ssl).` has been written.
+    ///
+    /// # Errors
+    /// [`WireError::Tls`]: the client sent something behind its `SSL` line, the handshake failed, or the client has no
+    /// certificate.
+    pub async fn start_tls_server(self, identity: &Identity) -> Result<Self, WireError> {
+        let acceptor = identity.acceptor();
+        self.upgrade(async |stream| {
+            let stream = acceptor.accept(stream).await?;
+            let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first).map(|der| der.to_vec());
+            Ok((Box::pin(stream) as Stream, certificate))
+        })
+        .await
     }
-    pub async fn start_tls_client(self, _identity: &Identity) -> Result<Self, WireError> {
-        todo!()
+
+    /// The TLS handshake after `OK (activating_ssl).` has been read: the C program reads ahead, so nothing of it may be
+    /// sent along with the `SSL` line.
+    ///
+    /// # Errors
+    /// [`WireError::Tls`]: the server sent something behind its answer, or the handshake failed.
+    pub async fn start_tls_client(self, identity: &Identity) -> Result<Self, WireError> {
+        let connector = identity.connector();
+        self.upgrade(async |stream| {
+            let stream = connector.connect(super::tls::server_name(), stream).await?;
+            let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first).map(|der| der.to_vec());
+            Ok((Box::pin(stream) as Stream, certificate))
+        })
+        .await
     }
+
+    async fn upgrade<F>(mut self, handshake: impl FnOnce(Stream) -> F) -> Result<Self, WireError>
+    where
+        F: Future<Output = io::Result<(Stream, Option<Vec<u8>>)>>,
+    {
+        self.flush().await?;
+        // Bytes in the clear would otherwise count as sent by the peer that the certificate names.
+        if !self.reader.decoder.is_empty() {
+            return Err(TlsError::PlaintextBeforeHandshake.into());
+        }
+        if self.is_tls() {
+            return Err(WireError::Protocol("TLS is active already".to_owned()));
+        }
+        let (name, address, timeouts) = (self.peer_name().to_owned(), self.peer_address(), self.reader.timeouts);
+        let stream = self.reader.half.unsplit(self.writer.half);
+        let (stream, certificate) = tokio::time::timeout(timeouts.handshake, handshake(stream))
+            .await
+            .map_err(|_| WireError::TimedOut { what: "TLS handshake" })?
+            .map_err(|source| TlsError::Handshake { peer: name.clone(), source })?;
+        // Both verifiers demand one, so its absence would be a fault of ours: it must never pass for a plain session.
+        let certificate = certificate.ok_or_else(|| TlsError::Setup("the peer showed no certificate".to_owned()))?;
+        Ok(Self::over(stream, Peer { name, address, certificate: Some(certificate) }, timeouts))
+    }
+
+    /// Ends our side: sends what is left, says goodbye in TLS, closes. The C client waits for that.
     pub async fn shutdown(self) {
-        todo!()
+        self.end(LINGER.0).await;
     }
-    /// Client: as `shutdown`, then waits until the peer has closed too: it has then run its actions.
+
+    /// Ends a client's side and waits until the server has closed too: by then it has run its actions.
     pub async fn finish(self) {
-        todo!()
+        let idle = self.reader.timeouts.idle;
+        self.end(idle).await;
     }
+
+    async fn end(mut self, linger: Duration) {
+        let idle = self.writer.timeouts.idle;
+        // A peer that is gone already cannot be told.
+        if self.flush().await.is_err()
+            || !matches!(tokio::time::timeout(idle, self.writer.half.shutdown()).await, Ok(Ok(())))
+        {
+            return;
+        }
+        let mut left = LINGER.1;
+        let _ = tokio::time::timeout(linger, async {
+            while left > 0 && self.reader.receive().await.is_ok_and(|more| more) {
+                left -= self.reader.decoder.data(left, |_| ());
+            }
+        })
+        .await;
+    }
+
+    /// The two halves, for reading and writing at once: a client that sends many requests without reading the answers
+    /// would wait for ever, as would the server.
     pub fn split(self) -> (Reader, Writer) {
-        todo!()
+        (self.reader, self.writer)
     }
+
     /// The two halves of one connection again.
-    pub fn unite(_reader: Reader, _writer: Writer) -> Self {
-        todo!()
+    ///
+    /// # Panics
+    /// When they are halves of different connections.
+    pub fn unite(reader: Reader, writer: Writer) -> Self {
+        assert!(reader.half.is_pair_of(&writer.half), "halves of different connections");
+        Self { reader, writer }
     }
 }
 
 impl Reader {
+    /// As [`Connection::read_line`], without sending anything.
     pub async fn read_line(&mut self) -> Result<Option<Vec<u8>>, WireError> {
-        todo!()
+        if let Some(line) = self.decoder.line()? {
+            return Ok(Some(line));
+        }
+        let idle = self.timeouts.idle;
+        let line = async {
+            loop {
+                if !self.receive().await? {
+                    return if self.decoder.is_empty() { Ok(None) } else { Err(WireError::Closed) };
+                }
+                if let Some(line) = self.decoder.line()? {
+                    return Ok(Some(line));
+                }
+            }
+        };
+        tokio::time::timeout(idle, line).await.unwrap_or(Err(WireError::TimedOut { what: "waiting for a line" }))
     }
+
+    /// The line before binary data.
+    ///
+    /// # Errors
+    /// [`WireError::Protocol`] when it is another line or announces too much, [`WireError::Closed`] when there is none.
     pub async fn read_octet_header(&mut self) -> Result<OctetHeader, WireError> {
-        todo!()
+        let line = self.read_line().await?.ok_or(WireError::Closed)?;
+        OctetHeader::parse(&line)
     }
-    pub async fn read_body(
-        &mut self,
-        _length: u64,
-        _sink: &mut (dyn FnMut(&[u8]) -> io::Result<()> + Send),
-    ) -> Result<io::Result<()>, WireError> {
-        todo!()
+
+    /// The `length` bytes behind a header, piece by piece. When the sink fails, the rest is read all the same, so that the
+    /// conversation stays in step, and the inner error tells.
+    ///
+    /// # Errors
+    /// [`WireError`]: the peer closed before the end, sent nothing in time, or the socket failed.
+    pub async fn read_body(&mut self, length: u64, sink: &mut Sink<'_>) -> Result<io::Result<()>, WireError> {
+        let (mut left, mut outcome) = (length, Ok(()));
+        loop {
+            left -= self.hand_on(left, &mut outcome, sink);
+            if left == 0 {
+                return Ok(outcome);
+            }
+            if !self.receive_in_time().await? {
+                return Err(WireError::Closed);
+            }
+        }
+    }
+
+    /// As [`Connection::read_rest`], without sending anything.
+    pub async fn read_rest(&mut self, sink: &mut Sink<'_>) -> Result<io::Result<()>, WireError> {
+        let mut outcome = Ok(());
+        loop {
+            self.hand_on(u64::MAX, &mut outcome, sink);
+            if outcome.is_err() || !self.receive_in_time().await? {
+                return Ok(outcome);
+            }
+        }
+    }
+
+    /// Gives buffered bytes to the sink, unless it has failed before. Returns how many were taken.
+    fn hand_on(&mut self, limit: u64, outcome: &mut io::Result<()>, sink: &mut Sink<'_>) -> u64 {
+        self.decoder.data(limit, |data| {
+            if outcome.is_ok() && !data.is_empty() {
+                *outcome = sink(data);
+            }
+        })
+    }
+
+    async fn receive_in_time(&mut self) -> Result<bool, WireError> {
+        let idle = self.timeouts.idle;
+        let received = tokio::time::timeout(idle, self.receive()).await;
+        received.unwrap_or(Err(WireError::TimedOut { what: "waiting for data" }))
+    }
+
+    /// Reads once; `false` at the end.
+    async fn receive(&mut self) -> Result<bool, WireError> {
+        let buffer = self.decoder.buffer();
+        buffer.reserve(PIECE);
+        match self.half.read_buf(buffer).await {
+            Ok(length) => Ok(length > 0),
+            // The C server closes without the goodbye of TLS. What was cut off in the middle shows as an unfinished line
+            // or body.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+            Err(source) => Err(WireError::Io { operation: "read from", peer: self.peer.name.clone(), source }),
+        }
     }
 }
 
 impl Writer {
-    pub async fn write_line(&mut self, _line: &[u8]) -> Result<(), WireError> {
-        todo!()
+    /// Writes a line, given with its `\n` or without.
+    ///
+    /// # Errors
+    /// [`WireError::LineTooLong`] when a peer could not read it: nothing is written then, the connection stays usable.
+    /// As [`Writer::write`].
+    pub async fn write_line(&mut self, line: &[u8]) -> Result<(), WireError> {
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
+        if line.len() >= MAX_LINE {
+            return Err(WireError::LineTooLong);
+        }
+        if line.contains(&b'\n') {
+            return Err(WireError::Protocol("a line cannot hold a line end".to_owned()));
+        }
+        self.write(line).await?;
+        self.write(b"\n").await
     }
-    pub async fn write(&mut self, _bytes: &[u8]) -> Result<(), WireError> {
-        todo!()
+
+    /// Writes raw bytes.
+    ///
+    /// # Errors
+    /// [`WireError`]: the peer took nothing in time, or the socket failed.
+    pub async fn write(&mut self, bytes: &[u8]) -> Result<(), WireError> {
+        for piece in bytes.chunks(PIECE) {
+            self.buffer.extend_from_slice(piece);
+            if self.buffer.len() >= PIECE {
+                self.drain().await?;
+            }
+        }
+        Ok(())
     }
+
+    /// Announces and writes `length` bytes of `source`, piece by piece.
+    ///
+    /// # Errors
+    /// As [`Writer::write`]; [`WireError::Io`] also when `source` fails or ends too early. The peer then waits for bytes
+    /// that will not come: close the connection.
     pub async fn write_octet_stream(
         &mut self,
-        _length: u64,
-        _source: &mut (dyn AsyncRead + Send + Unpin),
+        length: u64,
+        source: &mut (dyn AsyncRead + Send + Unpin),
     ) -> Result<(), WireError> {
-        todo!()
+        self.write(&OctetHeader::Length(length).encode()).await?;
+        let mut source = source.take(length);
+        let mut left = length;
+        while left > 0 {
+            self.buffer.reserve(PIECE);
+            let read = source.read_buf(&mut self.buffer).await.and_then(|read| match read {
+                0 => Err(io::ErrorKind::UnexpectedEof.into()),
+                read => Ok(read as u64),
+            });
+            let peer = &self.peer.name;
+            left -= read.map_err(|source| WireError::Io {
+                operation: "read the data to be sent to",
+                peer: peer.clone(),
+                source,
+            })?;
+            if self.buffer.len() >= PIECE {
+                self.drain().await?;
+            }
+        }
+        Ok(())
     }
+
+    /// Sends what has been written.
+    ///
+    /// # Errors
+    /// As [`Writer::write`].
     pub async fn flush(&mut self) -> Result<(), WireError> {
-        todo!()
+        self.drain().await?;
+        if self.unflushed {
+            in_time(self.timeouts.idle, &self.peer, self.half.flush()).await?;
+            self.unflushed = false;
+        }
+        Ok(())
+    }
+
+    async fn drain(&mut self) -> Result<(), WireError> {
+        while !self.buffer.is_empty() {
+            self.unflushed = true;
+            // The buffer shrinks with every write that succeeds: a caller that stops waiting loses and repeats nothing.
+            in_time(self.timeouts.idle, &self.peer, self.half.write_buf(&mut self.buffer)).await.and_then(
+                |written| {
+                    if written == 0 { Err(WireError::Closed) } else { Ok(()) }
+                },
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// Waits for a write; none may take longer than the idle time.
+async fn in_time<T>(idle: Duration, peer: &Peer, write: impl Future<Output = io::Result<T>>) -> Result<T, WireError> {
+    let written = tokio::time::timeout(idle, write).await.map_err(|_| WireError::TimedOut { what: "sending" })?;
+    written.map_err(|source| WireError::Io { operation: "write to", peer: peer.name.clone(), source })
+}
+
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Reader").field("peer", &self.peer).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Writer").field("peer", &self.peer).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{DuplexStream, duplex};
+
+    /// A connection over a pipe of the given size, and the other end.
+    fn connected(size: usize) -> (Connection, DuplexStream) {
+        let (ours, theirs) = duplex(size);
+        (Connection::new(ours, None, Timeouts::default()), theirs)
+    }
+
+    /// A sink that keeps what it is given.
+    fn collect(into: &mut Vec<u8>) -> impl FnMut(&[u8]) -> io::Result<()> + '_ {
+        |data| std::io::Write::write_all(into, data)
+    }
+
+    fn discard(_: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn answers_wait_for_the_end_of_what_has_arrived() {
+        let (mut ours, mut theirs) = connected(1 << 16);
+        theirs.write_all(b"one\r\ntwo\n").await.unwrap();
+        assert_eq!(ours.read_line().await.unwrap(), Some(b"one".to_vec()));
+        ours.write_line(b"first").await.unwrap();
+        assert!(ours.has_buffered_input());
+        assert_eq!(ours.read_line().await.unwrap(), Some(b"two".to_vec()));
+        ours.write_line(b"second\n").await.unwrap();
+        assert!(!ours.has_buffered_input());
+        // Nobody calls flush: waiting for the next line does.
+        let mut answers = [0; 13];
+        let (line, read) = tokio::join!(ours.read_line(), async {
+            let read = theirs.read_exact(&mut answers).await.map(drop);
+            theirs.shutdown().await.and(read)
+        });
+        read.unwrap();
+        assert_eq!((line.unwrap(), &answers), (None, b"first\nsecond\n"));
+    }
+
+    #[tokio::test]
+    async fn bodies_pass_in_both_directions_and_stay_in_step() {
+        let (mut ours, theirs) = connected(100);
+        let mut peer = Connection::new(theirs, None, Timeouts::default());
+        let content: Vec<u8> = (0..200_000u32).flat_map(u32::to_le_bytes).collect();
+        let (sent, received) = tokio::join!(
+            async {
+                ours.write_octet_stream(content.len() as u64, &mut content.as_slice()).await?;
+                ours.write_octet_stream(3, &mut &b"a\nb"[..]).await?;
+                ours.write_line(b"SIG k f").await?;
+                ours.flush().await
+            },
+            async {
+                let mut whole = Vec::new();
+                let OctetHeader::Length(length) = peer.read_octet_header().await? else { panic!("no length") };
+                peer.read_body(length, &mut collect(&mut whole)).await?.unwrap();
+                assert_eq!(peer.read_octet_header().await?, OctetHeader::Length(3));
+                let failed = peer.read_body(3, &mut |_| Err(io::ErrorKind::StorageFull.into())).await?;
+                assert_eq!(failed.unwrap_err().kind(), io::ErrorKind::StorageFull);
+                assert_eq!(peer.read_line().await?, Some(b"SIG k f".to_vec()));
+                Ok::<_, WireError>(whole)
+            }
+        );
+        sent.unwrap();
+        assert_eq!(received.unwrap(), content);
+    }
+
+    #[tokio::test]
+    async fn what_is_cut_off_is_an_error() {
+        let (mut ours, mut theirs) = connected(100);
+        theirs.write_all(b"octet-stream 10\nhalf").await.unwrap();
+        drop(theirs);
+        assert_eq!(ours.read_octet_header().await.unwrap(), OctetHeader::Length(10));
+        assert!(matches!(ours.read_body(10, &mut discard).await, Err(WireError::Closed)));
+
+        let (mut ours, mut theirs) = connected(100);
+        theirs.write_all(b"DEL key /a").await.unwrap();
+        drop(theirs);
+        assert!(matches!(ours.read_line().await, Err(WireError::Closed)), "half a command is none");
+    }
+
+    #[tokio::test]
+    async fn content_without_a_length_ends_with_the_connection() {
+        let (mut ours, mut theirs) = connected(100);
+        theirs.write_all(b"OK (data_follows).\nsome\ncontent").await.unwrap();
+        drop(theirs);
+        ours.read_line().await.unwrap();
+        let mut content = Vec::new();
+        ours.read_rest(&mut collect(&mut content)).await.unwrap().unwrap();
+        assert_eq!(content, b"some\ncontent");
+    }
+
+    #[tokio::test]
+    async fn lines_without_an_end_are_refused_both_ways() {
+        let (mut ours, mut theirs) = connected(1 << 20);
+        theirs.write_all(&vec![b'x'; 1 << 18]).await.unwrap();
+        assert!(matches!(ours.read_line().await, Err(WireError::LineTooLong)));
+        assert!(matches!(ours.write_line(&[b'x'; MAX_LINE]).await, Err(WireError::LineTooLong)));
+        assert!(matches!(ours.write_line(b"BYE\nDEL").await, Err(WireError::Protocol(_))));
+        ours.write_line(&[b'x'; MAX_LINE - 1]).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_peer_is_given_up() {
+        let (mut ours, mut theirs) = connected(1000);
+        let started = tokio::time::Instant::now();
+        theirs.write_all(b"octet-stream 10\nsome").await.unwrap();
+        ours.read_octet_header().await.unwrap();
+        let body = ours.read_body(10, &mut discard).await;
+        assert!(matches!(body, Err(WireError::TimedOut { what: "waiting for data" })));
+        theirs.write_all(b"half a li").await.unwrap();
+        assert!(matches!(ours.read_line().await, Err(WireError::TimedOut { what: "waiting for a line" })));
+        let sent = ours.write_octet_stream(1 << 20, &mut tokio::io::repeat(0)).await;
+        assert!(matches!(sent, Err(WireError::TimedOut { what: "sending" })));
+        assert_eq!(started.elapsed().as_secs(), 3 * 300);
+    }
+
+    #[tokio::test]
+    async fn five_megabytes_of_requests_do_not_deadlock_a_client_that_reads_along() {
+        let (ours, theirs) = connected(4096);
+        let mut server = Connection::new(theirs, None, Timeouts::default());
+        let request = [b"SIG k ".as_slice(), &[b'f'; 1000]].concat();
+        let count = 5000;
+        let (mut reader, mut writer) = ours.split();
+        let answer = request.clone();
+        let serve = async move {
+            while server.read_line().await?.is_some() {
+                server.write_line(&answer).await?;
+            }
+            server.shutdown().await;
+            Ok::<_, WireError>(())
+        };
+        let send = async {
+            for _ in 0..count {
+                writer.write_line(&request).await?;
+            }
+            writer.flush().await.map(|()| writer)
+        };
+        let receive = async {
+            for _ in 0..count {
+                reader.read_line().await?.ok_or(WireError::Closed)?;
+            }
+            Ok::<_, WireError>(reader)
+        };
+        let client = async {
+            let (writer, reader) = tokio::try_join!(send, receive)?;
+            Connection::unite(reader, writer).finish().await;
+            Ok::<_, WireError>(())
+        };
+        let (served, done) = tokio::join!(serve, client);
+        served.unwrap();
+        done.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_address_comes_from_the_socket_or_from_ssh() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        let over = |input: OwnedFd, output: OwnedFd, ssh: Option<&str>| {
+            Connection::over_descriptors(input, output, ssh, Timeouts::default()).unwrap().peer_address()
+        };
+        let ssh = Some("192.0.2.7 50000 22");
+        let localhost = Some(IpAddr::from([127, 0, 0, 1]));
+        assert_eq!(over(server.try_clone().unwrap().into(), server.into(), ssh), localhost);
+        drop(client);
+        let (input, output) = (io::pipe().unwrap(), io::pipe().unwrap());
+        assert_eq!(over(input.0.into(), output.1.into(), ssh), Some(IpAddr::from([192, 0, 2, 7])));
+        let (input, output) = (io::pipe().unwrap(), io::pipe().unwrap());
+        assert_eq!(over(input.0.into(), output.1.into(), None), None);
     }
 }

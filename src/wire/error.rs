@@ -21,14 +21,14 @@ pub enum WireError {
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// A failure of the socket itself.
-    #[error("{operation} {peer}: {source}")]
+    #[error("{operation} {peer}: {}", system_text(.source))]
     Io { operation: &'static str, peer: String, source: io::Error },
     /// No address of the peer could be reached, or its name has none.
-    #[error("connect to {peer} port {port}: {source}{hint}")]
+    #[error("connect to {peer} port {port}: {}{hint}", system_text(.source))]
     Unreachable { peer: String, port: u16, source: io::Error, hint: &'static str },
     /// The listening socket could not be made. Displays as the bare system text, which scripts know as
     /// `Server error: TEXT`.
-    #[error("{}", super::error::system_text(.source))]
+    #[error("{}", system_text(.source))]
     Listen { address: String, source: io::Error },
 }
 
@@ -52,7 +52,7 @@ pub enum TlsError {
     Setup(String),
 }
 
-/// The text of a system error as strerror gives it, without Rust's `(os error N)`.
+/// The text of a system error as strerror gives it: what the C program prints and peers show to their users, without Rust's `(os error N)`.
 #[must_use]
 pub fn system_text(error: &io::Error) -> String {
     let text = error.to_string();
