@@ -5,12 +5,15 @@
 
 pub mod ast;
 pub mod diagnostics;
+mod fnmatch;
 pub mod lexer;
 pub mod parser;
 pub mod pattern;
 pub mod resolve;
 
 use std::ffi::OsStr;
+use std::fs;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -236,8 +239,14 @@ impl Config {
     /// # Errors
     /// The first thing that is wrong with it.
     pub fn load(source: &Source, selection: &Selection) -> Result<Self, ConfigError> {
-        let _ = (source, selection);
-        todo!()
+        let path = source.path();
+        let text = fs::read(&path).map_err(|error| {
+            let reason = c_text(&error);
+            ConfigError::new(format!("Can not open config file `{}': {reason}", path.display())).because(error)
+        })?;
+        // Relative names count from the working directory, as in the C program.
+        let document = parse(&text, &path, &mut |file| fs::read(file))?;
+        resolve::resolve(&document, selection, &source.system_dir)
     }
 
     /// The same configuration, seen by a session that named its groups.
@@ -255,14 +264,34 @@ impl Config {
 
     /// Where a name is on this disk.
     pub fn local(&self, path: &SyncPath) -> Result<LocalPath, UnknownPrefix> {
-        let _ = path;
-        todo!()
+        let Some((name, rest)) = path.split_prefix() else {
+            return Ok(LocalPath { root: PathBuf::from("/"), relative: path.as_bytes()[1..].to_vec() });
+        };
+        let directory =
+            self.prefixes.iter().find(|prefix| prefix.name == name).and_then(|prefix| prefix.directory.clone());
+        match directory {
+            Some(root) => Ok(LocalPath { root, relative: rest.to_vec() }),
+            None => {
+                Err(UnknownPrefix { prefix: String::from_utf8_lossy(name).into_owned(), host: self.my_name.clone() })
+            }
+        }
     }
 
     /// Every spelling of a canonical absolute path, the preferred first.
     #[must_use]
     pub fn names_of(&self, real: &[u8]) -> Vec<SyncPath> {
-        let _ = real;
-        todo!()
+        let below = |prefix: &Prefix| {
+            let directory = prefix.directory.as_ref()?.as_os_str().as_bytes();
+            let rest = if directory == b"/" { real } else { real.strip_prefix(directory)? };
+            let rest = if rest == b"/" { b"" } else { rest };
+            SyncPath::parse(&[b"%", prefix.name.as_slice(), b"%", rest].concat()).ok()
+        };
+        self.prefixes.iter().filter_map(below).chain(SyncPath::parse(real).ok()).collect()
     }
+}
+
+/// The system's text for an error, without the number that Rust adds: the line is the C program's.
+fn c_text(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_owned()
 }
