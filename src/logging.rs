@@ -1,0 +1,353 @@
+//! The log: what `tracing` events become, and where they go.
+//!
+//! A message is printed as it stands, without level or target, since scripts read these lines. `warn!` is level 0
+//! (always shown), `info!` is `-v`, `debug!` is `-vv`, `trace!` is `-vvv`; of an event only the message counts. Inside a
+//! span with a field `session` lines begin with its value: `<id> `. The span's end is the session's end.
+
+mod clock;
+mod syslog;
+
+use std::fmt::{self, Write as _};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::process;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id};
+use tracing::subscriber::Interest;
+use tracing::{Event, Level, Metadata, Subscriber};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
+
+use self::clock::{LocalTime, hours_minutes_seconds};
+use self::syslog::Syslog;
+
+/// Where the log goes and how much of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LogOptions {
+    /// How often `-v` was given.
+    pub verbosity: u8,
+    /// `-l`: to syslog, and nothing to stderr.
+    pub syslog: bool,
+    /// `-t`: the time before each line, and TIMESTAMP and TOTALTIME lines.
+    pub timestamps: bool,
+    /// `-s FILE`: TIMESTAMP and TOTALTIME lines go there (too).
+    pub timestamp_file: Option<PathBuf>,
+    /// `-O[FILE]`: everything, whatever the verbosity, goes there as well.
+    pub debug_file: Option<DebugFile>,
+}
+
+/// The file of the full debug log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DebugFile {
+    /// A new one in /tmp.
+    Default,
+    At(PathBuf),
+}
+
+/// Why there is no log.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    // The misspelling is the C program's: scripts may look for it.
+    #[error("Can't open timestanp file `{}': {}", .path.display(), reason(.source))]
+    TimestampFile { path: PathBuf, source: io::Error },
+    #[error("Can't open debug file `{}': {}", .path.display(), reason(.source))]
+    DebugFile { path: PathBuf, source: io::Error },
+    #[error("Can't open syslog: {}", reason(.0))]
+    Syslog(#[source] io::Error),
+    #[error("there is a log already")]
+    Installed(#[from] tracing::subscriber::SetGlobalDefaultError),
+}
+
+/// The system's words for an error, without the number that Rust adds: what strerror(3) says.
+#[must_use]
+pub fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.rfind(" (os error ") {
+        Some(end) => text[..end].to_owned(),
+        None => text,
+    }
+}
+
+/// Opens the log's files and makes the log the process's. Prints the first TIMESTAMP.
+///
+/// # Errors
+/// A file cannot be opened, or the process has a log.
+pub fn init(options: &LogOptions) -> Result<Guard, LogError> {
+    let log = Arc::new(Log::open(options)?);
+    tracing::subscriber::set_global_default(tracing_subscriber::registry().with(LogLayer(log.clone())))?;
+    Ok(Guard::start(log))
+}
+
+/// The run, as far as the log knows of it. Dropped without [`Guard::finish`] (a fatal end) it prints a TIMESTAMP only.
+#[derive(Debug)]
+pub struct Guard {
+    log: Arc<Log>,
+    started: SystemTime,
+    finished: bool,
+}
+
+impl Guard {
+    fn start(log: Arc<Log>) -> Self {
+        let started = log.stamp(None);
+        Self { log, started, finished: false }
+    }
+
+    /// The orderly end of a run: TIMESTAMP and TOTALTIME.
+    pub fn finish(mut self) {
+        self.finished = true;
+        self.log.stamp(None);
+        self.log.total(None, self.started);
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.log.stamp(None);
+        }
+    }
+}
+
+type Sink = Mutex<Box<dyn Write + Send>>;
+
+/// The open log.
+struct Log {
+    output: Output,
+    verbosity: u8,
+    timestamps: bool,
+    timestamp_file: Option<Sink>,
+    debug_file: Option<Sink>,
+    last_stamp: Mutex<Option<SystemTime>>,
+    clock: fn() -> SystemTime,
+}
+
+enum Output {
+    Stderr(Sink),
+    Syslog(Syslog),
+}
+
+/// While there is something to say, a TIMESTAMP comes this often.
+const STAMP_EVERY: Duration = Duration::from_secs(300);
+
+impl Log {
+    fn open(options: &LogOptions) -> Result<Self, LogError> {
+        let output = if options.syslog {
+            Output::Syslog(Syslog::at("/dev/log".into()).map_err(LogError::Syslog)?)
+        } else {
+            Output::Stderr(sink(io::stderr()))
+        };
+        let timestamp_file = options.timestamp_file.as_ref().map(|path| {
+            let file = OpenOptions::new().append(true).create(true).open(path);
+            file.map(sink).map_err(|source| LogError::TimestampFile { path: path.clone(), source })
+        });
+        Ok(Self {
+            output,
+            verbosity: options.verbosity,
+            timestamps: options.timestamps,
+            timestamp_file: timestamp_file.transpose()?,
+            debug_file: options.debug_file.as_ref().map(DebugFile::open).transpose()?.map(sink),
+            last_stamp: Mutex::new(None),
+            clock: SystemTime::now,
+        })
+    }
+
+    /// The levels that anybody gets to see.
+    fn is_wanted(&self, level: u8) -> bool {
+        level <= self.verbosity || self.debug_file.is_some()
+    }
+
+    /// Prints a message, each of its lines with the prefixes.
+    fn message(&self, level: u8, session: Option<&str>, text: &str) {
+        let now = (self.clock)();
+        if self.stamp_is_due(now) {
+            self.stamp(session);
+        }
+        let time = LocalTime::of(now);
+        let session = session.map(|id| format!("<{id}> ")).unwrap_or_default();
+        if level <= self.verbosity {
+            match &self.output {
+                Output::Stderr(stderr) => {
+                    let prefix = if self.timestamps { time.prefix() } else { String::new() };
+                    write_lines(stderr, &(prefix + &session), text);
+                }
+                Output::Syslog(syslog) => {
+                    for line in text.lines() {
+                        syslog.send(level, &time, &format!("{session}{line}"));
+                    }
+                }
+            }
+        }
+        if let Some(file) = &self.debug_file {
+            write_lines(file, &(time.prefix() + &session), text);
+        }
+    }
+
+    fn stamp_is_due(&self, now: SystemTime) -> bool {
+        let last = *self.last_stamp.lock().unwrap_or_else(PoisonError::into_inner);
+        last.is_some_and(|last| now.duration_since(last).is_ok_and(|passed| passed >= STAMP_EVERY))
+    }
+
+    /// Prints a TIMESTAMP; returns its time.
+    fn stamp(&self, session: Option<&str>) -> SystemTime {
+        let now = (self.clock)();
+        *self.last_stamp.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+        self.timing(session, &format!("TIMESTAMP: {}", LocalTime::of(now)));
+        now
+    }
+
+    /// Prints how long a run or session took.
+    fn total(&self, session: Option<&str>, started: SystemTime) {
+        let taken = (self.clock)().duration_since(started).unwrap_or_default();
+        self.timing(session, &format!("TOTALTIME: {}", hours_minutes_seconds(taken)));
+    }
+
+    /// A line about the time. In the file each has the session's number, or the process's.
+    fn timing(&self, session: Option<&str>, line: &str) {
+        if let (true, Output::Stderr(stderr)) = (self.timestamps, &self.output) {
+            write_lines(stderr, &session.map(|id| format!("<{id}> ")).unwrap_or_default(), line);
+        }
+        if let Some(file) = &self.timestamp_file {
+            let id = session.map_or_else(|| process::id().to_string(), str::to_owned);
+            write_lines(file, &format!("<{id}> "), line);
+        }
+    }
+}
+
+fn sink(writer: impl Write + Send + 'static) -> Sink {
+    Mutex::new(Box::new(writer))
+}
+
+/// One write for each call, so that lines of several processes do not mix. A log that cannot be written is no reason
+/// to stop.
+fn write_lines(sink: &Sink, prefix: &str, text: &str) {
+    let mut lines = String::with_capacity(prefix.len() + text.len() + 1);
+    for line in text.lines() {
+        lines.extend([prefix, line, "\n"]);
+    }
+    let _ = sink.lock().unwrap_or_else(PoisonError::into_inner).write_all(lines.as_bytes());
+}
+
+impl DebugFile {
+    fn open(&self) -> Result<File, LogError> {
+        match self {
+            Self::Default => {
+                let directory = Path::new("/tmp");
+                let prefix = format!("csync2-debug-{}-", process::id());
+                tempfile::Builder::new()
+                    .prefix(&prefix)
+                    .suffix(".log")
+                    .tempfile_in(directory)
+                    .and_then(|file| Ok(file.keep()?.0))
+                    .map_err(|source| LogError::DebugFile { path: directory.join(prefix), source })
+            }
+            Self::At(path) => {
+                open_debug_file(path).map_err(|source| LogError::DebugFile { path: path.clone(), source })
+            }
+        }
+    }
+}
+
+/// The log holds the groups' keys, and its name may be a well-known one in a directory that everybody writes to: no
+/// link is followed, nothing but a plain file of our own is written to.
+fn open_debug_file(path: &Path) -> io::Result<File> {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+    let file = OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(flags).open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() || metadata.nlink() != 1 || metadata.uid() != rustix::process::geteuid().as_raw() {
+        return Err(io::Error::other("not a plain file of this user"));
+    }
+    Ok(file)
+}
+
+impl fmt::Debug for Log {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Log").field("verbosity", &self.verbosity).finish_non_exhaustive()
+    }
+}
+
+struct LogLayer(Arc<Log>);
+
+/// What a span with a field `session` leaves with itself.
+struct Session {
+    id: String,
+    started: SystemTime,
+}
+
+impl LogLayer {
+    /// Libraries have things to say as well, with words that no reader of our log expects.
+    fn is_wanted(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target().split("::").next() == Some(env!("CARGO_CRATE_NAME"))
+            && (metadata.is_span() || self.0.is_wanted(level(*metadata.level())))
+    }
+}
+
+impl<S: Subscriber + for<'span> LookupSpan<'span>> Layer<S> for LogLayer {
+    fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
+        if self.is_wanted(metadata) { Interest::always() } else { Interest::never() }
+    }
+
+    fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
+        self.is_wanted(metadata)
+    }
+
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        let mut session = TextOf { field: "session", text: None };
+        attributes.record(&mut session);
+        if let (Some(id), Some(span)) = (session.text, context.span(id)) {
+            span.extensions_mut().insert(Session { id, started: (self.0.clock)() });
+        }
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        let mut message = TextOf { field: "message", text: None };
+        event.record(&mut message);
+        let session = context.event_scope(event).into_iter().flatten().find_map(|span| {
+            let extensions = span.extensions();
+            extensions.get::<Session>().map(|session| session.id.clone())
+        });
+        self.0.message(level(*event.metadata().level()), session.as_deref(), &message.text.unwrap_or_default());
+    }
+
+    fn on_close(&self, id: Id, context: Context<'_, S>) {
+        let Some(span) = context.span(&id) else { return };
+        if let Some(session) = span.extensions().get::<Session>() {
+            self.0.stamp(Some(&session.id));
+            self.0.total(Some(&session.id), session.started);
+        }
+    }
+}
+
+/// How many `-v` it takes to see an event.
+fn level(level: Level) -> u8 {
+    match level {
+        Level::ERROR | Level::WARN => 0,
+        Level::INFO => 1,
+        Level::DEBUG => 2,
+        Level::TRACE => 3,
+    }
+}
+
+/// Reads one field of an event or span.
+struct TextOf {
+    field: &'static str,
+    text: Option<String>,
+}
+
+impl Visit for TextOf {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == self.field {
+            self.text = Some(value.to_owned());
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == self.field {
+            let _ = write!(self.text.insert(String::new()), "{value:?}");
+        }
+    }
+}
