@@ -62,14 +62,15 @@ fn letters(
         let shown = String::from_utf8_lossy(&[letter]).into_owned();
         match record.map(|record| &record.value) {
             None | Some(Value::WholeLine(_)) => return Err(format!("invalid option -- '{shown}'")),
-            Some(Value::None) => options.push(format!("-{shown}").into()),
-            Some(Value::Attached(_)) if rest.is_empty() => options.push(format!("-{shown}").into()),
-            Some(Value::Attached(_)) => options.push(with_value(letter, OsStr::from_bytes(std::mem::take(&mut rest)))),
-            Some(Value::Required(_)) if rest.is_empty() => match following.next() {
+            Some(Value::Required(_) | Value::Attached(_)) if !rest.is_empty() => {
+                options.push(with_value(letter, OsStr::from_bytes(rest)));
+                break;
+            }
+            Some(Value::None | Value::Attached(_)) => options.push(format!("-{shown}").into()),
+            Some(Value::Required(_)) => match following.next() {
                 Some(value) => options.push(with_value(letter, &value)),
                 None => return Err(format!("option requires an argument -- '{shown}'")),
             },
-            Some(Value::Required(_)) => options.push(with_value(letter, OsStr::from_bytes(std::mem::take(&mut rest)))),
         }
     }
     Ok(())

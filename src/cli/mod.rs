@@ -79,3 +79,6 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>, environment: &Enviro
         Err(line) => Parsed::Refused(line),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ use clap::ArgMatches;
 
 use super::options::{self, OPERANDS};
 
-/// A mode, named for what it does. Operands are raw bytes: `Environment::canonical_operand` makes absolute names of them.
+/// A mode, named for what it does. Operands are raw bytes: [`WorkingDirectory`](super::WorkingDirectory) makes absolute names of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mode {
     /// `-x`: check the operands (none: everything), then push.
@@ -112,9 +112,9 @@ impl Mode {
 
 /// How often a mode's letter may stand on the line. A fourth `-T` adds nothing, a fourth `-i` is an error.
 fn most_often(letter: &str) -> u8 {
-    match letter {
-        "T" => u8::MAX,
-        "i" => 3,
+    match letter.chars().next().and_then(options::by_letter) {
+        _ if letter == "i" => 3,
+        Some(record) if record.repeatable => u8::MAX,
         _ => 1,
     }
 }
