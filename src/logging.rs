@@ -73,13 +73,15 @@ pub fn reason(error: &io::Error) -> String {
     }
 }
 
-/// Opens the log's files and makes the log the process's. Prints the first TIMESTAMP.
+/// Opens the log's files and makes the log the process's, for panics too: on an inherited socket their usual place,
+/// stderr, may be the peer. Prints the first TIMESTAMP.
 ///
 /// # Errors
 /// A file cannot be opened, or the process has a log.
 pub fn init(options: &LogOptions) -> Result<Guard, LogError> {
     let log = Arc::new(Log::open(options)?);
     tracing::subscriber::set_global_default(tracing_subscriber::registry().with(LogLayer(log.clone())))?;
+    std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
     Ok(Guard::start(log))
 }
 
@@ -94,6 +96,9 @@ pub struct Guard {
 impl Guard {
     fn start(log: Arc<Log>) -> Self {
         let started = log.stamp(None);
+        if let Some(path) = &log.debug_path {
+            log.message(1, None, &format!("Full debug log: {}", path.display()));
+        }
         Self { log, started, finished: false }
     }
 
@@ -122,6 +127,8 @@ struct Log {
     timestamps: bool,
     timestamp_file: Option<Sink>,
     debug_file: Option<Sink>,
+    /// Where the debug file is, when we chose its name.
+    debug_path: Option<PathBuf>,
     last_stamp: Mutex<Option<SystemTime>>,
     clock: fn() -> SystemTime,
 }
@@ -145,12 +152,17 @@ impl Log {
             let file = OpenOptions::new().append(true).create(true).open(path);
             file.map(sink).map_err(|source| LogError::TimestampFile { path: path.clone(), source })
         });
+        let (debug_file, debug_path) = match options.debug_file.as_ref().map(DebugFile::open).transpose()? {
+            Some((file, path)) => (Some(sink(file)), path),
+            None => (None, None),
+        };
         Ok(Self {
             output,
             verbosity: options.verbosity,
             timestamps: options.timestamps,
             timestamp_file: timestamp_file.transpose()?,
-            debug_file: options.debug_file.as_ref().map(DebugFile::open).transpose()?.map(sink),
+            debug_file,
+            debug_path,
             last_stamp: Mutex::new(None),
             clock: SystemTime::now,
         })
@@ -233,7 +245,8 @@ fn write_lines(sink: &Sink, prefix: &str, text: &str) {
 }
 
 impl DebugFile {
-    fn open(&self) -> Result<File, LogError> {
+    /// The open file, and its path where that is new to the user.
+    fn open(&self) -> Result<(File, Option<PathBuf>), LogError> {
         match self {
             Self::Default => {
                 let directory = Path::new("/tmp");
@@ -242,12 +255,13 @@ impl DebugFile {
                     .prefix(&prefix)
                     .suffix(".log")
                     .tempfile_in(directory)
-                    .and_then(|file| Ok(file.keep()?.0))
+                    .and_then(|file| Ok(file.keep()?))
+                    .map(|(file, path)| (file, Some(path)))
                     .map_err(|source| LogError::DebugFile { path: directory.join(prefix), source })
             }
-            Self::At(path) => {
-                open_debug_file(path).map_err(|source| LogError::DebugFile { path: path.clone(), source })
-            }
+            Self::At(path) => open_debug_file(path)
+                .map(|file| (file, None))
+                .map_err(|source| LogError::DebugFile { path: path.clone(), source }),
         }
     }
 }
@@ -516,6 +530,18 @@ mod tests {
         }
         std::fs::hard_link(&file, &hard_link).unwrap();
         assert!(open_debug_file(&hard_link).is_err());
+    }
+
+    #[test]
+    fn the_default_debug_file_is_new_and_said() {
+        let page = Page::default();
+        let options = LogOptions { verbosity: 1, debug_file: Some(DebugFile::Default), ..LogOptions::default() };
+        Guard::start(Arc::new(log(&page, &options))).finish();
+        let text = page.text();
+        let path = text.trim_end().strip_prefix("Full debug log: ").unwrap();
+        assert!(path.starts_with("/tmp/csync2-debug-"), "{path}");
+        assert!(std::fs::read_to_string(path).unwrap().contains(path));
+        std::fs::remove_file(path).unwrap();
     }
 
     #[test]

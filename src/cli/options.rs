@@ -308,8 +308,6 @@ impl OptionRecord {
 pub const VERSION: &str = concat!("csync2 ", env!("CARGO_PKG_VERSION"), " - cluster synchronization tool");
 
 const ABOUT: &str = "
-Version: 2.0
-
 This program is free software under the terms of the GNU GPL.
 
 Usage: csync2 [-v..] [-C config-name] \\
@@ -387,7 +385,7 @@ impl Help {
         output.push('\t');
         output.push_str(self.synopsis);
         let mut at = TAB + self.synopsis.len();
-        if at >= column {
+        if at >= column && !self.text.is_empty() {
             output.push('\n');
             at = 0;
         }
