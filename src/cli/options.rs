@@ -1,0 +1,412 @@
+//! The one table of options. The parser's definition and the help text are made from it, and from the same definition
+//! a man page and completions can be: nothing about an option stands anywhere else but what it means.
+
+use clap::builder::OsStringValueParser;
+use clap::{Arg, ArgAction, Command};
+
+use self::Section::{Database, KeyFile, Modifiers, Simple, WithFiles, WithoutFiles};
+use self::Spelling::{Letter, Long};
+
+/// The key of the operands in the parser's result.
+pub(super) const OPERANDS: &str = "operands";
+
+/// The letters of the modes. `c` stands before `u`: of all pairs, only `-cu` is a mode.
+pub(super) const MODE_LETTERS: [&str; 14] = ["x", "c", "u", "h", "o", "m", "f", "H", "L", "M", "S", "T", "R", "i"];
+
+/// An option.
+#[derive(Debug)]
+pub struct OptionRecord {
+    pub spelling: Spelling,
+    pub value: Value,
+    /// Whether saying it again means more. Any option may be repeated; of a value the last counts.
+    pub repeatable: bool,
+    pub help: &'static [Help],
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spelling {
+    /// `-x`
+    Letter(char),
+    /// `--name`
+    Long(&'static str),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Value {
+    None,
+    /// Attached, or the next argument. Holds the value's name.
+    Required(&'static str),
+    /// Attached or not at all. Holds the value's name.
+    Attached(&'static str),
+    /// Not for getopt: counts only where the option and its value are the whole line. Holds the value's name.
+    WholeLine(&'static str),
+}
+
+/// An entry of the help text; an option may have several, in different sections.
+#[derive(Debug)]
+pub struct Help {
+    pub section: Section,
+    /// The option with what may stand behind it: `-h [-r] file..`.
+    pub synopsis: &'static str,
+    pub text: &'static str,
+}
+
+/// The parts of the help text, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Section {
+    WithFiles,
+    Simple,
+    WithoutFiles,
+    Modifiers,
+    Database,
+    KeyFile,
+}
+
+const fn switch(letter: char, help: &'static [Help]) -> OptionRecord {
+    OptionRecord { spelling: Letter(letter), value: Value::None, repeatable: false, help }
+}
+
+const fn counted(letter: char, help: &'static [Help]) -> OptionRecord {
+    OptionRecord { repeatable: true, ..switch(letter, help) }
+}
+
+const fn valued(letter: char, value: Value, help: &'static [Help]) -> OptionRecord {
+    OptionRecord { value, ..switch(letter, help) }
+}
+
+const fn long(name: &'static str, help: &'static [Help]) -> OptionRecord {
+    OptionRecord { spelling: Long(name), value: Value::None, repeatable: false, help }
+}
+
+const fn help(section: Section, synopsis: &'static str, text: &'static str) -> Help {
+    Help { section, synopsis, text }
+}
+
+/// Every option, in the order of the help text.
+pub static OPTIONS: [OptionRecord; 40] = [
+    switch('h', &[help(WithFiles, "-h [-r] file..", "Add (recursive) hints for check to db")]),
+    switch(
+        'c',
+        &[
+            help(WithFiles, "-c [-r] file..", "Check files and maybe add to dirty db"),
+            help(WithoutFiles, "-c", "Check all hints in db and eventually mark files as dirty"),
+        ],
+    ),
+    switch(
+        'u',
+        &[
+            help(WithFiles, "-u [-d] [-r] file..", "Updates files if listed in dirty db"),
+            help(WithoutFiles, "-u [-d]", "Update (transfer dirty files to peers and mark as clear)"),
+        ],
+    ),
+    switch('o', &[help(WithFiles, "-o [-r] file..", "Create list of files in compare-mode")]),
+    switch('f', &[help(WithFiles, "-f [-r] file..", "Force files to win next conflict resolution")]),
+    switch('m', &[help(WithFiles, "-m file..", "Mark files in database as dirty")]),
+    switch('x', &[help(Simple, "-x [-d] [[-r] file..]", "Run checks for all given files and update remote hosts.")]),
+    switch('H', &[help(WithoutFiles, "-H", "List all pending hints from status db")]),
+    switch('L', &[help(WithoutFiles, "-L", "List all file-entries from status db")]),
+    switch('M', &[help(WithoutFiles, "-M", "List all dirty files from status db")]),
+    switch(
+        'S',
+        &[help(WithoutFiles, "-S myname peername", "List file-entries from status db for this synchronization pair.")],
+    ),
+    counted(
+        'T',
+        &[
+            help(WithoutFiles, "-T", "Test if everything is in sync with all peers."),
+            help(WithoutFiles, "-T filename", "Test if this file is in sync with all peers."),
+            help(WithoutFiles, "-T myname peername", "Test if this synchronization pair is in sync."),
+            help(WithoutFiles, "-T myname peer file", "Test only this file in this sync pair."),
+            help(WithoutFiles, "-TT", "As -T, but print the unified diffs."),
+        ],
+    ),
+    switch('R', &[help(WithoutFiles, "-R", "Remove files from database which do not match config entries.")]),
+    counted(
+        'i',
+        &[
+            help(WithoutFiles, "-i", "Run in inetd server mode."),
+            help(WithoutFiles, "-ii", "Run in stand-alone server mode."),
+            help(WithoutFiles, "-iii", "Run in stand-alone server mode (one connect only)."),
+        ],
+    ),
+    switch(
+        'l',
+        &[help(
+            WithoutFiles,
+            "-l",
+            "Send some messages to syslog instead of stderr to not clobber the protocol in case stdout and stderr \
+             point to the same fd. Default for inetd mode.",
+        )],
+    ),
+    switch('r', &[help(Modifiers, "-r", "Recursive operation over subdirectories")]),
+    switch('d', &[help(Modifiers, "-d", "Dry-run on all remote update operations")]),
+    counted('v', &[help(Modifiers, "-v", "Say more about what is done. May be given up to three times.")]),
+    valued(
+        'C',
+        Value::Required("config-name"),
+        &[help(Modifiers, "-C config-name", "Use the configuration csync2_config-name.cfg and a database of its own.")],
+    ),
+    valued(
+        'p',
+        Value::Required("port"),
+        &[help(Modifiers, "-p port", "Listen on this port and connect to it on the peers (default: 30865).")],
+    ),
+    switch(
+        'B',
+        &[help(
+            Modifiers,
+            "-B",
+            "Do not block everything into big SQL transactions. This is always so: the option is accepted for old \
+             scripts.",
+        )],
+    ),
+    switch(
+        'A',
+        &[help(
+            Modifiers,
+            "-A",
+            "Open database in asynchronous mode. This will cause data corruption if the operating system crashes or \
+             the computer loses power.",
+        )],
+    ),
+    valued(
+        'N',
+        Value::Required("address"),
+        &[help(
+            Modifiers,
+            "-N address",
+            "When running in stand-alone mode with -ii bind to a specific interface. You can pass either a hostname \
+             or ip address. If used, this value must match exactly the host value in each csync2.cfg file.",
+        )],
+    ),
+    switch(
+        'I',
+        &[help(
+            Modifiers,
+            "-I",
+            "Init-run. Use with care and read the documentation first! You usually do not need this option unless \
+             you are initializing groups with really large file lists.",
+        )],
+    ),
+    switch('X', &[help(Modifiers, "-X", "Also add removals to dirty db when doing a -TI run.")]),
+    switch('U', &[help(Modifiers, "-U", "Don't mark all other peers as dirty when doing a -TI run.")]),
+    valued(
+        'G',
+        Value::Required("groups"),
+        &[help(Modifiers, "-G Group1,Group2,Group3,...", "Only use these groups from config-file.")],
+    ),
+    valued(
+        'P',
+        Value::Required("peers"),
+        &[help(
+            Modifiers,
+            "-P peer1,peer1,...",
+            "Only update these peers (still mark all as dirty). Only show files for these peers in -o (compare) mode.",
+        )],
+    ),
+    switch('F', &[help(Modifiers, "-F", "Add new entries to dirty database with force flag set.")]),
+    switch('t', &[help(Modifiers, "-t", "Print timestamps to debug output (e.g. for profiling).")]),
+    valued('s', Value::Required("filename"), &[help(Modifiers, "-s filename", "Print timestamps also to this file.")]),
+    valued(
+        'W',
+        Value::Required("fd"),
+        &[help(
+            Modifiers,
+            "-W fd",
+            "Write a list of directories in which relevant files can be found to the specified file descriptor (when \
+             doing a -c run). The directory names in this output are zero-terminated.",
+        )],
+    ),
+    valued(
+        'O',
+        Value::Attached("filename"),
+        &[help(
+            Modifiers,
+            "-O[filename]",
+            "Write everything that -vvv would print to a file as well (default: a new file in /tmp). The name must \
+             be attached to the option.",
+        )],
+    ),
+    switch(
+        'a',
+        &[help(
+            Modifiers,
+            "-a",
+            "Send files with their attributes in one step. This is done wherever the peer can; accepted for old scripts.",
+        )],
+    ),
+    switch(
+        'b',
+        &[help(
+            Modifiers,
+            "-b",
+            "Clear a peer's dirty entries in batches. This is always done; accepted for old scripts.",
+        )],
+    ),
+    long(
+        "allow-mass-removal",
+        &[help(
+            Modifiers,
+            "--allow-mass-removal",
+            "Mark for removal what a check found gone even where it looks like a missing directory or an unmounted \
+             file system.",
+        )],
+    ),
+    long("help", &[help(Modifiers, "--help", "Print this text.")]),
+    long("version", &[help(Modifiers, "--version", "Print name and version.")]),
+    valued('D', Value::Required("database"), &[help(Database, "-D database-dir or url", "default: /var/lib/csync2")]),
+    valued('k', Value::WholeLine("filename"), &[help(KeyFile, "csync2 -k filename", "")]),
+];
+
+/// The record of `-letter`.
+pub(super) fn by_letter(letter: char) -> Option<&'static OptionRecord> {
+    OPTIONS.iter().find(|record| record.spelling == Letter(letter))
+}
+
+/// The record of `--name`.
+pub(super) fn by_name(name: &str) -> Option<&'static OptionRecord> {
+    OPTIONS.iter().find(|record| matches!(record.spelling, Long(long) if long == name))
+}
+
+/// The definition for clap: of the parser, and of whatever else is made from one.
+#[must_use]
+pub fn command() -> Command {
+    let operands = Arg::new(OPERANDS).value_name("file").num_args(0..).value_parser(OsStringValueParser::new());
+    Command::new("csync2")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("cluster synchronization tool")
+        .no_binary_name(true)
+        .disable_help_flag(true)
+        .disable_version_flag(true)
+        .args_override_self(true)
+        .args(OPTIONS.iter().map(OptionRecord::argument))
+        .arg(operands)
+}
+
+impl OptionRecord {
+    fn argument(&self) -> Arg {
+        let argument = match self.spelling {
+            Letter(letter) => Arg::new(letter.to_string()).short(letter),
+            Long(name) => Arg::new(name).long(name),
+        };
+        let text: Vec<&str> = self.help.iter().map(|entry| entry.text).collect();
+        let argument = argument.help(text.join(" "));
+        let value = |argument: Arg, name| {
+            argument.value_name(name).action(ArgAction::Set).value_parser(OsStringValueParser::new())
+        };
+        match self.value {
+            Value::None => argument.action(ArgAction::Count),
+            Value::Required(name) | Value::WholeLine(name) => value(argument, name),
+            Value::Attached(name) => {
+                value(argument, name).num_args(0..=1).require_equals(true).default_missing_value("")
+            }
+        }
+    }
+}
+
+/// The name and version line.
+pub const VERSION: &str = concat!("csync2 ", env!("CARGO_PKG_VERSION"), " - cluster synchronization tool");
+
+const ABOUT: &str = "
+This program is free software under the terms of the GNU GPL.
+
+Usage: csync2 [-v..] [-C config-name] \\
+\t\t[-D database-dir] [-N hostname] [-p port] ..
+";
+
+const URLS: &str = "\t\tAbsolute path: use sqlite database in that directory
+\t    URLs:
+\t\tsqlite:///some/path[/database.db3]
+\t\tsqlite3:///some/path[/database.db3]
+\t\tpgsql://[<user>:<password>@]<hostname>/[database]
+\tIf database is not given, it defaults to csync2_<qualified hostname>.
+\tNote that for non-sqlite backends, the database name is \"cleaned\",
+\tcharacters outside of [0-9][a-z][A-Z] will be replaced with _.
+";
+
+const EXIT_CODES: &str = "
+Exit codes:
+\tThe modes -H, -L, -M and -S return 2 if the requested db is empty.
+\tThe mode -T returns 2 if both hosts are in sync.
+\tOtherwise, only exit codes 0 (no errors)
+\tand 1 (some unspecified errors) are expected.
+";
+
+const ENVIRONMENT: &str = "
+Environment variables:
+\tCSYNC2_SYSTEM_DIR
+\t\tDirectory containing csync2.cfg and other csync2 system files.
+\t\tDefaults to /etc.
+
+Csync2 will refuse to do anything if this file is found:
+$CSYNC2_SYSTEM_DIR/csync2.lock
+";
+
+/// The usage text: the C program's, with our options added.
+#[must_use]
+pub fn usage() -> String {
+    let mut text = format!("\n{VERSION}\n{ABOUT}");
+    let sections = [
+        (WithFiles, "With file parameters:"),
+        (Simple, "Simple mode:"),
+        (WithoutFiles, "Without file parameters:"),
+        (Modifiers, "Modifiers:"),
+        (Database, "Database switches:"),
+        (KeyFile, "Creating key file:"),
+    ];
+    for (section, title) in sections {
+        text.push('\n');
+        text.push_str(title);
+        text.push('\n');
+        for entry in OPTIONS.iter().flat_map(|record| record.help).filter(|entry| entry.section == section) {
+            entry.write_to(&mut text);
+        }
+        match section {
+            WithoutFiles => text.push_str(EXIT_CODES),
+            Database => text.push_str(URLS),
+            _ => {}
+        }
+    }
+    text + ENVIRONMENT
+}
+
+/// The width of a terminal, and where tabs stop.
+const WIDTH: usize = 80;
+const TAB: usize = 8;
+
+impl Help {
+    /// Synopsis and text in two columns; a synopsis too wide for its column has a line of its own.
+    fn write_to(&self, output: &mut String) {
+        let wide = matches!(self.section, WithFiles | Simple)
+            || (self.section == WithoutFiles
+                && self.synopsis.contains(char::is_alphabetic)
+                && self.synopsis.len() > TAB);
+        let column = if wide { 4 * TAB } else { 2 * TAB };
+        output.push('\t');
+        output.push_str(self.synopsis);
+        let mut at = TAB + self.synopsis.len();
+        if at >= column && !self.text.is_empty() {
+            output.push('\n');
+            at = 0;
+        }
+        let mut line_is_empty = true;
+        for word in self.text.split_ascii_whitespace() {
+            if !line_is_empty && at + 1 + word.len() >= WIDTH {
+                output.push('\n');
+                (at, line_is_empty) = (0, true);
+            }
+            if line_is_empty {
+                let tabs = (column - at).div_ceil(TAB);
+                output.extend(std::iter::repeat_n('\t', tabs));
+                at = column;
+            } else {
+                output.push(' ');
+                at += 1;
+            }
+            output.push_str(word);
+            at += word.len();
+            line_is_empty = false;
+        }
+        output.push('\n');
+    }
+}

@@ -1,0 +1,3 @@
+//! One function per mode.
+
+pub mod keygen;
