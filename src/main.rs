@@ -1,1 +1,65 @@
-fn main() {}
+//! The `csync2` program: reads the command line, runs it, says how it ended.
+
+use std::process::ExitCode;
+
+use csync2::cli::output::OutputError;
+use csync2::cli::{self, Environment, Invocation, Parsed, Printer, Status};
+use csync2::{commands, engine, logging};
+
+fn main() -> ExitCode {
+    let printer = Printer::stdout();
+    let status = match cli::parse(std::env::args_os(), &Environment::of_process()) {
+        Parsed::Run(invocation) => run(*invocation, &printer),
+        Parsed::Help => print(&printer, &cli::options::usage(), Status::Success),
+        Parsed::Version => print(&printer, &format!("csync2 {}\n", env!("CARGO_PKG_VERSION")), Status::Success),
+        Parsed::Locked(path) => print(&printer, &format!("Found {}\n", path.display()), Status::Failure),
+        Parsed::Usage { complaint } => {
+            complaint.iter().for_each(|line| eprintln!("{line}"));
+            print(&printer, &cli::options::usage(), Status::Failure)
+        }
+        Parsed::Refused(line) => {
+            eprintln!("{line}");
+            Status::Failure
+        }
+    };
+    status.into()
+}
+
+fn print(printer: &Printer, text: &str, status: Status) -> Status {
+    match printer.bytes(text.as_bytes()).and_then(|()| printer.flush()) {
+        Ok(()) => status,
+        Err(OutputError::ReaderGone) => Status::ReaderGone,
+        Err(error) => {
+            eprintln!("{error}");
+            Status::Failure
+        }
+    }
+}
+
+fn run(invocation: Invocation, printer: &Printer) -> Status {
+    let log = match logging::init(&invocation.settings.log) {
+        Ok(log) => log,
+        Err(error) => {
+            eprintln!("{error}");
+            return Status::Failure;
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::warn!("cannot start: {error}");
+            return Status::Failure;
+        }
+    };
+    match runtime.block_on(commands::run(invocation, printer)) {
+        Ok(status) => {
+            log.finish();
+            status
+        }
+        Err(error) if matches!(error.downcast_ref(), Some(OutputError::ReaderGone)) => Status::ReaderGone,
+        Err(error) => {
+            tracing::warn!("{}", engine::chain(error.as_ref()));
+            Status::Failure
+        }
+    }
+}

@@ -1,3 +1,128 @@
-//! One function per mode.
+//! One function per mode, and what they have in common: open the node, do it, run the actions, report.
 
+mod check;
+mod force;
+mod hint;
 pub mod keygen;
+mod list;
+mod mark;
+mod operands;
+mod remove_old;
+mod serve;
+mod update;
+
+use std::sync::Arc;
+
+use anyhow::Context;
+
+use crate::cli::{Invocation, Mode, Printer, Settings, Status};
+use crate::engine::open::{NodeSettings, OpenError};
+use crate::engine::{Node, Report, action, recover};
+
+/// What the modes work with.
+#[derive(Debug)]
+struct Run {
+    node: Arc<Node>,
+    settings: Settings,
+    printer: Printer,
+    report: Report,
+}
+
+/// Does what the command line asks for and says how it ended.
+///
+/// # Errors
+/// What stopped the run as a whole, ready to be shown.
+pub async fn run(invocation: Invocation, printer: &Printer) -> anyhow::Result<Status> {
+    let Invocation { mode, settings } = invocation;
+    let mode = match mode {
+        Mode::NewKey { file } => {
+            keygen::run(&file)?;
+            return Ok(Status::Success);
+        }
+        Mode::Serve(kind) => return serve::serve(kind, &settings, printer).await,
+        Mode::Compare { .. } => return Ok(missing("-o")),
+        Mode::InSync { .. } => return Ok(missing("-T")),
+        mode => mode,
+    };
+    let read_only = matches!(mode, Mode::ListHints | Mode::ListFiles | Mode::ListDirty | Mode::ListPair { .. });
+    let node = open(&settings, read_only).await?;
+    let mut run = Run { node, settings, printer: printer.clone(), report: Report::default() };
+    let status = run.mode(mode).await?;
+    if !read_only {
+        run.report.merge(action::run(&run.node).await?);
+    }
+    printer.flush()?;
+    Ok(run.finish(status))
+}
+
+/// A mode that this version does not have.
+fn missing(option: &str) -> Status {
+    tracing::warn!("csync2: {option} is not part of this version.");
+    Status::Failure
+}
+
+fn node_settings(settings: &Settings, read_only: bool) -> NodeSettings {
+    NodeSettings {
+        system_dir: settings.system_dir.clone(),
+        config_name: settings.config_name.clone(),
+        my_name: settings.my_name.clone(),
+        bind: settings.bind.clone(),
+        port: settings.port,
+        groups: settings.groups.clone(),
+        database: settings.database.clone(),
+        asynchronous: settings.asynchronous,
+        read_only,
+    }
+}
+
+async fn open(settings: &Settings, read_only: bool) -> Result<Arc<Node>, OpenError> {
+    let node = node_settings(settings, read_only).open().await?;
+    if !read_only {
+        recover::recover(&node).await?;
+    }
+    Ok(node)
+}
+
+impl Run {
+    async fn mode(&mut self, mode: Mode) -> anyhow::Result<Option<Status>> {
+        match mode {
+            Mode::CheckAndUpdate { operands } => {
+                self.check_operands(&operands).await?;
+                self.update(&operands).await?;
+            }
+            Mode::Check { operands, then_update } => {
+                self.check(&operands).await?;
+                if then_update {
+                    self.warn_about(&operands)?;
+                    self.update(&operands).await?;
+                }
+            }
+            Mode::Update { operands } => {
+                self.warn_about(&operands)?;
+                self.update(&operands).await?;
+            }
+            Mode::Hint { operands } => self.hint(&operands).await?,
+            Mode::Mark { operands } => self.mark(&operands).await?,
+            Mode::Force { operands } => self.force(&operands).await?,
+            Mode::ListHints => return self.list_hints().await.map(Some),
+            Mode::ListFiles => return self.list_files(None).await.map(Some),
+            Mode::ListDirty => return self.list_dirty().await.map(Some),
+            Mode::ListPair { my_name, peer } => return self.list_files(Some((&my_name, &peer))).await.map(Some),
+            Mode::RemoveOld => self.remove_old().await.context("remove old rows")?,
+            Mode::Compare { .. } | Mode::InSync { .. } | Mode::Serve(_) | Mode::NewKey { .. } => {}
+        }
+        Ok(None)
+    }
+
+    /// The closing lines, and the exit status: any counted error is a failure.
+    fn finish(&self, status: Option<Status>) -> Status {
+        tracing::info!("Connection closed.");
+        let errors = self.report.errors;
+        if errors > 0 {
+            tracing::warn!("Finished with {errors} errors.");
+            return Status::Failure;
+        }
+        tracing::info!("Finished with 0 errors.");
+        status.unwrap_or(Status::Success)
+    }
+}

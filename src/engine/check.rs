@@ -265,8 +265,7 @@ impl Detector {
         let config = &self.node.config;
         membership::above_prefix(config, path)
             || config.names_of(path).iter().any(|name| {
-                membership::is_covered(config, name, Purpose::Sync)
-                    || membership::descend(config, name, Purpose::Sync)
+                membership::is_covered(config, name, Purpose::Sync) || membership::descend(config, name, Purpose::Sync)
             })
     }
 }

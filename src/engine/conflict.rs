@@ -102,7 +102,10 @@ mod tests {
     #[test]
     fn ties_are_won_by_older_and_smaller_and_a_missing_file_by_everybody() {
         let won = |method, ours, theirs: Option<u64>| {
-            (by_mtime(method, &ours, theirs.as_ref()) == Step::Won(MTIME), by_size(method, ours, theirs) == Step::Won(SIZE))
+            (
+                by_mtime(method, &ours, theirs.as_ref()) == Step::Won(MTIME),
+                by_size(method, ours, theirs) == Step::Won(SIZE),
+            )
         };
         assert_eq!(won(AutoMethod::Younger, 5, Some(5)).0, false);
         assert_eq!(won(AutoMethod::Older, 5, Some(5)).0, true);

@@ -3,7 +3,7 @@
 use super::Node;
 use super::membership::{self, Event, Purpose};
 use crate::config::Config;
-use crate::model::{Mark, Scope, ScheduledAction, SyncPath};
+use crate::model::{Mark, ScheduledAction, Scope, SyncPath};
 use crate::store::StoreError;
 
 /// The dirty rows of a change: one a peer, in every group that covers the file.
@@ -11,12 +11,7 @@ use crate::store::StoreError;
 pub fn marks(config: &Config, path: &SyncPath, forced: bool) -> Vec<Mark> {
     membership::peers_of(config, path, Purpose::Sync)
         .into_iter()
-        .map(|name| Mark {
-            path: path.clone(),
-            my_name: name.my_name.to_owned(),
-            peer: name.peer.to_owned(),
-            forced,
-        })
+        .map(|name| Mark { path: path.clone(), my_name: name.my_name.to_owned(), peer: name.peer.to_owned(), forced })
         .collect()
 }
 

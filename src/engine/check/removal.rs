@@ -81,7 +81,11 @@ fn refuse_missing_roots(config: &Config, known: &HashMap<SyncPath, FileRecord>, 
     let mut guards: BTreeMap<PathBuf, Guard> = BTreeMap::new();
     for path in &verdict.removed {
         for directory in guard_directories(config, path) {
-            guards.entry(directory).or_insert_with(|| Guard { removed: Vec::new(), alive: false }).removed.push(path.clone());
+            guards
+                .entry(directory)
+                .or_insert_with(|| Guard { removed: Vec::new(), alive: false })
+                .removed
+                .push(path.clone());
         }
     }
     if guards.is_empty() {
@@ -123,9 +127,9 @@ fn suspicion(
     removed: &[SyncPath],
 ) -> Option<&'static str> {
     let is_directory_row = |path: &SyncPath| known.get(path).is_some_and(|record| is_directory(record));
-    let guards_a_tree = removed.iter().any(|path| {
-        config.local(path).is_ok_and(|local| local.absolute() != directory) || is_directory_row(path)
-    });
+    let guards_a_tree = removed
+        .iter()
+        .any(|path| config.local(path).is_ok_and(|local| local.absolute() != directory) || is_directory_row(path));
     if !guards_a_tree {
         return None;
     }
@@ -133,7 +137,10 @@ fn suspicion(
         Err(_) => Some("is missing"),
         Ok(now) => {
             let elsewhere = |path: &SyncPath| {
-                known.get(path).and_then(|record| record.device).is_some_and(|device| device != now.device.cast_signed())
+                known
+                    .get(path)
+                    .and_then(|record| record.device)
+                    .is_some_and(|device| device != now.device.cast_signed())
             };
             removed.iter().any(elsewhere).then_some("lies on another device than before")
         }

@@ -170,7 +170,12 @@ impl Target {
             tracing::info!("WARNING: {}: not kept: {lost:?}", self.real.display());
         }
         if let Some(attributes) = attributes {
-            temp.set_attributes(attributes.uid, attributes.gid, attributes.mode, attributes.mtime, rules.ignore)?;
+            let ignore = rules.ignore;
+            temp.set_owner((!ignore.uid).then_some(attributes.uid), (!ignore.gid).then_some(attributes.gid))?;
+            if !ignore.mode {
+                temp.set_mode(attributes.mode)?;
+            }
+            temp.set_times(attributes.mtime)?;
         }
         let metadata = fs::meta::metadata_of(temp.file())?;
         Ok(Assembled { temp, metadata })

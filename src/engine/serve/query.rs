@@ -82,9 +82,7 @@ pub(super) async fn send_stream(
     data.seek(SeekFrom::Start(0)).map_err(failed)?;
     match data.into_inner() {
         SpooledData::InMemory(mut cursor) => connection.write_octet_stream(length, &mut cursor).await,
-        SpooledData::OnDisk(file) => {
-            connection.write_octet_stream(length, &mut tokio::fs::File::from_std(file)).await
-        }
+        SpooledData::OnDisk(file) => connection.write_octet_stream(length, &mut tokio::fs::File::from_std(file)).await,
     }
 }
 
@@ -151,9 +149,12 @@ fn in_unit(checktxt: &Checktxt, mtime_ns: Option<i64>, unit: MtimeUnit) -> Vec<u
         (unit, _) => mtime_number(mtime, unit),
     };
     let fields = checktxt.as_bytes().split(|&byte| byte == b':');
-    let replaced = fields.map(|field| {
-        if field.starts_with(b"mtime=") { format!("mtime={number}").into_bytes() } else { field.to_vec() }
-    });
+    let replaced =
+        fields.map(
+            |field| {
+                if field.starts_with(b"mtime=") { format!("mtime={number}").into_bytes() } else { field.to_vec() }
+            },
+        );
     replaced.collect::<Vec<_>>().join(&b':')
 }
 
@@ -166,7 +167,10 @@ mod tests {
         let row = Checktxt::from_text(b"v1:mtime=1600000000:mode=33188:type=reg:size=6");
         let listed = |unit, ns| String::from_utf8(in_unit(&row, ns, unit)).unwrap();
         assert_eq!(listed(MtimeUnit::Seconds, Some(1_600_000_000_000_000_005)), row.to_string());
-        assert!(listed(MtimeUnit::Nanoseconds, Some(1_600_000_000_000_000_005)).starts_with("v1:mtime=1600000000000000005:"));
+        assert!(
+            listed(MtimeUnit::Nanoseconds, Some(1_600_000_000_000_000_005))
+                .starts_with("v1:mtime=1600000000000000005:")
+        );
         assert!(listed(MtimeUnit::Nanoseconds, None).starts_with("v1:mtime=1600000000000000000:"));
         assert_eq!(in_unit(&Checktxt::from_text(b"v1:type=dir"), None, MtimeUnit::Seconds), b"v1:type=dir");
     }

@@ -92,7 +92,12 @@ impl Receiver {
     }
 
     /// Records what was received, unless the next command still belongs to it.
-    pub(super) async fn settle(&mut self, node: &Arc<Node>, peer: &str, next: Option<&SyncPath>) -> Result<(), EngineError> {
+    pub(super) async fn settle(
+        &mut self,
+        node: &Arc<Node>,
+        peer: &str,
+        next: Option<&SyncPath>,
+    ) -> Result<(), EngineError> {
         if self.open.as_ref().is_none_or(|open| next == Some(&open.path)) {
             return Ok(());
         }
@@ -268,7 +273,7 @@ impl Receiver {
             if let (Some(left), Some(now)) = (&left, &target.before)
                 && (left.ctime != now.ctime || left.inode != now.inode)
             {
-                return Ok(Err(()));
+                return Ok::<_, Refusal>(Err(()));
             }
             match attribute {
                 Attribute::Owner { uid, gid } => target.set_owner(uid, gid, ignore)?,
@@ -334,8 +339,7 @@ async fn record(
     metadata: Option<Metadata>,
     with_actions: bool,
 ) -> Result<(), EngineError> {
-    let actions =
-        if with_actions { membership::actions_for(&node.config, &path, Event::Received) } else { Vec::new() };
+    let actions = if with_actions { membership::actions_for(&node.config, &path, Event::Received) } else { Vec::new() };
     let record = metadata.map(|metadata| node.record(path.clone(), &metadata, None));
     let receipt = Receipt { path, sender: peer.to_owned(), record, actions };
     Ok(node.store.finish_receive(intent, receipt).await?)

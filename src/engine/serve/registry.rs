@@ -10,9 +10,9 @@ use std::time::SystemTime;
 
 use tokio::sync::{Mutex, OnceCell};
 
+use crate::config::Config;
 use crate::engine::open::{NodeSettings, OpenError};
 use crate::engine::{EngineError, Node, recover};
-use crate::config::Config;
 use crate::store::Store;
 
 /// Reads configurations and opens their databases on demand.

@@ -168,7 +168,7 @@ impl Session {
                         return Ok(());
                     }
                 }
-                Err(RequestError::Unknown) => self.answer(&Reply::UnknownCommand).await?,
+                Err(RequestError::Unknown | RequestError::Empty) => self.answer(&Reply::UnknownCommand).await?,
                 Err(RequestError::Malformed(problem)) => {
                     tracing::warn!("WARNING: the peer sent a malformed command: {problem}");
                     self.answer(&Reply::Text("Invalid argument".to_owned())).await?;
@@ -337,7 +337,7 @@ impl Session {
             Request::GetSz { .. } => return self.number(&file, None).await,
             Request::Flush { .. } => {
                 crate::engine::check::examine(node, vec![file.path.clone()], Default::default()).await?;
-                node.store.flush(&file.path).await?;
+                node.store.flush(&file.path).await.map_err(EngineError::from)?;
                 self.answer(&Reply::CmdFinished).await?;
                 return Ok(Flow::Continue);
             }
@@ -461,7 +461,10 @@ impl Session {
                             Reply::CmdFinished
                         }
                         Err(reply) => {
-                            tracing::warn!("ERROR: {shown} from {peer}: {}", String::from_utf8_lossy(&reply.encode()).trim());
+                            tracing::warn!(
+                                "ERROR: {shown} from {peer}: {}",
+                                String::from_utf8_lossy(&reply.encode()).trim()
+                            );
                             reply
                         }
                     },

@@ -480,7 +480,8 @@ impl<'a> Pipeline<'a> {
             Ok(prepared) => {
                 if prepared.changed {
                     let (path, peer) = (job.path(), self.peer);
-                    self.report.error(format_args!("ERROR: {path} was changed while it was sent to {peer}: it stays dirty."));
+                    self.report
+                        .error(format_args!("ERROR: {path} was changed while it was sent to {peer}: it stays dirty."));
                     self.stay(number);
                 }
                 let job = &mut self.jobs[number];
@@ -545,7 +546,9 @@ impl<'a> Pipeline<'a> {
         let (path, my_name, removal) = (job.path().clone(), job.entry.my_name.clone(), job.metadata.is_none());
         let Some(group) = self.group_of(&path, &my_name) else { return self.refuse(number, line) };
         let peer = self.peer;
-        let in_group = |group: &'_ Group| group.hosts.iter().find(|host| host.name == peer).cloned().map(|host| (group.i_am_slave, host));
+        let in_group = |group: &'_ Group| {
+            group.hosts.iter().find(|host| host.name == peer).cloned().map(|host| (group.i_am_slave, host))
+        };
         let Some((_, host)) = in_group(group) else { return self.refuse(number, line) };
         let common = membership::groups_of(&self.node.config, &path, Purpose::Sync).filter_map(in_group);
         let step = conflict::resolve(&Dispute {
@@ -722,7 +725,9 @@ impl<'a> Pipeline<'a> {
         if !job.failed {
             let answer = String::from_utf8_lossy(line);
             let advice = match Reply::parse(line) {
-                Reply::AlsoDirty => " Changed on both sides: `csync2 -f FILE` on the side that shall win, then `csync2 -u` there.",
+                Reply::AlsoDirty => {
+                    " Changed on both sides: `csync2 -f FILE` on the side that shall win, then `csync2 -u` there."
+                }
                 Reply::PermissionDenied => " Do both hosts have the same key file and the same patterns for the group?",
                 Reply::PermissionDeniedSlave => " This host is a slave in the group: it only receives.",
                 _ => "",

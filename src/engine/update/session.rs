@@ -83,7 +83,8 @@ async fn connect(node: &Node, peer: &str, plain: bool) -> Result<Connection, Ses
         let identity = node.identity().await.map_err(SessionError::Identity)?;
         connection.write_line(&Request::Ssl.encode()).await?;
         connection.flush().await?;
-        expect_ok(&mut connection, "SSL", " Does it allow TLS, with csync2_ssl_cert.pem in its system directory?").await?;
+        expect_ok(&mut connection, "SSL", " Does it allow TLS, with csync2_ssl_cert.pem in its system directory?")
+            .await?;
         connection = connection.start_tls_client(&identity).await?;
         verify(node, peer, connection.peer_certificate().unwrap_or_default()).await?;
     }

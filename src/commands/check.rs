@@ -1,0 +1,39 @@
+//! `-c`: update detection, of the operands or of everything that was hinted at.
+
+use super::Run;
+use crate::engine::check::{self, CheckOptions};
+use crate::engine::selection::Target;
+
+impl Run {
+    /// `-c`: without operands, every hint, each removed once it is done.
+    pub(super) async fn check(&mut self, operands: &[Vec<u8>]) -> anyhow::Result<()> {
+        if !operands.is_empty() {
+            return self.check_operands(operands).await;
+        }
+        for hint in self.node.store.hints().await? {
+            let target = Target { real: hint.path.clone(), recursive: hint.recursive };
+            self.check_targets(&[target]).await?;
+            self.node.store.remove_hints(&[hint]).await?;
+        }
+        Ok(())
+    }
+
+    /// Checks the operands; without any, everything.
+    pub(super) async fn check_operands(&mut self, operands: &[Vec<u8>]) -> anyhow::Result<()> {
+        let mut targets = self.warn_about(operands)?;
+        if targets.is_empty() {
+            targets.push(Target::everything());
+        }
+        self.check_targets(&targets).await
+    }
+
+    async fn check_targets(&mut self, targets: &[Target]) -> anyhow::Result<()> {
+        let options = CheckOptions {
+            init: self.settings.init,
+            forced: self.settings.mark_forced,
+            allow_mass_removal: self.settings.allow_mass_removal,
+        };
+        self.report.merge(check::check(&self.node, targets, options).await?);
+        Ok(())
+    }
+}

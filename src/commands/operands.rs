@@ -1,0 +1,45 @@
+//! File names given by the user: resolved, warned about where no group covers them, turned into what is selected.
+
+use super::Run;
+use crate::cli::WorkingDirectory;
+use crate::engine::membership::{self, Purpose};
+use crate::engine::selection::{self, Target};
+use crate::model::Scope;
+
+impl Run {
+    /// The operands as canonical real paths.
+    pub(super) fn targets(&self, operands: &[Vec<u8>]) -> std::io::Result<Vec<Target>> {
+        if operands.is_empty() {
+            return Ok(Vec::new());
+        }
+        let directory = WorkingDirectory::of_process()?;
+        let target =
+            |operand: &Vec<u8>| Target { real: directory.canonical(operand), recursive: self.settings.recursive };
+        Ok(operands.iter().map(target).collect())
+    }
+
+    /// Warns about each operand that no group covers. The run goes on.
+    pub(super) fn warn_about(&self, operands: &[Vec<u8>]) -> std::io::Result<Vec<Target>> {
+        let targets = self.targets(operands)?;
+        for target in &targets {
+            if !self.is_relevant(target) {
+                tracing::warn!("WARNING: Parameter will be ignored: {}", String::from_utf8_lossy(&target.real));
+            }
+        }
+        Ok(targets)
+    }
+
+    fn is_relevant(&self, target: &Target) -> bool {
+        let config = &self.node.config;
+        membership::above_prefix(config, &target.real)
+            || config.names_of(&target.real).iter().any(|name| {
+                membership::is_covered(config, name, Purpose::Sync)
+                    || (target.recursive && membership::below_covered(config, name, Purpose::Sync))
+            })
+    }
+
+    /// The names in the database that the targets stand for.
+    pub(super) fn scopes(&self, targets: &[Target]) -> Vec<Scope> {
+        targets.iter().flat_map(|target| selection::scopes(&self.node.config, target)).collect()
+    }
+}

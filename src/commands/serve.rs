@@ -1,0 +1,43 @@
+//! `-i`, `-ii`, `-iii`: serves peers.
+
+use std::sync::Arc;
+
+use anyhow::anyhow;
+
+use super::node_settings;
+use crate::cli::{Printer, ServeMode, Settings, Status};
+use crate::engine::serve::{self, Registry};
+use crate::wire::{Connection, Timeouts};
+
+/// Sessions at once when the configuration cannot be read (yet).
+const DEFAULT_SESSIONS: usize = 64;
+
+pub(super) async fn serve(mode: ServeMode, settings: &Settings, printer: &Printer) -> anyhow::Result<Status> {
+    let settings = node_settings(settings, false);
+    // The peer chooses the configuration: one that is missing or wrong is its session's problem, not the daemon's.
+    let (timeouts, limit) = match settings.load(&settings.config_name) {
+        Ok(config) => {
+            let (connect, handshake, idle) = (config.connect_timeout, config.handshake_timeout, config.idle_timeout);
+            (Timeouts { connect, handshake, idle }, config.max_sessions)
+        }
+        Err(_) => (Timeouts::default(), DEFAULT_SESSIONS),
+    };
+    let registry = Arc::new(Registry::new(settings));
+    let report = match mode {
+        ServeMode::Inherited => {
+            let client = std::env::var("SSH_CLIENT").ok();
+            let connection = Connection::inherited(client.as_deref(), timeouts)?;
+            serve::serve_one(&registry, connection).await
+        }
+        ServeMode::Daemon | ServeMode::Once => {
+            let listening = |_| {
+                // Who reads this line waits for it: it must not stay in a buffer. A closed stdout is no reason to stop.
+                let _ = printer.line(&[b"Csync2 daemon running. Waiting for connections."]);
+                let _ = printer.flush();
+            };
+            let served = serve::serve(&registry, timeouts, limit, mode == ServeMode::Once, listening).await;
+            served.map_err(|error| anyhow!("Server error: {error}"))?
+        }
+    };
+    Ok(Status::of_errors(u64::try_from(report.errors).unwrap_or(u64::MAX)))
+}
