@@ -24,7 +24,7 @@ pub enum Presence {
 #[derive(Debug)]
 pub struct PresenceChecker {
     path: PathBuf,
-    /// `None` until it could be opened.
+    /// `None` when it is to be opened.
     root: Option<Root>,
     /// The parent directory of the last file that was there.
     parent: Option<(Vec<u8>, OwnedFd)>,
@@ -46,11 +46,15 @@ impl PresenceChecker {
         {
             return Presence::Present(metadata);
         }
-        // An absence is believed only of the directory that has the name now: the open one may have been replaced.
-        self.look_afresh(relative).map_or_else(Presence::from, Presence::Present)
+        if let Ok(metadata) = self.look_below_root(relative) {
+            return Presence::Present(metadata);
+        }
+        // An absence is believed only of the directories that have the names now: the open ones may have been replaced.
+        self.root = None;
+        self.look_below_root(relative).map_or_else(Presence::from, Presence::Present)
     }
 
-    fn look_afresh(&mut self, relative: &[u8]) -> Result<Metadata, BeneathError> {
+    fn look_below_root(&mut self, relative: &[u8]) -> Result<Metadata, BeneathError> {
         let root = match &mut self.root {
             Some(root) => root,
             none => none.insert(Root::open(&self.path)?),
@@ -72,7 +76,7 @@ pub fn presence(root: &Path, relative: &[u8]) -> Presence {
 }
 
 fn look(directory: &OwnedFd, name: &[u8]) -> io::Result<Metadata> {
-    meta::metadata_at(directory.as_fd(), &*open::c_string(name)?)
+    meta::metadata_at(directory.as_fd(), &open::c_string(name)?)
 }
 
 impl From<BeneathError> for Presence {
@@ -135,6 +139,14 @@ mod tests {
         fs::remove_dir_all(path("current")).unwrap();
         fs::rename(path("next"), path("current")).unwrap();
         assert!(matches!(checker.check(b"current/two"), Presence::Present(_)));
+
+        let mut checker = PresenceChecker::new(&path("current"));
+        assert!(matches!(checker.check(b"one"), Presence::Present(_)));
+        fs::create_dir_all(path("next/three/four")).unwrap();
+        fs::remove_dir_all(path("current")).unwrap();
+        assert!(matches!(checker.check(b"three/four"), Presence::Gone));
+        fs::rename(path("next"), path("current")).unwrap();
+        assert!(matches!(checker.check(b"three/four"), Presence::Present(_)));
     }
 
     #[test]
