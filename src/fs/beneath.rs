@@ -1,5 +1,6 @@
 //! Finds the place of a name below a root without following a symlink. Which root and which names: for others to say.
 
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -144,20 +145,25 @@ fn at_once(directory: BorrowedFd<'_>, piece: &[u8]) -> Result<OwnedFd, BeneathEr
 fn one_by_one(top: BorrowedFd<'_>, piece: &[u8]) -> Result<OwnedFd, BeneathError> {
     let mut directory = top.try_clone_to_owned()?;
     for component in piece.split(|&byte| byte == b'/') {
-        let name = open::c_string(component)?;
-        directory = match openat(&directory, &*name, open::HANDLE | OFlags::NOFOLLOW, Mode::empty()) {
-            // The kernel says ENOTDIR of a symlink too.
-            Err(Errno::NOTDIR) => {
-                let found = statat(&directory, &*name, AtFlags::SYMLINK_NOFOLLOW)?;
-                return Err(match FileType::from_raw_mode(found.st_mode) {
-                    FileType::Symlink => BeneathError::BehindSymlink,
-                    _ => BeneathError::NotADirectory,
-                });
-            }
-            other => other?,
-        };
+        directory = enter(directory.as_fd(), &open::c_string(component)?)?;
     }
     Ok(directory)
+}
+
+fn enter(directory: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, BeneathError> {
+    loop {
+        match openat(directory, name, open::HANDLE | OFlags::NOFOLLOW, Mode::empty()) {
+            // The kernel says ENOTDIR of a symlink too.
+            Err(Errno::NOTDIR) => {}
+            other => return Ok(other?),
+        }
+        match FileType::from_raw_mode(statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?.st_mode) {
+            FileType::Symlink => return Err(BeneathError::BehindSymlink),
+            // It changed between the two calls. That it is no directory would count as an absence: ask again.
+            FileType::Directory => {}
+            _ => return Err(BeneathError::NotADirectory),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{BeneathError, Root, meta, open};
 use crate::model::Metadata;
@@ -23,58 +23,50 @@ pub enum Presence {
 /// file.
 #[derive(Debug)]
 pub struct PresenceChecker {
-    root: Result<Root, Absence>,
-    /// The parent directory that was asked for last, and what it was.
-    parent: Option<(Vec<u8>, Result<OwnedFd, Absence>)>,
-}
-
-/// Why everything below a directory is not [`Presence::Present`]. The same answer is given many times.
-#[derive(Debug, Clone, Copy)]
-enum Absence {
-    Gone,
-    BehindSymlink,
-    Unknown(Cause),
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Cause {
-    System(i32),
-    Other(io::ErrorKind),
+    path: PathBuf,
+    /// `None` when it is to be opened.
+    root: Option<Root>,
+    /// The parent directory of the last file that was there.
+    parent: Option<(Vec<u8>, OwnedFd)>,
 }
 
 impl PresenceChecker {
     /// `root`'s own path may hold symlinks. When it is missing or no directory, everything below it is
     /// [`Presence::Gone`]: whether to believe that is for the caller.
     pub fn new(root: &Path) -> Self {
-        Self { root: Root::open(root).map_err(Absence::from), parent: None }
+        Self { path: root.to_owned(), root: None, parent: None }
     }
 
     /// `relative` is the name below the root, components joined by single slashes; empty for the root itself.
     pub fn check(&mut self, relative: &[u8]) -> Presence {
-        let root = match &self.root {
-            Ok(root) => root,
-            Err(absence) => return (*absence).into(),
+        let (parent, name) = open::split(relative);
+        if let Some((last, directory)) = &self.parent
+            && last == parent
+            && let Ok(metadata) = look(directory, name)
+        {
+            return Presence::Present(metadata);
+        }
+        if let Ok(metadata) = self.look_below_root(relative) {
+            return Presence::Present(metadata);
+        }
+        // An absence is believed only of the directories that have the names now: the open ones may have been replaced.
+        self.root = None;
+        self.look_below_root(relative).map_or_else(Presence::from, Presence::Present)
+    }
+
+    fn look_below_root(&mut self, relative: &[u8]) -> Result<Metadata, BeneathError> {
+        let root = match &mut self.root {
+            Some(root) => root,
+            none => none.insert(Root::open(&self.path)?),
         };
         if relative.is_empty() {
-            let itself = root.locate(relative).and_then(|place| Ok(place.metadata()?));
-            return match itself {
-                Ok(Some(metadata)) => Presence::Present(metadata),
-                Ok(None) => Presence::Gone,
-                Err(error) => Absence::from(error).into(),
-            };
+            return root.locate(relative)?.metadata()?.ok_or(BeneathError::ParentMissing);
         }
         let (parent, name) = open::split(relative);
-        if self.parent.as_ref().is_none_or(|(last, _)| last != parent) {
-            self.parent = Some((parent.to_vec(), root.open_directory(parent).map_err(Absence::from)));
-        }
-        let found = match &self.parent {
-            Some((_, Ok(directory))) => {
-                open::c_string(name).and_then(|name| meta::metadata_at(directory.as_fd(), &name))
-            }
-            Some((_, Err(absence))) => return (*absence).into(),
-            None => return Presence::Gone,
-        };
-        found.map_or_else(|error| Absence::from(error).into(), Presence::Present)
+        let directory = root.open_directory(parent)?;
+        let metadata = look(&directory, name)?;
+        self.parent = Some((parent.to_vec(), directory));
+        Ok(metadata)
     }
 }
 
@@ -83,32 +75,19 @@ pub fn presence(root: &Path, relative: &[u8]) -> Presence {
     PresenceChecker::new(root).check(relative)
 }
 
-impl From<io::Error> for Absence {
-    fn from(error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Self::Gone,
-            kind => Self::Unknown(error.raw_os_error().map_or(Cause::Other(kind), Cause::System)),
-        }
-    }
+fn look(directory: &OwnedFd, name: &[u8]) -> io::Result<Metadata> {
+    meta::metadata_at(directory.as_fd(), &open::c_string(name)?)
 }
 
-impl From<BeneathError> for Absence {
+impl From<BeneathError> for Presence {
     fn from(error: BeneathError) -> Self {
         match error {
             BeneathError::ParentMissing | BeneathError::NotADirectory => Self::Gone,
             BeneathError::BehindSymlink => Self::BehindSymlink,
-            BeneathError::Io(error) => error.into(),
-        }
-    }
-}
-
-impl From<Absence> for Presence {
-    fn from(absence: Absence) -> Self {
-        match absence {
-            Absence::Gone => Self::Gone,
-            Absence::BehindSymlink => Self::BehindSymlink,
-            Absence::Unknown(Cause::System(code)) => Self::Unknown(io::Error::from_raw_os_error(code)),
-            Absence::Unknown(Cause::Other(kind)) => Self::Unknown(kind.into()),
+            BeneathError::Io(error) => match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Self::Gone,
+                _ => Self::Unknown(error),
+            },
         }
     }
 }
@@ -146,6 +125,28 @@ mod tests {
         assert!(matches!(presence(&path("a"), b"b/file"), Presence::Gone), "no root");
         fs::write(path("a"), "").unwrap();
         assert!(matches!(presence(&path("a"), b"b"), Presence::Gone), "the root is no directory");
+    }
+
+    #[test]
+    fn a_directory_that_is_replaced_meanwhile_loses_no_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        for name in ["current/one", "current/two", "next/one", "next/two"] {
+            fs::create_dir_all(path(name)).unwrap();
+        }
+        let mut checker = PresenceChecker::new(directory.path());
+        assert!(matches!(checker.check(b"current/one"), Presence::Present(_)));
+        fs::remove_dir_all(path("current")).unwrap();
+        fs::rename(path("next"), path("current")).unwrap();
+        assert!(matches!(checker.check(b"current/two"), Presence::Present(_)));
+
+        let mut checker = PresenceChecker::new(&path("current"));
+        assert!(matches!(checker.check(b"one"), Presence::Present(_)));
+        fs::create_dir_all(path("next/three/four")).unwrap();
+        fs::remove_dir_all(path("current")).unwrap();
+        assert!(matches!(checker.check(b"three/four"), Presence::Gone));
+        fs::rename(path("next"), path("current")).unwrap();
+        assert!(matches!(checker.check(b"three/four"), Presence::Present(_)));
     }
 
     #[test]
