@@ -9,6 +9,8 @@ mod fnmatch;
 pub mod lexer;
 pub mod parser;
 pub mod pattern;
+#[cfg(test)]
+pub(crate) mod reference;
 pub mod resolve;
 
 use std::ffi::OsStr;
@@ -295,3 +297,6 @@ fn c_text(error: &io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or_default().to_owned()
 }
+
+#[cfg(test)]
+mod tests;

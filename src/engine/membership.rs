@@ -161,13 +161,16 @@ pub fn group_with_peer<'c>(
         .find(|group| group.hosts.iter().any(|host| host.name == peer))
 }
 
-/// Whether the real path is, or lies above, the directory of some prefix: a walk must pass through it.
+/// Whether the real path lies above the directory of some prefix: a walk must pass through it to get there.
 #[must_use]
 pub fn above_prefix(config: &Config, real: &[u8]) -> bool {
     let mut directories = config.prefixes.iter().filter_map(|prefix| prefix.directory.as_deref());
     directories.any(|directory| {
-        let rest = directory.as_os_str().as_bytes().strip_prefix(real);
-        real == b"/" || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+        let directory = directory.as_os_str().as_bytes();
+        match real {
+            b"/" => directory != b"/",
+            _ => directory.strip_prefix(real).is_some_and(|rest| rest.starts_with(b"/")),
+        }
     })
 }
 
@@ -228,4 +231,306 @@ pub fn actions_for(config: &Config, path: &SyncPath, event: Event) -> Vec<Schedu
         }
     }
     scheduled
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::reference::{KEY, Reference, Scratch};
+    use crate::config::{Selection, Source};
+
+    /// The configuration as host `h` sees it.
+    fn config(text: &str) -> Config {
+        let scratch = Scratch::new();
+        scratch.write("csync2.cfg", text);
+        load(&scratch)
+    }
+
+    fn load(scratch: &Scratch) -> Config {
+        let source = Source { system_dir: scratch.root(), config_name: String::new() };
+        Config::load(&source, &Selection { my_name: "h".into(), groups: None })
+            .unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn path(name: &str) -> SyncPath {
+        SyncPath::parse(name.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn the_last_match_of_each_kind_decides() {
+        for (rules, name, expected) in [
+            ("include /a;", "/a/b", true),
+            ("include /a;", "/b", false),
+            ("include /a; exclude /a/b;", "/a/b/c", false),
+            ("exclude /a/b; include /a;", "/a/b/c", true),
+            ("include /a; exclude *.c;", "/a/b.c", false),
+            ("include /a; exclude *.c;", "/a/b.c/d", true),
+            ("exclude *.c; include b.c /a;", "/a/b.c", true),
+            ("include *.c;", "/a/b.c", false),
+            ("include /a/*; exclude .*;", "/a/.x", false),
+            ("include %p%; exclude %p%/x;", "%p%/y", true),
+            ("include /p;", "%p%/y", false),
+            ("compare /a;", "/a", false),
+            ("include /a; exclude /a/b; compare /a/b;", "/a/b", false),
+        ] {
+            let config = config(&format!("group {{ host h p; key k; {rules} }}"));
+            assert_eq!(is_covered(&config, &path(name), Purpose::Sync), expected, "{rules} {name}");
+        }
+        let compare = config("group { host h p; key k; include /x; compare /a /b; }");
+        let both = |name| [Purpose::Sync, Purpose::Compare].map(|purpose| is_covered(&compare, &path(name), purpose));
+        assert_eq!([both("/x"), both("/a"), both("/b")], [[true, true], [true, true], [false, true]]);
+        assert_eq!(compare.warnings.len(), 1);
+    }
+
+    const TWO_GROUPS: &str = "group one { host h@one p (q); key k; include /a; }
+        group two { host h@two q r p; key k2; include /a/b /c; auto first; }
+        group no { host x; key k; include /a; }
+        prefix p { on *: /srv/data; }";
+
+    fn two_groups() -> Config {
+        let scratch = Scratch::new();
+        scratch.write("csync2.cfg", TWO_GROUPS);
+        scratch.write("k2", KEY.to_lowercase());
+        load(&scratch)
+    }
+
+    #[test]
+    fn the_group_declared_last_gives_our_name() {
+        let config = two_groups();
+        let peers = |name: &str| -> Vec<(String, String)> {
+            let path = path(name);
+            let peers = peers_of(&config, &path, Purpose::Sync);
+            peers.iter().map(|peer| (peer.my_name.to_owned(), peer.peer.to_owned())).collect()
+        };
+        let named = |pairs: &[(&str, &str)]| -> Vec<_> {
+            pairs.iter().map(|&(mine, peer)| (mine.to_owned(), peer.to_owned())).collect()
+        };
+        assert_eq!(peers("/a/x"), named(&[("one", "p"), ("one", "q")]));
+        assert_eq!(peers("/a/b"), named(&[("two", "q"), ("two", "r"), ("two", "p")]));
+        assert_eq!(peers("/x"), []);
+        assert_eq!(pairs(&config), named(&[("one", "q"), ("one", "p"), ("two", "p"), ("two", "r"), ("two", "q")]));
+        let group =
+            |name, mine, peer| group_with_peer(&config, &path(name), mine, peer).map(|group| group.name.as_str());
+        assert_eq!(group("/a/b", None, "p"), Some("two"));
+        assert_eq!(group("/a/b", Some("one"), "p"), Some("one"));
+        assert_eq!(group("/a/x", None, "r"), None);
+    }
+
+    #[test]
+    fn a_peer_needs_a_group_its_membership_and_the_key() {
+        let config = two_groups();
+        let ask = |name, peer, key| permission(&config, &path(name), peer, key, Purpose::Sync);
+        let lower = KEY.to_lowercase();
+        for (name, peer, key, expected) in [
+            ("/x", "p", KEY, Permission::Denied(DeniedBecause::NoGroupCovers)),
+            ("/a/x", "r", KEY, Permission::Denied(DeniedBecause::NotAMember)),
+            ("/a/x", "p", "", Permission::Denied(DeniedBecause::WrongKey)),
+            ("/a/x", "p", lower.as_str(), Permission::Denied(DeniedBecause::WrongKey)),
+            ("/a/x", "p", KEY, Permission::Allowed),
+            ("/a/x", "q", KEY, Permission::Slave),
+            ("/a/b", "q", KEY, Permission::Slave),
+            ("/a/b", "q", lower.as_str(), Permission::Allowed),
+        ] {
+            assert_eq!(ask(name, peer, key), expected, "{name} {peer} {key}");
+        }
+    }
+
+    #[test]
+    fn a_walk_passes_above_prefixes_and_nowhere_else() {
+        let config = two_groups();
+        for (real, expected) in [
+            ("/", true),
+            ("/srv", true),
+            ("/srv/data", true),
+            ("/srv/data/x", false),
+            ("/sr", false),
+            ("/srv/da", false),
+        ] {
+            assert_eq!(above_prefix(&config, real.as_bytes()), expected, "{real}");
+        }
+        assert!(descend(&config, &path("/"), Purpose::Sync) && descend(&config, &path("/a/x"), Purpose::Sync));
+        assert!(!descend(&config, &path("/b"), Purpose::Sync));
+    }
+
+    #[test]
+    fn actions_depend_on_where_the_change_was_made() {
+        let config = config(
+            "group { host h p; key k; include /r;
+                action { exec REMOTE; }
+                action { pattern /r/a/* /r/a/b; exec A1 A2; do-local; logfile L; logfile L2; }
+                action { pattern /r/**f; exec LOCAL; do-local-only; do-local; }
+                action { pattern f; pattern /r/a/; exec NEVER; do-local; }
+                action { pattern /r/*; exec A1; do-local; } }",
+        );
+        let commands = |name, event| -> Vec<String> {
+            let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+            let scheduled = actions_for(&config, &path(name), event).into_iter();
+            scheduled.map(|action| format!("{}>{}", text(action.command), text(action.logfile))).collect()
+        };
+        assert_eq!(commands("/r/a/f", Event::Local), ["A1>/dev/null", "LOCAL>/dev/null", "A2>L2"]);
+        assert_eq!(commands("/r/a/f", Event::Received), ["A1>/dev/null", "A2>L2", "REMOTE>/dev/null"]);
+        assert_eq!(commands("/r", Event::Received), ["REMOTE>/dev/null"]);
+        assert_eq!(commands("/x", Event::Received), [""; 0]);
+    }
+
+    mod against_the_c_program {
+        use super::*;
+        use crate::model::encoding;
+        use proptest::prelude::*;
+        use proptest::test_runner::{Config as RunnerConfig, RngSeed, TestRunner};
+        use std::collections::BTreeSet;
+        use std::path::Path;
+
+        const FILES: [&str; 14] = [
+            "r/a/x.c",
+            "r/a/y~",
+            "r/a/b/x.c",
+            "r/a/b/z",
+            "r/a/.d/x.c",
+            "r/a/a/a/x.c",
+            "r/b/a/b/z",
+            "r/b/x.c",
+            "r/b/*",
+            "r/.d/a/z",
+            "r/.d/.z",
+            "r/%z",
+            "r/p/a/x.c",
+            "r/p/b/b/z",
+        ];
+
+        /// `ROOT` stands for the tree's own path.
+        fn pattern() -> impl Strategy<Value = String> {
+            let component = prop::sample::select(vec![
+                "a", "b", "*", "**", "?", "[ab]", "x.c", "*.c", "**.c", ".d", "a**", "p", ".*", "[!a]", "z", "\\*",
+            ]);
+            let top = prop::sample::select(vec!["ROOT", "ROOT", "ROOT/*", "ROOT/a", "%p%", "%q%", "%*"]);
+            let path = (top, prop::collection::vec(component, 0..4), any::<bool>())
+                .prop_map(|(top, rest, slash)| [vec![top], rest, vec![""; usize::from(slash)]].concat().join("/"));
+            let basename = prop::sample::select(vec!["*.c", "a", "b/", "*~", ".*", "x*", "\\*", "%*", "[!a]*", "*"]);
+            prop_oneof![5 => path, 1 => basename.prop_map(str::to_owned)]
+        }
+
+        fn group() -> impl Strategy<Value = String> {
+            let kind = prop::sample::select(vec!["include", "include", "include", "exclude", "compare"]);
+            let rule = (kind, prop::collection::vec(pattern(), 0..4))
+                .prop_map(|(kind, patterns)| format!("  {kind} {};\n", patterns.join(" ")));
+            prop::collection::vec(rule, 1..6)
+                .prop_map(|rules| format!("group\n{{\n  host h p; key k;\n{}}}\n", rules.concat()))
+        }
+
+        fn configuration() -> impl Strategy<Value = String> {
+            let directory = prop::sample::select(vec!["ROOT/p", "ROOT/a", "ROOT/a/b", "ROOT", "ROOT/b/"]);
+            let prefix = (prop::sample::select(vec!["p", "q"]), directory, prop::sample::select(vec!["*", "h", "x"]))
+                .prop_map(|(name, directory, host)| format!("prefix {name} {{ on {host}: {directory}; }}\n"));
+            (prop::collection::vec(prefix, 0..3), prop::collection::vec(group(), 1..3))
+                .prop_map(|(prefixes, groups)| [prefixes, groups].concat().concat())
+        }
+
+        fn names(listing: &[u8]) -> BTreeSet<Vec<u8>> {
+            let name = |line: &[u8]| line.rsplit(|&byte| byte == b'\t').next().map(<[u8]>::to_vec);
+            listing.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).filter_map(name).collect()
+        }
+
+        /// What a recursive check finds under one spelling of a path: each spelling is a walk of its own.
+        fn walk(config: &Config, name: &SyncPath, purpose: Purpose, found: &mut BTreeSet<Vec<u8>>) {
+            if is_covered(config, name, purpose) {
+                found.insert(name.as_bytes().to_vec());
+            }
+            let real = config.local(name).unwrap().absolute();
+            let passes = name.split_prefix().is_none() && above_prefix(config, name.as_bytes());
+            if real.is_dir() && (passes || descend(config, name, purpose)) {
+                for entry in std::fs::read_dir(real).unwrap() {
+                    walk(config, &name.join(entry.unwrap().file_name().as_bytes()).unwrap(), purpose, found);
+                }
+            }
+        }
+
+        fn everything(real: &Path, found: &mut Vec<Vec<u8>>) {
+            found.push(real.as_os_str().as_bytes().to_vec());
+            if real.is_dir() {
+                for entry in std::fs::read_dir(real).unwrap() {
+                    everything(&entry.unwrap().path(), found);
+                }
+            }
+        }
+
+        fn for_random_configurations(
+            cases: u32,
+            test: impl Fn(&Reference, &Scratch, &Config) -> Result<(), TestCaseError>,
+        ) {
+            let Some(reference) = Reference::find() else { return };
+            let scratch = Scratch::new();
+            for file in FILES {
+                scratch.write(file, file);
+            }
+            let root = scratch.path("r").to_str().unwrap().to_owned();
+            let config = RunnerConfig {
+                cases,
+                rng_seed: RngSeed::Fixed(2),
+                failure_persistence: None,
+                ..RunnerConfig::default()
+            };
+            let result = TestRunner::new(config).run(&configuration(), |text| {
+                scratch.write("csync2.cfg", text.replace("ROOT", &root));
+                scratch.forget_database();
+                test(&reference, &scratch, &load(&scratch))
+            });
+            result.unwrap_or_else(|error| panic!("{}", error.to_string().replace("\\n", "\n")));
+        }
+
+        fn walk_everything(scratch: &Scratch, config: &Config, purpose: Purpose) -> BTreeSet<Vec<u8>> {
+            let defined = config.prefixes.iter().filter(|prefix| prefix.directory.is_some());
+            let prefixes = defined.map(|prefix| [b"%", prefix.name.as_slice(), b"%"].concat());
+            let mut found = BTreeSet::new();
+            for top in prefixes.chain([scratch.path("r").into_os_string().into_encoded_bytes()]) {
+                walk(config, &SyncPath::parse(&top).unwrap(), purpose, &mut found);
+            }
+            found
+        }
+
+        #[test]
+        fn a_recursive_check_finds_the_same_files() {
+            for_random_configurations(60, |reference, scratch, config| {
+                let checked = reference.run(scratch, "h", &[b"-cIr", b"/"]);
+                prop_assert_eq!(checked.status, 0, "{}", String::from_utf8_lossy(&checked.stderr));
+                let theirs = names(&reference.run(scratch, "h", &[b"-L"]).stdout);
+                compare(scratch, &walk_everything(scratch, config, Purpose::Sync), &theirs)
+            });
+        }
+
+        #[test]
+        fn compare_mode_lists_the_same_files() {
+            for_random_configurations(40, |reference, scratch, config| {
+                let theirs = names(&reference.run(scratch, "h", &[b"-or", b"/"]).stdout);
+                compare(scratch, &walk_everything(scratch, config, Purpose::Compare), &theirs)
+            });
+        }
+
+        #[test]
+        fn the_same_files_are_covered_when_they_are_named() {
+            for_random_configurations(60, |reference, scratch, config| {
+                let mut files = Vec::new();
+                everything(&scratch.path("r"), &mut files);
+                let arguments: Vec<&[u8]> = [&b"-cI"[..]].into_iter().chain(files.iter().map(Vec::as_slice)).collect();
+                reference.run(scratch, "h", &arguments);
+                let theirs = names(&reference.run(scratch, "h", &[b"-L"]).stdout);
+                let spellings = files.iter().flat_map(|real| config.names_of(real));
+                let covered = spellings.filter(|name| is_covered(config, name, Purpose::Sync));
+                compare(scratch, &covered.map(|name| name.as_bytes().to_vec()).collect(), &theirs)
+            });
+        }
+
+        fn compare(
+            scratch: &Scratch,
+            ours: &BTreeSet<Vec<u8>>,
+            theirs: &BTreeSet<Vec<u8>>,
+        ) -> Result<(), TestCaseError> {
+            let root = scratch.path("r").to_str().unwrap().to_owned();
+            let shown = |left: &BTreeSet<Vec<u8>>, right: &BTreeSet<Vec<u8>>| -> Vec<String> {
+                left.difference(right).map(|name| encoding::encode(name).replace(&root, "ROOT")).collect()
+            };
+            prop_assert_eq!((shown(ours, theirs), shown(theirs, ours)), (vec![], vec![]), "(only ours, only theirs)");
+            Ok(())
+        }
+    }
 }

@@ -1,0 +1,80 @@
+//! Runs the C program on a scratch directory, for tests that compare with it. Where it is not installed they say so.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+const PROGRAM: &str = "/usr/sbin/csync2";
+
+pub(crate) struct Reference(());
+
+pub(crate) struct Answer {
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: Vec<u8>,
+    pub(crate) status: i32,
+}
+
+impl Reference {
+    pub(crate) fn find() -> Option<Self> {
+        let found = Path::new(PROGRAM).exists();
+        if !found {
+            writeln!(std::io::stderr(), "{PROGRAM} is not installed: not compared with it").ok();
+        }
+        found.then_some(Self(()))
+    }
+
+    pub(crate) fn run(&self, scratch: &Scratch, my_name: &str, arguments: &[&[u8]]) -> Answer {
+        use std::os::unix::ffi::OsStrExt;
+        let output = Command::new(PROGRAM)
+            .args(["-N", my_name, "-D"])
+            .arg(scratch.path("db"))
+            .args(arguments.iter().map(|&argument| std::ffi::OsStr::from_bytes(argument)))
+            .env("CSYNC2_SYSTEM_DIR", scratch.root())
+            .env("LC_ALL", "C")
+            .current_dir(scratch.root())
+            .stdin(Stdio::null())
+            .output()
+            .expect("the C program runs");
+        let status = output.status.code().unwrap_or(-1);
+        Answer { stdout: output.stdout, stderr: output.stderr, status }
+    }
+}
+
+/// A system directory with a key file `k` and a place for databases.
+pub(crate) struct Scratch {
+    directory: tempfile::TempDir,
+}
+
+pub(crate) const KEY: &str = "0123456789ABCDEFabcdef._0123456789";
+
+impl Scratch {
+    pub(crate) fn new() -> Self {
+        let scratch = Self { directory: tempfile::tempdir().unwrap() };
+        scratch.write("k", KEY);
+        fs::set_permissions(scratch.path("k"), fs::Permissions::from_mode(0o600)).unwrap();
+        fs::create_dir(scratch.path("db")).unwrap();
+        scratch
+    }
+
+    pub(crate) fn root(&self) -> PathBuf {
+        self.directory.path().canonicalize().unwrap()
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.root().join(name)
+    }
+
+    /// Writes a file, with the directories that it needs.
+    pub(crate) fn write(&self, name: &str, text: impl AsRef<[u8]>) {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    pub(crate) fn forget_database(&self) {
+        fs::remove_dir_all(self.path("db")).unwrap();
+        fs::create_dir(self.path("db")).unwrap();
+    }
+}
