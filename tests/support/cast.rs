@@ -50,6 +50,16 @@ impl Cast {
         Cast { client, server, tls: false, backend: Backend::Sqlite }
     }
 
+    /// One program on all nodes, with SQLite; the test itself talks to it.
+    pub(crate) const fn sqlite(program: Program) -> Self {
+        Cast::plain(program, program)
+    }
+
+    /// As [`Self::sqlite`], with PostgreSQL.
+    pub(crate) const fn postgres(program: Program) -> Self {
+        Cast { client: program, server: program, tls: false, backend: Backend::Postgres }
+    }
+
     /// `client` against `server` as clusters run in earnest: TLS, PostgreSQL.
     pub(crate) const fn full(client: Program, server: Program) -> Self {
         Cast { client, server, tls: true, backend: Backend::Postgres }
@@ -66,35 +76,44 @@ impl Cast {
     }
 }
 
-/// Makes of each scenario (a function that takes a [`Cast`]) a module with one test for each cast: all of them, or for
-/// `ours:` only those in which nothing but our program runs.
+/// Makes of each scenario (a function that takes a [`Cast`]) a module with one test for each cast of a list: all
+/// combinations of roles; `tls:` those over TLS; `one program:` where a single program is looked at; `ours:` where only
+/// our program is right.
 macro_rules! scenarios {
-    (@cast $scenario:ident $test:ident $make:ident $client:ident $server:ident) => {
-        #[test]
-        fn $test() {
+    (@cast $scenario:ident $($test:ident $make:ident $program:ident $($server:ident)?;)*) => {
+        mod $scenario {
             use crate::support::{Cast, Program};
-            super::$scenario(Cast::$make(Program::$client, Program::$server));
+            $(#[test]
+            fn $test() {
+                super::$scenario(Cast::$make(Program::$program $(, Program::$server)?));
+            })*
         }
     };
-    ($($scenario:ident)*) => { $(mod $scenario {
-        crate::support::scenarios!(@cast $scenario c_to_c plain Reference Reference);
-        crate::support::scenarios!(@cast $scenario c_to_c_tls_postgres full Reference Reference);
-        crate::support::scenarios!(@cast $scenario c_to_ours plain Reference Ours);
-        crate::support::scenarios!(@cast $scenario c_to_ours_tls_postgres full Reference Ours);
-        crate::support::scenarios!(@cast $scenario ours_to_c plain Ours Reference);
-        crate::support::scenarios!(@cast $scenario ours_to_c_tls_postgres full Ours Reference);
-        crate::support::scenarios!(@cast $scenario ours_to_ours plain Ours Ours);
-        crate::support::scenarios!(@cast $scenario ours_to_ours_tls_postgres full Ours Ours);
+    (tls: $($scenario:ident)*) => { $(crate::support::scenarios! { @cast $scenario
+        c_to_c full Reference Reference;
+        c_to_ours full Reference Ours;
+        ours_to_c full Ours Reference;
+        ours_to_ours full Ours Ours;
     })* };
-    (one program: $($scenario:ident)*) => { $(mod $scenario {
-        crate::support::scenarios!(@cast $scenario c plain Reference Reference);
-        crate::support::scenarios!(@cast $scenario c_postgres full Reference Reference);
-        crate::support::scenarios!(@cast $scenario ours plain Ours Ours);
-        crate::support::scenarios!(@cast $scenario ours_postgres full Ours Ours);
+    (one program: $($scenario:ident)*) => { $(crate::support::scenarios! { @cast $scenario
+        c_on_sqlite sqlite Reference;
+        c_on_postgres postgres Reference;
+        ours_on_sqlite sqlite Ours;
+        ours_on_postgres postgres Ours;
     })* };
-    (ours: $($scenario:ident)*) => { $(mod $scenario {
-        crate::support::scenarios!(@cast $scenario ours plain Ours Ours);
-        crate::support::scenarios!(@cast $scenario ours_tls_postgres full Ours Ours);
+    (ours: $($scenario:ident)*) => { $(crate::support::scenarios! { @cast $scenario
+        ours_on_sqlite sqlite Ours;
+        ours_on_postgres postgres Ours;
+    })* };
+    ($($scenario:ident)*) => { $(crate::support::scenarios! { @cast $scenario
+        c_to_c plain Reference Reference;
+        c_to_c_tls_postgres full Reference Reference;
+        c_to_ours plain Reference Ours;
+        c_to_ours_tls_postgres full Reference Ours;
+        ours_to_c plain Ours Reference;
+        ours_to_c_tls_postgres full Ours Reference;
+        ours_to_ours plain Ours Ours;
+        ours_to_ours_tls_postgres full Ours Ours;
     })* };
 }
 pub(crate) use scenarios;

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
@@ -36,6 +36,18 @@ impl Session {
         session
     }
 
+    /// A connection that the test itself has accepted on the server's behalf, as inetd does; the server's end.
+    pub(crate) fn accepted(client: &Node, server: &Node) -> (Session, TcpStream) {
+        let listener = TcpListener::bind((server.host.as_str(), server.port)).expect("listen");
+        let session = Session::open(client, server);
+        (session, listener.accept().expect("accept").0)
+    }
+
+    /// Sends as much as the server takes before it closes.
+    pub(crate) fn send_some(&mut self, bytes: &[u8]) {
+        drop(self.reader.get_mut().write_all(bytes));
+    }
+
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         self.reader.get_mut().write_all(bytes).expect("write to the server");
     }
@@ -43,8 +55,14 @@ impl Session {
     /// Sends a line (`KEY` in it is the cluster's key) and expects a line.
     #[track_caller]
     pub(crate) fn ask(&mut self, request: &str, answer: &str) {
+        assert_eq!(self.answer(request), answer, "answer to `{request}`");
+    }
+
+    /// Sends a line (with `KEY` replaced); the answer.
+    #[track_caller]
+    pub(crate) fn answer(&mut self, request: &str) -> String {
         self.send(format!("{}\n", request.replace("KEY", KEY)).as_bytes());
-        assert_eq!(self.line().as_deref(), Some(answer), "answer to `{request}`");
+        self.line().unwrap_or_else(|| panic!("`{request}` ended the session"))
     }
 
     /// Expects these lines.

@@ -232,6 +232,12 @@ impl Tree {
         tree
     }
 
+    /// Without the entry for the root itself.
+    pub(crate) fn without_root(mut self) -> Self {
+        self.0.remove(&b"."[..]);
+        self
+    }
+
     /// Writes all entries below `root`, over what is there; makes parents that are missing.
     pub(crate) fn write(&self, root: &Path) {
         for (name, entry) in &self.0 {
