@@ -1,0 +1,10 @@
+//! Tests of the whole program, most of them with the C program in one role or both.
+//!
+//! A scenario that passes with the C program in both roles says what csync2 does; the same scenario with our program in
+//! a role says that we do it, too. What the C program gets wrong stands in `faults` and is asked of ours alone.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod serve;
+mod sync;
