@@ -271,7 +271,7 @@ impl Receiver {
         let set = blocking("SET", move || {
             let target = Target::find(&place)?;
             if let (Some(left), Some(now)) = (&left, &target.before)
-                && (left.ctime != now.ctime || left.inode != now.inode)
+                && !is_untouched(left, now)
             {
                 return Ok::<_, Refusal>(Err(()));
             }
@@ -328,6 +328,13 @@ impl Receiver {
             }
         }
     }
+}
+
+/// Whether nobody changed the file between two looks. A directory's ctime changes with every file made in it.
+fn is_untouched(left: &Metadata, now: &Metadata) -> bool {
+    let owner_and_mode = |metadata: &Metadata| (metadata.mode, metadata.uid, metadata.gid);
+    left.inode == now.inode
+        && if left.is_directory() { owner_and_mode(left) == owner_and_mode(now) } else { left.ctime == now.ctime }
 }
 
 /// Writes down what is on disk because the peer wanted it.

@@ -132,7 +132,8 @@ impl<'a> Pipeline<'a> {
 
     async fn work(&mut self, entries: Vec<DirtyEntry>) -> Result<(), SessionError> {
         let (mut removals, pushes) = self.plan(entries).await?;
-        removals.sort_by(|a, b| b.path().depth().cmp(&a.path().depth()).then_with(|| a.path().cmp(b.path())));
+        // What lies in a directory sorts behind it.
+        removals.sort_by(|a, b| b.path().cmp(a.path()));
         for job in removals {
             self.add(job);
         }
