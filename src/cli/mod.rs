@@ -1,10 +1,11 @@
 //! What was typed and what it means: arguments become one [`Mode`] and its [`Settings`]. Nothing is done here.
 //!
-//! [`getopt`] brings the line into a form without odd spellings, clap parses that by the table in [`options`].
+//! `getopt` brings the line into a form without odd spellings, clap parses that by the table in [`options`].
 
 pub mod exit;
 mod getopt;
 pub mod mode;
+pub mod operand;
 pub mod options;
 pub mod output;
 pub mod settings;
@@ -14,8 +15,9 @@ use std::path::PathBuf;
 
 pub use exit::Status;
 pub use mode::{InSyncScope, Mode, ServeMode};
+pub use operand::WorkingDirectory;
 pub use output::Printer;
-pub use settings::{Environment, Settings, WorkingDirectory};
+pub use settings::{Environment, Settings};
 
 /// What a command line asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -158,13 +158,24 @@ impl fmt::Debug for Printer {
     }
 }
 
+/// A place to print to in tests.
 #[cfg(test)]
-mod tests {
-    use super::*;
+pub(crate) mod page {
+    use super::{Arc, Mutex, Write, io};
 
-    /// A place to write to that can be looked at, or that is closed.
-    #[derive(Clone, Default)]
-    struct Page(Arc<Mutex<Vec<u8>>>);
+    /// What was written to any of the clones.
+    #[derive(Debug, Clone, Default)]
+    pub(crate) struct Page(Arc<Mutex<Vec<u8>>>);
+
+    impl Page {
+        pub(crate) fn bytes(&self) -> Vec<u8> {
+            self.0.lock().unwrap().clone()
+        }
+
+        pub(crate) fn text(&self) -> String {
+            String::from_utf8(self.bytes()).unwrap()
+        }
+    }
 
     impl Write for Page {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -175,6 +186,12 @@ mod tests {
             Ok(())
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::page::Page;
+    use super::*;
 
     #[test]
     fn lines_look_like_those_of_the_c_program() {
@@ -192,12 +209,12 @@ mod tests {
         printer.plan(Plan::Delete { forced: true }, "a-name-of-more-columns", b"/a").unwrap();
         printer.plan(Plan::InSync, "peer", b"/a").unwrap();
         printer.bytes(b"--- a\n+++ b\n").unwrap();
-        assert!(page.0.lock().unwrap().is_empty(), "lines are collected");
+        assert!(page.bytes().is_empty(), "lines are collected");
         printer.flush().unwrap();
         let expected: &[u8] = b"v1:type=dir\t/d \xff\n0\t/h\n1\t/h\nchary\tme\tpeer\t/a\nforce\tme\tpeer\t/a\n\
             L\tme\tpeer\t/a\nR\tme\tpeer\t/a\nX\tme\tpeer\t/a\n\
             ?M: 1.csync2.test   /a\n!D: a-name-of-more-columns /a\n?S: peer            /a\n--- a\n+++ b\n";
-        assert_eq!(page.0.lock().unwrap().as_slice(), expected);
+        assert_eq!(page.bytes(), expected);
     }
 
     #[test]
