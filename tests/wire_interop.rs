@@ -6,7 +6,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use csync2::wire::{Connection, Identity, Listener, Reply, Request, Timeouts, TlsError, WireError, dial};
 use rustls::pki_types::pem::PemObject;
@@ -35,6 +35,10 @@ struct Host {
 
 impl Host {
     fn new(kind: Kind) -> Self {
+        Self::with_pair(&fresh_pair(kind))
+    }
+
+    fn with_pair((certificate, key): &Pair) -> Self {
         let host = Self { directory: tempfile::tempdir().unwrap() };
         std::fs::write(host.path("key"), "A".repeat(64) + "\n").unwrap();
         let configuration = format!(
@@ -44,40 +48,21 @@ impl Host {
         );
         std::fs::write(host.path("csync2.cfg"), configuration).unwrap();
         std::fs::create_dir(host.path("data")).unwrap();
-        host.make_certificate(kind);
+        std::fs::write(host.path("csync2_ssl_cert.pem"), certificate).unwrap();
+        std::fs::write(host.path("csync2_ssl_key.pem"), key).unwrap();
         host
+    }
+
+    /// The two hosts of a session. Making keys takes its time: those of a kind are made once for each side.
+    fn both(ours: Kind, theirs: Kind) -> (Self, Self) {
+        static PAIRS: [[OnceLock<Pair>; 7]; 2] = [const { [const { OnceLock::new() }; 7] }; 2];
+        let host =
+            |side: usize, kind: Kind| Self::with_pair(PAIRS[side][kind as usize].get_or_init(|| fresh_pair(kind)));
+        (host(0, ours), host(1, theirs))
     }
 
     fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
-    }
-
-    fn make_certificate(&self, kind: Kind) {
-        let openssl = |arguments: &str| {
-            let run = Command::new("openssl").args(arguments.split(' ')).current_dir(self.directory.path()).output();
-            let output = run.expect("openssl is needed");
-            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        };
-        let (key, certificate) = ("csync2_ssl_key.pem", "csync2_ssl_cert.pem");
-        openssl(&match kind {
-            Kind::Rsa1024V1 => format!("genrsa -traditional -out {key} 1024"),
-            Kind::Rsa2048V1 => format!("genrsa -traditional -out {key} 2048"),
-            Kind::Rsa2048 | Kind::Expired => format!("genrsa -out {key} 2048"),
-            Kind::P256 => format!("ecparam -genkey -name prime256v1 -out {key}"),
-            Kind::P384 => format!("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-384 -out {key}"),
-            Kind::Ed25519 => format!("genpkey -algorithm ed25519 -out {key}"),
-        });
-        match kind {
-            Kind::Rsa2048 | Kind::P256 | Kind::P384 | Kind::Ed25519 => {
-                openssl(&format!("req -x509 -new -key {key} -days 1000 -subj /CN={kind:?} -out {certificate}"));
-            }
-            // A request that is signed without extensions becomes a certificate of version 1.
-            Kind::Rsa2048V1 | Kind::Rsa1024V1 | Kind::Expired => {
-                let days = if kind == Kind::Expired { -1 } else { 1000 };
-                openssl(&format!("req -new -key {key} -subj /CN={kind:?} -out request"));
-                openssl(&format!("x509 -req -days {days} -in request -signkey {key} -out {certificate}"));
-            }
-        }
     }
 
     fn identity(&self) -> Identity {
@@ -97,6 +82,40 @@ impl Host {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
+}
+
+/// A certificate and its key, as PEM.
+type Pair = (Vec<u8>, Vec<u8>);
+
+fn fresh_pair(kind: Kind) -> Pair {
+    let directory = tempfile::tempdir().unwrap();
+    let openssl = |arguments: &str| {
+        let run = Command::new("openssl").args(arguments.split(' ')).current_dir(directory.path()).output();
+        let output = run.expect("openssl is needed");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    let (key, certificate) = ("csync2_ssl_key.pem", "csync2_ssl_cert.pem");
+    openssl(&match kind {
+        Kind::Rsa1024V1 => format!("genrsa -traditional -out {key} 1024"),
+        Kind::Rsa2048V1 => format!("genrsa -traditional -out {key} 2048"),
+        Kind::Rsa2048 | Kind::Expired => format!("genrsa -out {key} 2048"),
+        Kind::P256 => format!("ecparam -genkey -name prime256v1 -out {key}"),
+        Kind::P384 => format!("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-384 -out {key}"),
+        Kind::Ed25519 => format!("genpkey -algorithm ed25519 -out {key}"),
+    });
+    match kind {
+        Kind::Rsa2048 | Kind::P256 | Kind::P384 | Kind::Ed25519 => {
+            openssl(&format!("req -x509 -new -key {key} -days 1000 -subj /CN={kind:?} -out {certificate}"));
+        }
+        // A request that is signed without extensions becomes a certificate of version 1.
+        Kind::Rsa2048V1 | Kind::Rsa1024V1 | Kind::Expired => {
+            let days = if kind == Kind::Expired { -1 } else { 1000 };
+            openssl(&format!("req -new -key {key} -subj /CN={kind:?} -out request"));
+            openssl(&format!("x509 -req -days {days} -in request -signkey {key} -out {certificate}"));
+        }
+    }
+    let read = |name: &str| std::fs::read(directory.path().join(name)).unwrap();
+    (read(certificate), read(key))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,7 +173,7 @@ async fn ask(connection: &mut Connection, request: Request) -> Reply {
 
 /// A session of ours with the C program's server.
 async fn visit(ours: Kind, theirs: Kind, tls: Tls) {
-    let (us, them) = (Host::new(ours), Host::new(theirs));
+    let (us, them) = Host::both(ours, theirs);
     let port = free_port();
     let server = Server::start(&them, port, tls);
     let mut connection = server.dial(port).await;
@@ -205,7 +224,7 @@ async fn serve(listener: &Listener, identity: &Identity) -> Result<(Connection, 
 
 /// A session of the C program's client, which compares its empty database with ours.
 async fn be_visited(ours: Kind, theirs: Kind, tls: Tls) {
-    let (us, them) = (Host::new(ours), Host::new(theirs));
+    let (us, them) = Host::both(ours, theirs);
     let listener = Listener::bind(Some(OURS), 0, Timeouts::default()).await.unwrap();
     let mut client = them.csync2(listener.local_address().port(), tls);
     client.args(["-T", THEIRS, OURS]);
@@ -246,7 +265,7 @@ async fn pair() -> (Connection, Connection) {
 #[tokio::test]
 async fn both_ends_may_be_ours() {
     for (client_kind, server_kind) in KINDS.into_iter().zip(KINDS.into_iter().rev()) {
-        let (client_host, server_host) = (Host::new(client_kind), Host::new(server_kind));
+        let (client_host, server_host) = Host::both(client_kind, server_kind);
         let (client, server) = pair().await;
         let (client_identity, server_identity) = (client_host.identity(), server_host.identity());
         let (client, server) =
@@ -349,8 +368,8 @@ async fn intrude(
     };
     let identity = Host::new(Kind::P256).identity();
     let server = async { listener.accept().await.unwrap().0.start_tls_server(&identity).await };
-    let ((), served) = tokio::join!(client, server);
-    served.unwrap_err().to_string()
+    let ((), outcome) = tokio::join!(client, server);
+    outcome.unwrap_err().to_string()
 }
 
 #[tokio::test]

@@ -8,19 +8,14 @@ use std::future::Future;
 use std::io;
 use std::net::{IpAddr, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::codec::{Decoder, MAX_LINE};
+use super::half::{self, Peer, Reader, Sink, Stream, Writer};
 use super::pipe::Pipe;
 use super::{Identity, OctetHeader, TlsError, WireError};
-
-/// Bytes read at a time, and bytes that wait before they are sent unasked.
-const PIECE: usize = 64 * 1024;
 
 /// How long and how much we listen after our end is closed. A socket closed with unread input is reset, and the peer
 /// may then never read our last answer.
@@ -51,43 +46,6 @@ pub struct Connection {
     writer: Writer,
 }
 
-/// The receiving half.
-pub struct Reader {
-    half: ReadHalf<Stream>,
-    decoder: Decoder,
-    peer: Arc<Peer>,
-    timeouts: Timeouts,
-}
-
-/// The sending half. What is written leaves with [`Writer::flush`], or when much has gathered.
-pub struct Writer {
-    half: WriteHalf<Stream>,
-    buffer: BytesMut,
-    /// Bytes have left `buffer` and may wait inside the stream.
-    unflushed: bool,
-    peer: Arc<Peer>,
-    timeouts: Timeouts,
-}
-
-/// Takes a body piece by piece.
-pub type Sink<'a> = dyn FnMut(&[u8]) -> io::Result<()> + Send + 'a;
-
-/// Whatever carries the bytes; TLS included.
-type Stream = Pin<Box<dyn Duplex>>;
-
-trait Duplex: AsyncRead + AsyncWrite + Send {}
-impl<T: AsyncRead + AsyncWrite + Send> Duplex for T {}
-
-/// Who is at the other end.
-#[derive(Debug)]
-struct Peer {
-    /// For messages.
-    name: String,
-    address: Option<IpAddr>,
-    /// DER; `Some` means TLS.
-    certificate: Option<Vec<u8>>,
-}
-
 impl Connection {
     /// Talks over any stream. `address` is the other side's, where there is one; IPv4 within IPv6 counts as IPv4.
     pub fn new(
@@ -102,10 +60,12 @@ impl Connection {
 
     /// Gives the peer its name for messages.
     #[must_use]
-    pub fn named(self, name: &str) -> Self {
+    pub fn named(mut self, name: &str) -> Self {
         let (address, certificate) = (self.peer_address(), self.peer_certificate().map(<[u8]>::to_vec));
         let peer = Arc::new(Peer { name: name.to_owned(), address, certificate });
-        Self { reader: Reader { peer: Arc::clone(&peer), ..self.reader }, writer: Writer { peer, ..self.writer } }
+        self.reader.peer = Arc::clone(&peer);
+        self.writer.peer = peer;
+        self
     }
 
     /// Talks over stdin and stdout (`-i`), and takes them away from everybody else in this process: what is printed or
@@ -145,12 +105,8 @@ impl Connection {
     }
 
     fn over(stream: Stream, peer: Peer, timeouts: Timeouts) -> Self {
-        let peer = Arc::new(peer);
-        let (read, write) = tokio::io::split(stream);
-        Self {
-            reader: Reader { half: read, decoder: Decoder::default(), peer: Arc::clone(&peer), timeouts },
-            writer: Writer { half: write, buffer: BytesMut::new(), unflushed: false, peer, timeouts },
-        }
+        let (reader, writer) = half::split(stream, peer, timeouts);
+        Self { reader, writer }
     }
 
     /// The next line, without its line end; `None`: the peer closed the connection between two lines.
@@ -167,7 +123,7 @@ impl Connection {
 
     /// A whole line has arrived already: answers may wait for it and leave together.
     pub fn has_buffered_input(&self) -> bool {
-        self.reader.decoder.has_line()
+        self.reader.has_line()
     }
 
     /// As [`Writer::write_line`].
@@ -270,14 +226,14 @@ impl Connection {
     {
         self.flush().await?;
         // Bytes in the clear would otherwise count as sent by the peer that the certificate names.
-        if !self.reader.decoder.is_empty() {
+        if !self.reader.is_drained() {
             return Err(TlsError::PlaintextBeforeHandshake.into());
         }
         if self.is_tls() {
             return Err(WireError::Protocol("TLS is active already".to_owned()));
         }
         let (name, address, timeouts) = (self.peer_name().to_owned(), self.peer_address(), self.reader.timeouts);
-        let stream = self.reader.half.unsplit(self.writer.half);
+        let stream = half::unsplit(self.reader, self.writer);
         let (stream, certificate) = tokio::time::timeout(timeouts.handshake, handshake(stream))
             .await
             .map_err(|_| WireError::TimedOut { what: "TLS handshake" })?
@@ -299,20 +255,10 @@ impl Connection {
     }
 
     async fn end(mut self, linger: Duration) {
-        let idle = self.writer.timeouts.idle;
         // A peer that is gone already cannot be told.
-        if self.flush().await.is_err()
-            || !matches!(tokio::time::timeout(idle, self.writer.half.shutdown()).await, Ok(Ok(())))
-        {
-            return;
+        if self.writer.close().await.is_ok() {
+            let _ = tokio::time::timeout(linger, self.reader.discard(LINGER.1)).await;
         }
-        let mut left = LINGER.1;
-        let _ = tokio::time::timeout(linger, async {
-            while left > 0 && self.reader.receive().await.is_ok_and(|more| more) {
-                left -= self.reader.decoder.data(left, |_| ());
-            }
-        })
-        .await;
     }
 
     /// The two halves, for reading and writing at once: a client that sends many requests without reading the answers
@@ -326,211 +272,16 @@ impl Connection {
     /// # Panics
     /// When they are halves of different connections.
     pub fn unite(reader: Reader, writer: Writer) -> Self {
-        assert!(reader.half.is_pair_of(&writer.half), "halves of different connections");
+        assert!(half::are_a_pair(&reader, &writer), "halves of different connections");
         Self { reader, writer }
-    }
-}
-
-impl Reader {
-    /// As [`Connection::read_line`], without sending anything.
-    pub async fn read_line(&mut self) -> Result<Option<Vec<u8>>, WireError> {
-        if let Some(line) = self.decoder.line()? {
-            return Ok(Some(line));
-        }
-        let idle = self.timeouts.idle;
-        let line = async {
-            loop {
-                if !self.receive().await? {
-                    return if self.decoder.is_empty() { Ok(None) } else { Err(WireError::Closed) };
-                }
-                if let Some(line) = self.decoder.line()? {
-                    return Ok(Some(line));
-                }
-            }
-        };
-        tokio::time::timeout(idle, line).await.unwrap_or(Err(WireError::TimedOut { what: "waiting for a line" }))
-    }
-
-    /// The line before binary data.
-    ///
-    /// # Errors
-    /// [`WireError::Protocol`] when it is another line or announces too much, [`WireError::Closed`] when there is none.
-    pub async fn read_octet_header(&mut self) -> Result<OctetHeader, WireError> {
-        let line = self.read_line().await?.ok_or(WireError::Closed)?;
-        OctetHeader::parse(&line)
-    }
-
-    /// The `length` bytes behind a header, piece by piece. When the sink fails, the rest is read all the same, so that the
-    /// conversation stays in step, and the inner error tells.
-    ///
-    /// # Errors
-    /// [`WireError`]: the peer closed before the end, sent nothing in time, or the socket failed.
-    pub async fn read_body(&mut self, length: u64, sink: &mut Sink<'_>) -> Result<io::Result<()>, WireError> {
-        let (mut left, mut outcome) = (length, Ok(()));
-        loop {
-            left -= self.hand_on(left, &mut outcome, sink);
-            if left == 0 {
-                return Ok(outcome);
-            }
-            if !self.receive_in_time().await? {
-                return Err(WireError::Closed);
-            }
-        }
-    }
-
-    /// As [`Connection::read_rest`], without sending anything.
-    pub async fn read_rest(&mut self, sink: &mut Sink<'_>) -> Result<io::Result<()>, WireError> {
-        let mut outcome = Ok(());
-        loop {
-            self.hand_on(u64::MAX, &mut outcome, sink);
-            if outcome.is_err() || !self.receive_in_time().await? {
-                return Ok(outcome);
-            }
-        }
-    }
-
-    /// Gives buffered bytes to the sink, unless it has failed before. Returns how many were taken.
-    fn hand_on(&mut self, limit: u64, outcome: &mut io::Result<()>, sink: &mut Sink<'_>) -> u64 {
-        self.decoder.data(limit, |data| {
-            if outcome.is_ok() && !data.is_empty() {
-                *outcome = sink(data);
-            }
-        })
-    }
-
-    async fn receive_in_time(&mut self) -> Result<bool, WireError> {
-        let idle = self.timeouts.idle;
-        let received = tokio::time::timeout(idle, self.receive()).await;
-        received.unwrap_or(Err(WireError::TimedOut { what: "waiting for data" }))
-    }
-
-    /// Reads once; `false` at the end.
-    async fn receive(&mut self) -> Result<bool, WireError> {
-        let buffer = self.decoder.buffer();
-        buffer.reserve(PIECE);
-        match self.half.read_buf(buffer).await {
-            Ok(length) => Ok(length > 0),
-            // The C server closes without the goodbye of TLS. What was cut off in the middle shows as an unfinished line
-            // or body.
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
-            Err(source) => Err(WireError::Io { operation: "read from", peer: self.peer.name.clone(), source }),
-        }
-    }
-}
-
-impl Writer {
-    /// Writes a line, given with its `\n` or without.
-    ///
-    /// # Errors
-    /// [`WireError::LineTooLong`] when a peer could not read it: nothing is written then, the connection stays usable.
-    /// As [`Writer::write`].
-    pub async fn write_line(&mut self, line: &[u8]) -> Result<(), WireError> {
-        let line = line.strip_suffix(b"\n").unwrap_or(line);
-        if line.len() >= MAX_LINE {
-            return Err(WireError::LineTooLong);
-        }
-        if line.contains(&b'\n') {
-            return Err(WireError::Protocol("a line cannot hold a line end".to_owned()));
-        }
-        self.write(line).await?;
-        self.write(b"\n").await
-    }
-
-    /// Writes raw bytes.
-    ///
-    /// # Errors
-    /// [`WireError`]: the peer took nothing in time, or the socket failed.
-    pub async fn write(&mut self, bytes: &[u8]) -> Result<(), WireError> {
-        for piece in bytes.chunks(PIECE) {
-            self.buffer.extend_from_slice(piece);
-            if self.buffer.len() >= PIECE {
-                self.drain().await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Announces and writes `length` bytes of `source`, piece by piece.
-    ///
-    /// # Errors
-    /// As [`Writer::write`]; [`WireError::Io`] also when `source` fails or ends too early. The peer then waits for bytes
-    /// that will not come: close the connection.
-    pub async fn write_octet_stream(
-        &mut self,
-        length: u64,
-        source: &mut (dyn AsyncRead + Send + Unpin),
-    ) -> Result<(), WireError> {
-        self.write(&OctetHeader::Length(length).encode()).await?;
-        let mut source = source.take(length);
-        let mut left = length;
-        while left > 0 {
-            self.buffer.reserve(PIECE);
-            let read = source.read_buf(&mut self.buffer).await.and_then(|read| match read {
-                0 => Err(io::ErrorKind::UnexpectedEof.into()),
-                read => Ok(read as u64),
-            });
-            let peer = &self.peer.name;
-            left -= read.map_err(|source| WireError::Io {
-                operation: "read the data to be sent to",
-                peer: peer.clone(),
-                source,
-            })?;
-            if self.buffer.len() >= PIECE {
-                self.drain().await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Sends what has been written.
-    ///
-    /// # Errors
-    /// As [`Writer::write`].
-    pub async fn flush(&mut self) -> Result<(), WireError> {
-        self.drain().await?;
-        if self.unflushed {
-            in_time(self.timeouts.idle, &self.peer, self.half.flush()).await?;
-            self.unflushed = false;
-        }
-        Ok(())
-    }
-
-    async fn drain(&mut self) -> Result<(), WireError> {
-        while !self.buffer.is_empty() {
-            self.unflushed = true;
-            // The buffer shrinks with every write that succeeds: a caller that stops waiting loses and repeats nothing.
-            in_time(self.timeouts.idle, &self.peer, self.half.write_buf(&mut self.buffer)).await.and_then(
-                |written| {
-                    if written == 0 { Err(WireError::Closed) } else { Ok(()) }
-                },
-            )?;
-        }
-        Ok(())
-    }
-}
-
-/// Waits for a write; none may take longer than the idle time.
-async fn in_time<T>(idle: Duration, peer: &Peer, write: impl Future<Output = io::Result<T>>) -> Result<T, WireError> {
-    let written = tokio::time::timeout(idle, write).await.map_err(|_| WireError::TimedOut { what: "sending" })?;
-    written.map_err(|source| WireError::Io { operation: "write to", peer: peer.name.clone(), source })
-}
-
-impl std::fmt::Debug for Reader {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Reader").field("peer", &self.peer).finish_non_exhaustive()
-    }
-}
-
-impl std::fmt::Debug for Writer {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Writer").field("peer", &self.peer).finish_non_exhaustive()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::{DuplexStream, duplex};
+    use crate::wire::codec::MAX_LINE;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
     /// A connection over a pipe of the given size, and the other end.
     fn connected(size: usize) -> (Connection, DuplexStream) {
@@ -541,10 +292,6 @@ mod tests {
     /// A sink that keeps what it is given.
     fn collect(into: &mut Vec<u8>) -> impl FnMut(&[u8]) -> io::Result<()> + '_ {
         |data| std::io::Write::write_all(into, data)
-    }
-
-    fn discard(_: &[u8]) -> io::Result<()> {
-        Ok(())
     }
 
     #[tokio::test]
@@ -600,7 +347,7 @@ mod tests {
         theirs.write_all(b"octet-stream 10\nhalf").await.unwrap();
         drop(theirs);
         assert_eq!(ours.read_octet_header().await.unwrap(), OctetHeader::Length(10));
-        assert!(matches!(ours.read_body(10, &mut discard).await, Err(WireError::Closed)));
+        assert!(matches!(ours.read_body(10, &mut |_| Ok(())).await, Err(WireError::Closed)));
 
         let (mut ours, mut theirs) = connected(100);
         theirs.write_all(b"DEL key /a").await.unwrap();
@@ -635,7 +382,7 @@ mod tests {
         let started = tokio::time::Instant::now();
         theirs.write_all(b"octet-stream 10\nsome").await.unwrap();
         ours.read_octet_header().await.unwrap();
-        let body = ours.read_body(10, &mut discard).await;
+        let body = ours.read_body(10, &mut |_| Ok(())).await;
         assert!(matches!(body, Err(WireError::TimedOut { what: "waiting for data" })));
         theirs.write_all(b"half a li").await.unwrap();
         assert!(matches!(ours.read_line().await, Err(WireError::TimedOut { what: "waiting for a line" })));
@@ -676,8 +423,8 @@ mod tests {
             Connection::unite(reader, writer).finish().await;
             Ok::<_, WireError>(())
         };
-        let (served, done) = tokio::join!(serve, client);
-        served.unwrap();
+        let (serving, done) = tokio::join!(serve, client);
+        serving.unwrap();
         done.unwrap();
     }
 

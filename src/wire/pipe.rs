@@ -33,7 +33,8 @@ pub(super) struct Pipe {
 }
 
 impl Pipe {
-    /// Starts the two threads. They end when the stream is dropped or the other side closes.
+    /// Starts the two threads. They end when the stream is dropped; the one that
+    /// reads only when something comes or the other side closes.
     pub(super) fn new(input: OwnedFd, output: OwnedFd) -> io::Result<Self> {
         let (received, incoming) = mpsc::channel(1);
         let (outgoing, pieces) = mpsc::channel(1);
@@ -148,7 +149,9 @@ impl AsyncWrite for Pipe {
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let outcome = ready!(self.poll_idle(context));
         self.outgoing = None;
-        Poll::Ready(outcome)
+        outcome?;
+        // The writer is gone once it has told the peer; this process may end right after.
+        self.written.poll_recv(context).map(|_| Ok(()))
     }
 }
 

@@ -269,7 +269,9 @@ impl Request {
             Self::List { server, file, keys } => {
                 line.field(server.as_bytes());
                 line.field(file.as_deref().unwrap_or(b"-"));
-                keys.iter().for_each(|key| line.field(key.as_bytes()));
+                for key in keys {
+                    line.field(key.as_bytes());
+                }
             }
         }
         line.finish()

@@ -89,7 +89,7 @@ impl KeyHolder {
         Ok(HandshakeSignatureValid::assertion())
     }
 
-    /// What a peer may sign with. GnuTLS takes the first that its key's kind can do, whatever the key's length, and a
+    /// What a peer may sign with. `GnuTLS` takes the first that its key's kind can do, whatever the key's length, and a
     /// signature over SHA-512 does not fit into RSA-1024: the short digests come first.
     fn schemes(&self) -> Vec<SignatureScheme> {
         let mut schemes = self.algorithms.supported_schemes();
@@ -138,7 +138,7 @@ impl ServerCertVerifier for KeyHolder {
 }
 
 impl ClientCertVerifier for KeyHolder {
-    /// None: a GnuTLS client shows no certificate when its own issuer is not among those named.
+    /// None: a `GnuTLS` client shows no certificate when its own issuer is not among those named.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }
@@ -225,7 +225,7 @@ fn is_of_tls12_only(scheme: SignatureScheme) -> bool {
 enum PeerKey<'c> {
     /// Of 1024 to 2047 bits.
     SmallRsa(RsaPublicKey),
-    /// What ring knows: `algorithm` is the content of the AlgorithmIdentifier, `key` that of the bit string.
+    /// What ring knows: `algorithm` is the content of the `AlgorithmIdentifier`, `key` that of the bit string.
     Other { algorithm: &'c [u8], key: &'c [u8] },
 }
 

@@ -25,7 +25,7 @@ pub fn judge(pinned: Option<&[u8]>, presented: &[u8]) -> Trust {
     }
 }
 
-/// The upper-case hex in which the x509_cert table keeps a certificate.
+/// The upper-case hex in which the table `x509_cert` keeps a certificate.
 #[must_use]
 pub fn certdata(der: &[u8]) -> String {
     hex::encode_upper(der)
