@@ -1,0 +1,189 @@
+//! Opening the file: for writing in WAL mode if it can be had, else for reading alone.
+
+use std::fmt::Write as _;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use super::super::error::{ErrorKind, Result, StoreError};
+use super::super::{Location, StoreOptions};
+use super::migrate::{self, SCHEMA_VERSION};
+
+/// How connections to one file are made.
+#[derive(Debug, Clone)]
+pub(super) struct Opener {
+    path: PathBuf,
+    /// The name in messages.
+    database: String,
+    lock_timeout: Duration,
+    asynchronous: bool,
+    /// A file system without shared memory, in tests.
+    vfs: Option<&'static str>,
+}
+
+/// The first connection, and what was found out with it.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) connection: Connection,
+    pub(super) wal: bool,
+    pub(super) extended: bool,
+    pub(super) writable: bool,
+}
+
+impl Opener {
+    pub(super) fn new(path: &Path, options: &StoreOptions) -> Self {
+        Self {
+            path: path.to_owned(),
+            database: Location::Sqlite(path.to_owned()).to_string(),
+            lock_timeout: options.lock_timeout,
+            asynchronous: options.asynchronous,
+            vfs: None,
+        }
+    }
+
+    /// The name in messages.
+    pub(super) fn database(&self) -> &str {
+        &self.database
+    }
+
+    /// Opens the file, creating and upgrading it. With `may_be_read_only` an existing file that cannot be written is
+    /// opened as it is.
+    pub(super) fn open(&self, may_be_read_only: bool) -> Result<Opened> {
+        match self.open_writable() {
+            Err(error) if may_be_read_only && error.kind() != ErrorKind::NewerSchema && self.path.exists() => {
+                self.open_read_only().map_err(|_| error)
+            }
+            result => result,
+        }
+    }
+
+    fn open_writable(&self) -> Result<Opened> {
+        let failed = |error| self.open_error(error);
+        let mut connection = self.connect(&self.path, OpenFlags::SQLITE_OPEN_CREATE).map_err(failed)?;
+        let wal = self.switch_to_wal(&connection).map_err(failed)?;
+        if self.check_version(&connection)? < SCHEMA_VERSION {
+            // Somebody else may have done it meanwhile: the version is read again with the write lock held.
+            super::writer::transaction(&mut connection, migrate::migrate).map_err(failed)?;
+            self.check_version(&connection)?;
+        }
+        Ok(Opened { connection, wal, extended: true, writable: true })
+    }
+
+    fn open_read_only(&self) -> Result<Opened> {
+        let connection = self.reader().map_err(|error| self.open_error(error))?;
+        let extended = self.check_version(&connection)? == SCHEMA_VERSION;
+        // Nobody waits for this reader, as far as we can know.
+        Ok(Opened { connection, wal: true, extended, writable: false })
+    }
+
+    /// A connection that only reads.
+    pub(super) fn reader(&self) -> rusqlite::Result<Connection> {
+        let connection = self.connect(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        match migrate::version(&connection) {
+            Err(error) if matches!(kind_of(&error), ErrorKind::Unreachable | ErrorKind::ReadOnly) => {
+                // A file in WAL mode needs its shared memory file beside it. Where that can be neither opened nor made,
+                // nobody writes either, and the file alone is the whole database.
+                self.connect(&immutable_uri(&self.path), OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI)
+            }
+            _ => Ok(connection),
+        }
+    }
+
+    fn connect(&self, path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
+        let write = if flags.contains(OpenFlags::SQLITE_OPEN_READ_ONLY) {
+            OpenFlags::empty()
+        } else {
+            OpenFlags::SQLITE_OPEN_READ_WRITE
+        };
+        let flags = flags | write | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = match self.vfs {
+            Some(vfs) => Connection::open_with_flags_and_vfs(path, flags, vfs)?,
+            None => Connection::open_with_flags(path, flags)?,
+        };
+        connection.busy_timeout(self.lock_timeout)?;
+        // FULL: what was committed is on disk, as an intent must be before the file is touched.
+        connection.pragma_update(None, "synchronous", if self.asynchronous { "OFF" } else { "FULL" })?;
+        connection.set_prepared_statement_cache_capacity(64);
+        Ok(connection)
+    }
+
+    /// Whether the file is in WAL mode now.
+    fn switch_to_wal(&self, connection: &Connection) -> rusqlite::Result<bool> {
+        let is_wal = |mode: String| mode.eq_ignore_ascii_case("wal");
+        if connection.pragma_query_value(None, "journal_mode", |row| row.get(0)).map(is_wal)? {
+            return Ok(true);
+        }
+        let switched = if on_network_file_system(&self.path) {
+            Ok(false)
+        } else {
+            connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0)).map(is_wal)
+        };
+        match switched {
+            Ok(true) => return Ok(true),
+            Ok(false) => {}
+            // Others have it open; another time.
+            Err(error) if kind_of(&error) == ErrorKind::TooBusy => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        tracing::warn!(
+            "{}: the file system does not allow write-ahead logging: readers and writers wait for each other",
+            self.database
+        );
+        Ok(false)
+    }
+
+    /// The version of the tables, 0 for those of the C program or none at all.
+    fn check_version(&self, connection: &Connection) -> Result<i64> {
+        let found = migrate::version(connection).map_err(|error| self.open_error(error))?;
+        if found > SCHEMA_VERSION {
+            let database = self.database.clone();
+            return Err(StoreError::NewerSchema { database, found, known: SCHEMA_VERSION });
+        }
+        Ok(found)
+    }
+
+    fn open_error(&self, error: rusqlite::Error) -> StoreError {
+        StoreError::Open { database: self.database.clone(), kind: kind_of(&error), source: Box::new(error) }
+    }
+}
+
+/// The error of an operation.
+pub(super) fn operation_error(database: &str, operation: &'static str, error: rusqlite::Error) -> StoreError {
+    StoreError::Operation { database: database.to_owned(), operation, kind: kind_of(&error), source: Box::new(error) }
+}
+
+fn kind_of(error: &rusqlite::Error) -> ErrorKind {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => ErrorKind::TooBusy,
+        Some(ErrorCode::DiskFull) => ErrorKind::Full,
+        Some(ErrorCode::CannotOpen) => ErrorKind::Unreachable,
+        Some(ErrorCode::ReadOnly) => ErrorKind::ReadOnly,
+        Some(ErrorCode::PermissionDenied | ErrorCode::AuthorizationForStatementDenied) => ErrorKind::Refused,
+        _ => ErrorKind::Other,
+    }
+}
+
+/// The URI that opens a file as one that nobody changes.
+fn immutable_uri(path: &Path) -> PathBuf {
+    let mut uri = String::from("file:");
+    for &byte in path.as_os_str().as_bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'.' | b'-' | b'_') {
+            uri.push(char::from(byte));
+        } else {
+            let _ = write!(uri, "%{byte:02X}");
+        }
+    }
+    uri.push_str("?immutable=1");
+    uri.into()
+}
+
+/// Whether the file lies where SQLite's shared memory cannot be relied upon, although mapping it may seem to work.
+fn on_network_file_system(path: &Path) -> bool {
+    // NFS, SMB (three numbers), 9P, Ceph, Lustre, AFS: linux/magic.h.
+    const TYPES: [u64; 8] =
+        [0x6969, 0x517b, 0xff53_4d42, 0xfe53_4d42, 0x0102_1997, 0x00c3_6400, 0x0bd0_0bd0, 0x5346_414f];
+    let Ok(status) = rustix::fs::statfs(path) else { return false };
+    u64::try_from(status.f_type).is_ok_and(|kind| TYPES.contains(&(kind & 0xffff_ffff)))
+}

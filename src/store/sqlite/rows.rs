@@ -1,0 +1,460 @@
+//! The statements. Each function is one operation, run by the caller within one transaction (writing) or on a reader.
+//!
+//! Text goes in and out as bytes: the C program's rows may hold bytes that are no UTF-8. A name is looked up under its
+//! spelling here first, and where that is another one, as `%XX` too.
+
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
+
+use super::super::spelling::{Range, Spelling, read_host, read_path};
+use super::super::{Change, Hint, Intent, IntentId, Receipt};
+use crate::model::{Checktxt, DirtyEntry, DirtyVersion, FileRecord, Mark, ScheduledAction, SyncPath, encoding};
+
+/// A text that need not be UTF-8.
+pub(super) struct Text<'t>(pub(super) &'t [u8]);
+
+impl ToSql for Text<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(ValueRef::Text(self.0)))
+    }
+}
+
+/// A column's bytes, whatever its type: the C program's columns have none.
+pub(super) fn bytes(row: &Row<'_>, index: usize) -> rusqlite::Result<Vec<u8>> {
+    Ok(match row.get_ref(index)? {
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.to_vec(),
+        ValueRef::Integer(number) => number.to_string().into_bytes(),
+        ValueRef::Real(number) => number.to_string().into_bytes(),
+        ValueRef::Null => Vec::new(),
+    })
+}
+
+/// A column of the C program that holds a number.
+fn number(row: &Row<'_>, index: usize) -> rusqlite::Result<i64> {
+    Ok(std::str::from_utf8(&bytes(row, index)?).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0))
+}
+
+fn write(raw: &[u8]) -> Vec<u8> {
+    Spelling::Bytes.write(raw)
+}
+
+/// The texts under which a name's rows may stand, ours first.
+fn spellings(raw: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+    std::iter::once(write(raw)).chain(Spelling::Bytes.other(raw))
+}
+
+/// Removes every row with this name, under any spelling. `sql` has the name as its first parameter.
+fn remove_named(connection: &Connection, sql: &str, raw: &[u8], more: &[&dyn ToSql]) -> rusqlite::Result<u64> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut removed = 0;
+    for name in spellings(raw) {
+        let name = Text(&name);
+        let parameters: Vec<&dyn ToSql> = std::iter::once(&name as &dyn ToSql).chain(more.iter().copied()).collect();
+        removed += statement.execute(parameters.as_slice())?;
+    }
+    Ok(removed as u64)
+}
+
+// The file table.
+
+/// The columns of a record; a table without those of ours has NULL in their place.
+fn record_columns(extended: bool) -> &'static str {
+    if extended {
+        "filename, checktxt, mtime_ns, ctime_ns, device, digest"
+    } else {
+        "filename, checktxt, NULL, NULL, NULL, NULL"
+    }
+}
+
+/// `None`: the name is malformed.
+fn record(row: &Row<'_>) -> rusqlite::Result<Option<FileRecord>> {
+    let Some(path) = read_path(&bytes(row, 0)?) else { return Ok(None) };
+    let digest: Option<Vec<u8>> = row.get(5)?;
+    Ok(Some(FileRecord {
+        path,
+        checktxt: Checktxt::from_text(&encoding::decode(&bytes(row, 1)?)),
+        mtime_ns: row.get(2)?,
+        ctime_ns: row.get(3)?,
+        device: row.get(4)?,
+        digest: digest.and_then(|digest| digest.try_into().ok()),
+    }))
+}
+
+/// A query over one stretch of names, in order.
+fn over_range(select: &str, range: &Range, condition: &str) -> String {
+    let within = match range {
+        Range::All => "1",
+        Range::One(_) => "filename IN (?1, ?2)",
+        Range::Between(..) => "filename >= ?1 AND filename < ?2",
+    };
+    format!("{select} WHERE {within}{condition}")
+}
+
+/// What stands for ?1 and ?2 there.
+fn range_parameters(range: &Range) -> Vec<Vec<u8>> {
+    match range {
+        Range::All => Vec::new(),
+        Range::One(name) => {
+            let raw = encoding::decode(name);
+            vec![name.clone(), Spelling::Bytes.other(&raw).unwrap_or_else(|| name.clone())]
+        }
+        Range::Between(low, high) => vec![low.clone(), high.clone()],
+    }
+}
+
+/// Hands the records within the ranges to `take`, in chunks, until it says that it wants no more.
+pub(super) fn files(
+    connection: &Connection,
+    ranges: &[Range],
+    extended: bool,
+    chunk_size: usize,
+    take: &mut dyn FnMut(Vec<FileRecord>) -> bool,
+) -> rusqlite::Result<()> {
+    // One snapshot for all ranges.
+    let snapshot = connection.unchecked_transaction()?;
+    let mut chunk = Vec::with_capacity(chunk_size);
+    for range in ranges {
+        let select = format!("SELECT {} FROM file", record_columns(extended));
+        let mut statement = snapshot.prepare_cached(&over_range(&select, range, " ORDER BY filename"))?;
+        let parameters = range_parameters(range);
+        let mut rows = statement.query(rusqlite::params_from_iter(parameters.iter().map(|text| Text(text))))?;
+        while let Some(row) = rows.next()? {
+            chunk.extend(record(row)?);
+            if chunk.len() == chunk_size && !take(std::mem::replace(&mut chunk, Vec::with_capacity(chunk_size))) {
+                return Ok(());
+            }
+        }
+    }
+    if !chunk.is_empty() {
+        take(chunk);
+    }
+    Ok(())
+}
+
+pub(super) fn file(connection: &Connection, path: &SyncPath, extended: bool) -> rusqlite::Result<Option<FileRecord>> {
+    let sql = format!("SELECT {} FROM file WHERE filename = ?1", record_columns(extended));
+    let mut statement = connection.prepare_cached(&sql)?;
+    for name in spellings(path.as_bytes()) {
+        if let Some(found) = statement.query_row([Text(&name)], record).optional()? {
+            return Ok(found);
+        }
+    }
+    Ok(None)
+}
+
+pub(super) fn apply(connection: &Connection, changes: &[Change]) -> rusqlite::Result<Vec<SyncPath>> {
+    let mut stale = Vec::new();
+    let mut versions = Versions::reserve(connection, changes.iter().map(|change| change.marks.len()).sum())?;
+    for change in changes {
+        if current_checktxt(connection, &change.path)? != change.expected {
+            stale.push(change.path.clone());
+            continue;
+        }
+        set_file(connection, &change.path, change.record.as_ref())?;
+        for mark in &change.marks {
+            set_mark(connection, mark, &mut versions)?;
+        }
+        schedule(connection, &change.actions)?;
+    }
+    Ok(stale)
+}
+
+fn current_checktxt(connection: &Connection, path: &SyncPath) -> rusqlite::Result<Option<Checktxt>> {
+    let mut statement = connection.prepare_cached("SELECT checktxt FROM file WHERE filename = ?1")?;
+    for name in spellings(path.as_bytes()) {
+        if let Some(text) = statement.query_row([Text(&name)], |row| bytes(row, 0)).optional()? {
+            return Ok(Some(Checktxt::from_text(&encoding::decode(&text))));
+        }
+    }
+    Ok(None)
+}
+
+/// Makes the row of a file what `record` says.
+fn set_file(connection: &Connection, path: &SyncPath, record: Option<&FileRecord>) -> rusqlite::Result<()> {
+    let Some(record) = record else {
+        return remove_file(connection, path).map(drop);
+    };
+    if Spelling::Bytes.other(path.as_bytes()).is_some() {
+        remove_file(connection, path)?;
+    }
+    let sql = "INSERT OR REPLACE INTO file (filename, checktxt, mtime_ns, ctime_ns, device, digest) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    let name = write(path.as_bytes());
+    let checktxt = write(record.checktxt.as_bytes());
+    let FileRecord { mtime_ns, ctime_ns, device, digest, .. } = record;
+    let digest = digest.as_ref().map(<[u8; 32]>::as_slice);
+    connection.prepare_cached(sql)?.execute(params![
+        Text(&name),
+        Text(&checktxt),
+        mtime_ns,
+        ctime_ns,
+        device,
+        digest
+    ])?;
+    Ok(())
+}
+
+fn remove_file(connection: &Connection, path: &SyncPath) -> rusqlite::Result<u64> {
+    remove_named(connection, "DELETE FROM file WHERE filename = ?1", path.as_bytes(), &[])
+}
+
+pub(super) fn remove_files(connection: &Connection, paths: &[SyncPath]) -> rusqlite::Result<u64> {
+    paths.iter().map(|path| remove_file(connection, path)).sum()
+}
+
+pub(super) fn remove_malformed(connection: &Connection) -> rusqlite::Result<u64> {
+    let mut removed = 0;
+    for table in ["file", "dirty"] {
+        let mut malformed = Vec::new();
+        let mut statement = connection.prepare(&format!("SELECT rowid, filename FROM {table}"))?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            if read_path(&bytes(row, 1)?).is_none() {
+                malformed.push(row.get::<_, i64>(0)?);
+            }
+        }
+        let mut delete = connection.prepare(&format!("DELETE FROM {table} WHERE rowid = ?1"))?;
+        for rowid in malformed {
+            removed += delete.execute([rowid])? as u64;
+        }
+    }
+    Ok(removed)
+}
+
+// The dirty table.
+
+/// Versions for the rows about to be written.
+struct Versions(i64);
+
+impl Versions {
+    /// Takes `count` of them from the counter.
+    fn reserve(connection: &Connection, count: usize) -> rusqlite::Result<Self> {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        let sql = "UPDATE csync2_version SET value = value + ?1 RETURNING value";
+        let last: i64 = connection.prepare_cached(sql)?.query_row([count], |row| row.get(0))?;
+        Ok(Self(last - count))
+    }
+
+    fn next(&mut self) -> i64 {
+        self.0 += 1;
+        self.0
+    }
+}
+
+fn set_mark(connection: &Connection, mark: &Mark, versions: &mut Versions) -> rusqlite::Result<()> {
+    let peer = write(mark.peer.as_bytes());
+    if Spelling::Bytes.other(mark.path.as_bytes()).is_some() {
+        remove_mark(connection, &mark.path, &mark.peer)?;
+    }
+    let sql = "INSERT OR REPLACE INTO dirty (filename, forced, myname, peername, version) VALUES (?1, ?2, ?3, ?4, ?5)";
+    let (name, my_name) = (write(mark.path.as_bytes()), write(mark.my_name.as_bytes()));
+    connection.prepare_cached(sql)?.execute(params![
+        Text(&name),
+        i64::from(mark.forced),
+        Text(&my_name),
+        Text(&peer),
+        versions.next()
+    ])?;
+    Ok(())
+}
+
+fn remove_mark(connection: &Connection, path: &SyncPath, peer: &str) -> rusqlite::Result<u64> {
+    let peer = write(peer.as_bytes());
+    let sql = "DELETE FROM dirty WHERE filename = ?1 AND peername = ?2";
+    remove_named(connection, sql, path.as_bytes(), &[&Text(&peer)])
+}
+
+pub(super) fn mark(connection: &Connection, marks: &[Mark], actions: &[ScheduledAction]) -> rusqlite::Result<()> {
+    let mut versions = Versions::reserve(connection, marks.len())?;
+    for mark in marks {
+        set_mark(connection, mark, &mut versions)?;
+    }
+    schedule(connection, actions)
+}
+
+pub(super) fn dirty(
+    connection: &Connection,
+    peer: Option<&str>,
+    ranges: &[Range],
+    extended: bool,
+) -> rusqlite::Result<Vec<DirtyEntry>> {
+    let version = if extended { "version" } else { "0" };
+    let select = format!("SELECT filename, forced, myname, peername, {version} FROM dirty");
+    let peer = peer.map(|peer| write(peer.as_bytes()));
+    let snapshot = connection.unchecked_transaction()?;
+    let mut entries = Vec::new();
+    for range in ranges {
+        let mut parameters = range_parameters(range);
+        let mut condition = String::new();
+        if let Some(peer) = &peer {
+            parameters.push(peer.clone());
+            condition = format!(" AND peername = ?{}", parameters.len());
+        }
+        let mut statement = snapshot.prepare_cached(&over_range(&select, range, &condition))?;
+        let mut rows = statement.query(rusqlite::params_from_iter(parameters.iter().map(|text| Text(text))))?;
+        while let Some(row) = rows.next()? {
+            let Some(path) = read_path(&bytes(row, 0)?) else { continue };
+            entries.push(DirtyEntry {
+                path,
+                forced: number(row, 1)? != 0,
+                my_name: read_host(&bytes(row, 2)?),
+                peer: read_host(&bytes(row, 3)?),
+                version: DirtyVersion(number(row, 4)?),
+            });
+        }
+    }
+    Ok(entries)
+}
+
+pub(super) fn dirty_peers(connection: &Connection) -> rusqlite::Result<Vec<(String, String)>> {
+    let mut statement = connection.prepare_cached("SELECT DISTINCT myname, peername FROM dirty")?;
+    statement.query_map([], |row| Ok((read_host(&bytes(row, 0)?), read_host(&bytes(row, 1)?))))?.collect()
+}
+
+pub(super) fn clear(connection: &Connection, entries: &[DirtyEntry]) -> rusqlite::Result<u64> {
+    let sql = "DELETE FROM dirty WHERE filename = ?1 AND peername = ?2 AND version = ?3";
+    let remove = |entry: &DirtyEntry| {
+        let peer = write(entry.peer.as_bytes());
+        remove_named(connection, sql, entry.path.as_bytes(), &[&Text(&peer), &entry.version.0])
+    };
+    entries.iter().map(remove).sum()
+}
+
+pub(super) fn flush(connection: &Connection, path: &SyncPath) -> rusqlite::Result<()> {
+    remove_named(connection, "DELETE FROM dirty WHERE filename = ?1", path.as_bytes(), &[]).map(drop)
+}
+
+pub(super) fn force(connection: &Connection, ranges: &[Range]) -> rusqlite::Result<u64> {
+    let mut forced = 0;
+    for range in ranges {
+        let mut statement = connection.prepare_cached(&over_range("UPDATE dirty SET forced = 1", range, ""))?;
+        let parameters = range_parameters(range);
+        forced += statement.execute(rusqlite::params_from_iter(parameters.iter().map(|text| Text(text))))? as u64;
+    }
+    Ok(forced)
+}
+
+// Hints, actions, certificates.
+
+pub(super) fn hints(connection: &Connection) -> rusqlite::Result<Vec<Hint>> {
+    let mut statement = connection.prepare_cached("SELECT filename, recursive FROM hint")?;
+    let hint = |row: &Row<'_>| Ok(Hint { path: encoding::decode(&bytes(row, 0)?), recursive: number(row, 1)? != 0 });
+    statement.query_map([], hint)?.collect()
+}
+
+pub(super) fn add_hints(connection: &Connection, hints: &[Hint]) -> rusqlite::Result<()> {
+    let mut statement =
+        connection.prepare_cached("INSERT OR IGNORE INTO hint (filename, recursive) VALUES (?1, ?2)")?;
+    for hint in hints {
+        statement.execute(params![Text(&write(&hint.path)), i64::from(hint.recursive)])?;
+    }
+    Ok(())
+}
+
+pub(super) fn remove_hints(connection: &Connection, hints: &[Hint]) -> rusqlite::Result<u64> {
+    let sql = "DELETE FROM hint WHERE filename = ?1 AND recursive = ?2";
+    hints.iter().map(|hint| remove_named(connection, sql, &hint.path, &[&i64::from(hint.recursive)])).sum()
+}
+
+fn schedule(connection: &Connection, actions: &[ScheduledAction]) -> rusqlite::Result<()> {
+    let sql = "INSERT OR IGNORE INTO action (filename, command, logfile) VALUES (?1, ?2, ?3)";
+    let mut statement = connection.prepare_cached(sql)?;
+    for action in actions {
+        let [name, command, logfile] = [action.path.as_bytes(), &action.command, &action.logfile].map(write);
+        statement.execute([Text(&name), Text(&command), Text(&logfile)])?;
+    }
+    Ok(())
+}
+
+pub(super) fn actions(connection: &Connection) -> rusqlite::Result<Vec<ScheduledAction>> {
+    let mut statement = connection.prepare_cached("SELECT filename, command, logfile FROM action")?;
+    let mut rows = statement.query([])?;
+    let mut actions = Vec::new();
+    while let Some(row) = rows.next()? {
+        let Some(path) = read_path(&bytes(row, 0)?) else { continue };
+        let [command, logfile] = [bytes(row, 1)?, bytes(row, 2)?].map(|text| encoding::decode(&text));
+        actions.push(ScheduledAction { path, command, logfile });
+    }
+    Ok(actions)
+}
+
+pub(super) fn remove_actions(connection: &Connection, actions: &[ScheduledAction]) -> rusqlite::Result<u64> {
+    let sql = "DELETE FROM action WHERE filename = ?1 AND command = ?2 AND logfile = ?3";
+    let mut removed = 0;
+    for action in actions {
+        for command in spellings(&action.command) {
+            let logfile = write(&action.logfile);
+            removed += remove_named(connection, sql, action.path.as_bytes(), &[&Text(&command), &Text(&logfile)])?;
+        }
+    }
+    Ok(removed)
+}
+
+pub(super) fn certificates(connection: &Connection, peer: Option<&str>) -> rusqlite::Result<Vec<(String, Vec<u8>)>> {
+    let peer = peer.map(|peer| write(peer.as_bytes()));
+    let sql = "SELECT peername, certdata FROM x509_cert WHERE ?1 IS NULL OR peername = ?1";
+    let mut statement = connection.prepare_cached(sql)?;
+    let certificate = |row: &Row<'_>| Ok((read_host(&bytes(row, 0)?), hex::decode(bytes(row, 1)?).unwrap_or_default()));
+    statement.query_map([peer.as_deref().map(Text)], certificate)?.collect()
+}
+
+pub(super) fn pin(connection: &Connection, peer: &str, der: &[u8]) -> rusqlite::Result<Vec<u8>> {
+    let name = write(peer.as_bytes());
+    let sql = "INSERT OR IGNORE INTO x509_cert (peername, certdata) VALUES (?1, ?2)";
+    connection.prepare_cached(sql)?.execute(params![Text(&name), hex::encode_upper(der)])?;
+    let pinned = certificates(connection, Some(peer))?;
+    Ok(pinned.into_iter().next().map(|(_, der)| der).unwrap_or_default())
+}
+
+pub(super) fn unpin(connection: &Connection, peer: &str) -> rusqlite::Result<bool> {
+    let name = write(peer.as_bytes());
+    Ok(connection.execute("DELETE FROM x509_cert WHERE peername = ?1", [Text(&name)])? > 0)
+}
+
+// Receiving.
+
+pub(super) fn begin_receive(connection: &Connection, intent: &Intent) -> rusqlite::Result<IntentId> {
+    let sql = "INSERT INTO csync2_intent (filename, peername, temp_name, target, holder) VALUES (?1, ?2, ?3, ?4, ?5)";
+    let [name, peer, temp_name, holder] =
+        [intent.path.as_bytes(), intent.peer.as_bytes(), &intent.temp_name, intent.holder.as_bytes()].map(write);
+    let target = intent.target.as_ref().map(|target| write(target.as_bytes()));
+    let target = target.as_deref().map(Text);
+    let parameters = params![Text(&name), Text(&peer), Text(&temp_name), target, Text(&holder)];
+    connection.prepare_cached(sql)?.execute(parameters)?;
+    Ok(IntentId(connection.last_insert_rowid()))
+}
+
+pub(super) fn finish_receive(connection: &Connection, id: Option<IntentId>, receipt: &Receipt) -> rusqlite::Result<()> {
+    set_file(connection, &receipt.path, receipt.record.as_ref())?;
+    remove_mark(connection, &receipt.path, &receipt.sender)?;
+    schedule(connection, &receipt.actions)?;
+    id.map_or(Ok(()), |id| remove_intent(connection, id))
+}
+
+pub(super) fn remove_intent(connection: &Connection, id: IntentId) -> rusqlite::Result<()> {
+    connection.prepare_cached("DELETE FROM csync2_intent WHERE id = ?1")?.execute([id.0]).map(drop)
+}
+
+pub(super) fn intents(connection: &Connection, extended: bool) -> rusqlite::Result<Vec<(IntentId, Intent)>> {
+    let mut intents = Vec::new();
+    if !extended {
+        return Ok(intents);
+    }
+    let sql = "SELECT id, filename, peername, temp_name, target, holder FROM csync2_intent";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let Some(path) = read_path(&bytes(row, 1)?) else { continue };
+        let has_target = !matches!(row.get_ref(4)?, ValueRef::Null);
+        let target = bytes(row, 4)?;
+        let intent = Intent {
+            path,
+            peer: read_host(&bytes(row, 2)?),
+            temp_name: encoding::decode(&bytes(row, 3)?),
+            target: has_target.then(|| Checktxt::from_text(&encoding::decode(&target))),
+            holder: read_host(&bytes(row, 5)?),
+        };
+        intents.push((IntentId(row.get(0)?), intent));
+    }
+    Ok(intents)
+}
