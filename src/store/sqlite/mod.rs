@@ -1,87 +1,250 @@
-//! Placeholder.
-use super::backend::Backend;
-use super::error::Result;
-use super::{Change, DirtyFilter, Hint, Intent, IntentId, Receipt, StoreOptions};
-use crate::model::{DirtyEntry, FileRecord, Mark, ScheduledAction, Scope, SyncPath};
+//! The embedded database: one file, one writer, readers that it never stops.
+//!
+//! All of SQLite's work is done on threads of its own or of tokio's blocking pool. Writes queue for the one writer
+//! thread, each a transaction that begins with the write lock, so that none fails half-way for want of it. Readers have
+//! connections of their own. In WAL mode neither waits for the other; where WAL cannot work, a stream of rows is read
+//! into memory first, since an open read would then stop the writer.
+
+mod connection;
+mod migrate;
+mod rows;
+mod writer;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rusqlite::Connection;
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::Sender;
+use tokio::task;
+
+use self::connection::{Opened, Opener, operation_error};
+use self::writer::Writer;
+use super::backend::Backend;
+use super::error::{ErrorKind, Result, StoreError};
+use super::spelling::ranges;
+use super::{CHUNK, Change, DirtyFilter, Hint, Intent, IntentId, Receipt, StoreOptions};
+use crate::model::{DirtyEntry, FileRecord, Mark, ScheduledAction, Scope, SyncPath};
+
+/// An open SQLite file.
 #[derive(Debug)]
-pub(super) struct Sqlite;
+pub(super) struct Sqlite {
+    readers: Arc<Readers>,
+    /// `None`: nothing may be written.
+    writer: Option<Writer>,
+    /// Whether reading and writing go on side by side.
+    wal: bool,
+    /// Whether the columns of ours are there; not in a file of the C program that may only be read.
+    extended: bool,
+}
+
 impl Sqlite {
-    pub(super) async fn open(_: &std::path::Path, _: &StoreOptions) -> Result<Self> {
-        todo!()
+    pub(super) async fn open(path: &Path, options: &StoreOptions) -> Result<Self> {
+        let (opener, read_only) = (Opener::new(path, options), options.read_only);
+        let opening = task::spawn_blocking(move || opener.open(read_only).map(|opened| (opener, opened)));
+        let (opener, opened) = opening.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+        let Opened { connection, wal, extended, writable } = opened;
+        let (idle, writer) =
+            if writable { (Vec::new(), Some(Writer::start(connection))) } else { (vec![connection], None) };
+        let readers = Readers {
+            opener,
+            idle: Mutex::new(idle),
+            operations: Semaphore::new(options.max_connections.max(1)),
+            streams: Semaphore::new(options.max_connections.max(1)),
+        };
+        Ok(Self { readers: Arc::new(readers), writer, wal, extended })
+    }
+
+    /// Runs a query on a reader's connection.
+    async fn read<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let permit = self.readers.operations.acquire().await;
+        let readers = Arc::clone(&self.readers);
+        let reading = task::spawn_blocking(move || readers.with(operation, query));
+        let result = reading.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+        drop(permit);
+        result
+    }
+
+    /// Runs a transaction on the writer's thread.
+    async fn write<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let database = self.readers.opener.database();
+        let Some(writer) = &self.writer else {
+            let source = "nothing may be written to it, or to its directory".into();
+            let database = database.to_owned();
+            return Err(StoreError::Operation { database, operation, kind: ErrorKind::ReadOnly, source });
+        };
+        match writer.run(work).await {
+            Some(result) => result.map_err(|error| operation_error(database, operation, error)),
+            None => {
+                let (database, source) = (database.to_owned(), "the database was closed".into());
+                Err(StoreError::Operation { database, operation, kind: ErrorKind::ConnectionLost, source })
+            }
+        }
     }
 }
+
+/// Connections that only read.
+#[derive(Debug)]
+struct Readers {
+    opener: Opener,
+    idle: Mutex<Vec<Connection>>,
+    operations: Semaphore,
+    /// Apart from the operations: whoever reads a stream may run operations meanwhile.
+    streams: Semaphore,
+}
+
+impl Readers {
+    /// Runs a query on an idle connection, or a new one. Blocks.
+    fn with<T>(&self, operation: &'static str, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let failed = |error| operation_error(self.opener.database(), operation, error);
+        let connection = match idle {
+            Some(connection) => connection,
+            None => self.opener.reader().map_err(failed)?,
+        };
+        let result = query(&connection).map_err(failed);
+        // A connection that made trouble is not used again.
+        if result.is_ok() {
+            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+        }
+        result
+    }
+}
+
 impl Backend for Sqlite {
-    async fn files(&self, _: Vec<Scope>, _: Sender<Result<Vec<FileRecord>>>) -> Result<()> {
-        todo!()
+    async fn files(&self, scopes: Vec<Scope>, sink: Sender<Result<Vec<FileRecord>>>) -> Result<()> {
+        let permit = self.readers.streams.acquire().await;
+        let (readers, wal, extended) = (Arc::clone(&self.readers), self.wal, self.extended);
+        let reading = task::spawn_blocking(move || {
+            let mut held = Vec::new();
+            readers.with("read the known files", |connection| {
+                rows::files(connection, &ranges(&scopes), extended, CHUNK, &mut |chunk| {
+                    if wal {
+                        sink.blocking_send(Ok(chunk)).is_ok()
+                    } else {
+                        held.push(chunk);
+                        !sink.is_closed()
+                    }
+                })
+            })?;
+            for chunk in held {
+                if sink.blocking_send(Ok(chunk)).is_err() {
+                    break;
+                }
+            }
+            Ok(())
+        });
+        let result = reading.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+        drop(permit);
+        result
     }
-    async fn file(&self, _: SyncPath) -> Result<Option<FileRecord>> {
-        todo!()
+
+    async fn file(&self, path: SyncPath) -> Result<Option<FileRecord>> {
+        let extended = self.extended;
+        self.read("look up a file", move |connection| rows::file(connection, &path, extended)).await
     }
-    async fn apply(&self, _: Vec<Change>) -> Result<Vec<SyncPath>> {
-        todo!()
+
+    async fn apply(&self, changes: Vec<Change>) -> Result<Vec<SyncPath>> {
+        self.write("record changed files", move |connection| rows::apply(connection, &changes)).await
     }
-    async fn remove_files(&self, _: Vec<SyncPath>) -> Result<u64> {
-        todo!()
+
+    async fn remove_files(&self, paths: Vec<SyncPath>) -> Result<u64> {
+        self.write("remove files", move |connection| rows::remove_files(connection, &paths)).await
     }
+
     async fn remove_malformed(&self) -> Result<u64> {
-        todo!()
+        self.write("remove malformed names", rows::remove_malformed).await
     }
-    async fn dirty(&self, _: DirtyFilter) -> Result<Vec<DirtyEntry>> {
-        todo!()
+
+    async fn dirty(&self, filter: DirtyFilter) -> Result<Vec<DirtyEntry>> {
+        let extended = self.extended;
+        self.read("read the dirty files", move |connection| {
+            rows::dirty(connection, filter.peer.as_deref(), &ranges(&filter.scopes), extended)
+        })
+        .await
     }
+
     async fn dirty_peers(&self) -> Result<Vec<(String, String)>> {
-        todo!()
+        self.read("read whom files are dirty for", rows::dirty_peers).await
     }
-    async fn mark(&self, _: Vec<Mark>, _: Vec<ScheduledAction>) -> Result<()> {
-        todo!()
+
+    async fn mark(&self, marks: Vec<Mark>, actions: Vec<ScheduledAction>) -> Result<()> {
+        self.write("mark files as dirty", move |connection| rows::mark(connection, &marks, &actions)).await
     }
-    async fn clear(&self, _: Vec<DirtyEntry>) -> Result<u64> {
-        todo!()
+
+    async fn clear(&self, entries: Vec<DirtyEntry>) -> Result<u64> {
+        self.write("clear dirty files", move |connection| rows::clear(connection, &entries)).await
     }
-    async fn flush(&self, _: SyncPath) -> Result<()> {
-        todo!()
+
+    async fn flush(&self, path: SyncPath) -> Result<()> {
+        self.write("forget a dirty file", move |connection| rows::flush(connection, &path)).await
     }
-    async fn force(&self, _: Vec<Scope>) -> Result<u64> {
-        todo!()
+
+    async fn force(&self, scopes: Vec<Scope>) -> Result<u64> {
+        self.write("force dirty files", move |connection| rows::force(connection, &ranges(&scopes))).await
     }
+
     async fn hints(&self) -> Result<Vec<Hint>> {
-        todo!()
+        self.read("read the hints", rows::hints).await
     }
-    async fn add_hints(&self, _: Vec<Hint>) -> Result<()> {
-        todo!()
+
+    async fn add_hints(&self, hints: Vec<Hint>) -> Result<()> {
+        self.write("add hints", move |connection| rows::add_hints(connection, &hints)).await
     }
-    async fn remove_hints(&self, _: Vec<Hint>) -> Result<u64> {
-        todo!()
+
+    async fn remove_hints(&self, hints: Vec<Hint>) -> Result<u64> {
+        self.write("remove hints", move |connection| rows::remove_hints(connection, &hints)).await
     }
+
     async fn actions(&self) -> Result<Vec<ScheduledAction>> {
-        todo!()
+        self.read("read the scheduled actions", rows::actions).await
     }
-    async fn remove_actions(&self, _: Vec<ScheduledAction>) -> Result<u64> {
-        todo!()
+
+    async fn remove_actions(&self, actions: Vec<ScheduledAction>) -> Result<u64> {
+        self.write("remove scheduled actions", move |connection| rows::remove_actions(connection, &actions)).await
     }
-    async fn certificates(&self, _: Option<String>) -> Result<Vec<(String, Vec<u8>)>> {
-        todo!()
+
+    async fn certificates(&self, peer: Option<String>) -> Result<Vec<(String, Vec<u8>)>> {
+        self.read("read pinned certificates", move |connection| rows::certificates(connection, peer.as_deref())).await
     }
-    async fn pin(&self, _: String, _: Vec<u8>) -> Result<Vec<u8>> {
-        todo!()
+
+    async fn pin(&self, peer: String, der: Vec<u8>) -> Result<Vec<u8>> {
+        self.write("pin a certificate", move |connection| rows::pin(connection, &peer, &der)).await
     }
-    async fn unpin(&self, _: String) -> Result<bool> {
-        todo!()
+
+    async fn unpin(&self, peer: String) -> Result<bool> {
+        self.write("unpin a certificate", move |connection| rows::unpin(connection, &peer)).await
     }
-    async fn begin_receive(&self, _: Intent) -> Result<IntentId> {
-        todo!()
+
+    async fn begin_receive(&self, intent: Intent) -> Result<IntentId> {
+        self.write("begin to receive a file", move |connection| rows::begin_receive(connection, &intent)).await
     }
-    async fn finish_receive(&self, _: Option<IntentId>, _: Receipt) -> Result<()> {
-        todo!()
+
+    async fn finish_receive(&self, id: Option<IntentId>, receipt: Receipt) -> Result<()> {
+        self.write("record a received file", move |connection| rows::finish_receive(connection, id, &receipt)).await
     }
-    async fn abandon_receive(&self, _: IntentId) -> Result<()> {
-        todo!()
+
+    async fn abandon_receive(&self, id: IntentId) -> Result<()> {
+        self.write("abandon a receive", move |connection| rows::remove_intent(connection, id)).await
     }
+
     async fn intents(&self) -> Result<Vec<(IntentId, Intent)>> {
-        todo!()
+        let extended = self.extended;
+        self.read("read the receives under way", move |connection| rows::intents(connection, extended)).await
     }
+
     async fn close(&self) {
-        todo!()
+        if let Some(writer) = &self.writer {
+            writer.stop().await;
+        }
+        self.readers.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }
