@@ -162,6 +162,17 @@ impl Server {
     }
 }
 
+/// A test that fails leaves nothing running.
+impl Drop for Server {
+    fn drop(&mut self) {
+        if self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
+            // By TERM, which `timeout` passes on.
+            let _ = Command::new("kill").arg(self.child.id().to_string()).status();
+            let _ = self.child.wait();
+        }
+    }
+}
+
 fn free_port() -> u16 {
     std::net::TcpListener::bind((THEIRS, 0)).unwrap().local_addr().unwrap().port()
 }
@@ -262,6 +273,13 @@ async fn pair() -> (Connection, Connection) {
     (client.unwrap(), server.unwrap().0)
 }
 
+/// Sends a line, and what arrives of it.
+async fn pass(from: &mut Connection, to: &mut Connection, line: &[u8]) -> Vec<u8> {
+    from.write_line(line).await.unwrap();
+    from.flush().await.unwrap();
+    to.read_line().await.unwrap().expect("a line")
+}
+
 #[tokio::test]
 async fn both_ends_may_be_ours() {
     for (client_kind, server_kind) in KINDS.into_iter().zip(KINDS.into_iter().rev()) {
@@ -273,11 +291,29 @@ async fn both_ends_may_be_ours() {
         let (mut client, mut server) = (client.unwrap(), server.unwrap());
         assert_eq!(client.peer_certificate(), Some(server_identity.certificate()));
         assert_eq!(server.peer_certificate(), Some(client_identity.certificate()));
-        client.write_line(b"BYE").await.unwrap();
-        client.flush().await.unwrap();
-        assert_eq!(server.read_line().await.unwrap(), Some(b"BYE".to_vec()));
+        assert_eq!(pass(&mut client, &mut server, b"BYE").await, b"BYE");
         tokio::join!(client.finish(), server.shutdown());
     }
+}
+
+/// As under inetd: the session comes over descriptors that may be shared.
+#[tokio::test]
+async fn an_inherited_socket_carries_tls_and_what_is_cut_off_is_noticed() {
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    let input = ours.try_clone().unwrap();
+    let server = Connection::over_descriptors(input.into(), ours.into(), None, Timeouts::default()).unwrap();
+    theirs.set_nonblocking(true).unwrap();
+    let client = tokio::net::UnixStream::from_std(theirs).unwrap();
+    let client = Connection::new(client, None, Timeouts::default());
+    let identity = Host::new(Kind::P256).identity();
+    let (client, server) = tokio::join!(client.start_tls_client(&identity), server.start_tls_server(&identity));
+    let (mut client, mut server) = (client.unwrap(), server.unwrap());
+    assert_eq!(pass(&mut client, &mut server, b"HELLO").await, b"HELLO");
+    client.write(b"DEL key /half").await.unwrap();
+    client.flush().await.unwrap();
+    // Neither side says goodbye: the line could have gone on.
+    drop(client);
+    assert!(matches!(server.read_line().await, Err(WireError::Closed)));
 }
 
 #[tokio::test]

@@ -391,6 +391,21 @@ mod tests {
         assert_eq!(started.elapsed().as_secs(), 3 * 300);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_handshake_does_not_wait_for_ever() {
+        let directory = tempfile::tempdir().unwrap();
+        let made = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tls");
+        for (from, to) in [("p256.crt", "csync2_ssl_cert.pem"), ("p256.key", "csync2_ssl_key.pem")] {
+            std::fs::copy(made.join(from), directory.path().join(to)).unwrap();
+        }
+        let identity = Identity::load(directory.path()).unwrap();
+        let started = tokio::time::Instant::now();
+        let (server, _silent) = connected(1000);
+        let refused = server.start_tls_server(&identity).await;
+        assert!(matches!(refused, Err(WireError::TimedOut { what: "TLS handshake" })));
+        assert_eq!(started.elapsed().as_secs(), 30);
+    }
+
     #[tokio::test]
     async fn five_megabytes_of_requests_do_not_deadlock_a_client_that_reads_along() {
         let (ours, theirs) = connected(4096);

@@ -75,7 +75,7 @@ pub(super) fn are_a_pair(reader: &Reader, writer: &Writer) -> bool {
 }
 
 impl Reader {
-    /// As [`Connection::read_line`], without sending anything.
+    /// As [`super::Connection::read_line`], without sending anything.
     pub async fn read_line(&mut self) -> Result<Option<Vec<u8>>, WireError> {
         if let Some(line) = self.decoder.line()? {
             return Ok(Some(line));
@@ -121,7 +121,7 @@ impl Reader {
         }
     }
 
-    /// As [`Connection::read_rest`], without sending anything.
+    /// As [`super::Connection::read_rest`], without sending anything.
     pub async fn read_rest(&mut self, sink: &mut Sink<'_>) -> Result<io::Result<()>, WireError> {
         let mut outcome = Ok(());
         loop {

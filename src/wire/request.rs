@@ -163,7 +163,7 @@ impl Request {
         if let Some(request) = Self::parse_session_command(&command, fields) {
             return Ok(request);
         }
-        // A name that no `SIG`-like command has would cost a look at the key first: find the command before the fields.
+        // Behind all of these stand a key and a file; `rest` is what follows them.
         let build: fn(String, Vec<u8>, &mut Fields) -> Result<Self, RequestError> = match command.as_slice() {
             b"SIG" => |key, file, _| Ok(Self::Sig { key, file }),
             b"MARK" => |key, file, _| Ok(Self::Mark { key, file }),
