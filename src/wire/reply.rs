@@ -103,6 +103,12 @@ impl Reply {
 
     /// Whether the command succeeded.
     #[must_use]
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.encode()).trim_end().to_owned()
+    }
+
+    /// Whether the command was carried out.
+    #[must_use]
     pub fn is_ok(&self) -> bool {
         match self {
             Self::CmdFinished

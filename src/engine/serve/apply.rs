@@ -9,7 +9,7 @@ use crate::delta::{self, DeltaError};
 use crate::engine::content;
 use crate::fs::{self, BeneathError, DeviceKind, Place, TempFile};
 use crate::model::{FileKind, Ignore, Metadata, Timestamp};
-use crate::wire::{Reply, error::system_text};
+use crate::wire::{Attributes, Reply, error::system_text};
 
 /// Why a command was not carried out: the answer to the peer.
 #[derive(Debug)]
@@ -106,26 +106,25 @@ impl Target {
             FileKind::Fifo => self.place.make_fifo()?,
             FileKind::Socket | FileKind::Regular { .. } => {}
         }
-        self.place.sync_directory()?;
         Ok(())
     }
 
-    pub(super) fn set_owner(&self, uid: u32, gid: u32, ignore: Ignore) -> Result<(), Refusal> {
+    pub(super) fn set(&self, attribute: Attribute, ignore: Ignore) -> Result<(), Refusal> {
         self.own_inode()?;
-        Ok(self.place.set_owner((!ignore.uid).then_some(uid), (!ignore.gid).then_some(gid))?)
-    }
-
-    pub(super) fn set_mode(&self, mode: u32, ignore: Ignore) -> Result<(), Refusal> {
-        if ignore.mode {
-            return Ok(());
+        match attribute {
+            Attribute::Owner { uid, gid } => {
+                self.place.set_owner((!ignore.uid).then_some(uid), (!ignore.gid).then_some(gid))?;
+            }
+            Attribute::Mode(_) if ignore.mode => {}
+            Attribute::Mode(mode) => self.place.set_mode(mode)?,
+            Attribute::Time(mtime) => self.place.set_times(mtime)?,
         }
-        self.own_inode()?;
-        Ok(self.place.set_mode(mode & 0o7777)?)
+        Ok(())
     }
 
-    pub(super) fn set_time(&self, mtime: Timestamp) -> Result<(), Refusal> {
-        self.own_inode()?;
-        Ok(self.place.set_times(mtime)?)
+    /// Makes what was done at this place durable.
+    pub(super) fn sync(&self) -> Result<(), Refusal> {
+        Ok(self.place.sync_directory()?)
     }
 
     /// A file with several links may have names outside the group: what is changed gets an inode of its own first.
@@ -149,7 +148,7 @@ impl Target {
         &self,
         basis: Option<File>,
         delta: &mut dyn io::Read,
-        attributes: Option<&crate::wire::Attributes>,
+        attributes: Option<&Attributes>,
         rules: &Rules,
     ) -> Result<Assembled, Refusal> {
         let mut temp = self.place.temp(rules.tempdir.as_deref())?;
@@ -169,16 +168,11 @@ impl Target {
         for lost in temp.take_over(metadata, file) {
             tracing::info!("WARNING: {}: not kept: {lost:?}", self.real.display());
         }
-        if let Some(attributes) = attributes {
-            let ignore = rules.ignore;
-            temp.set_owner((!ignore.uid).then_some(attributes.uid), (!ignore.gid).then_some(attributes.gid))?;
-            if !ignore.mode {
-                temp.set_mode(attributes.mode)?;
-            }
-            temp.set_times(attributes.mtime)?;
+        let assembled = Assembled { temp };
+        for attribute in attributes.into_iter().flat_map(Attribute::all) {
+            assembled.set(attribute, rules.ignore)?;
         }
-        let metadata = fs::meta::metadata_of(temp.file())?;
-        Ok(Assembled { temp, metadata })
+        Ok(assembled)
     }
 
     /// Whether what is there is still what it was when the command began.
@@ -204,12 +198,44 @@ impl Target {
 #[derive(Debug)]
 pub(super) struct Assembled {
     temp: TempFile,
-    pub(super) metadata: Metadata,
 }
 
 impl Assembled {
     /// The name beside the target; empty when it lies elsewhere.
     pub(super) fn name(&self) -> Vec<u8> {
         if self.temp.is_beside() { self.temp.name().to_vec() } else { Vec::new() }
+    }
+
+    pub(super) fn metadata(&mut self) -> Result<Metadata, Refusal> {
+        Ok(fs::meta::metadata_of(self.temp.file())?)
+    }
+
+    pub(super) fn set(&self, attribute: Attribute, ignore: Ignore) -> Result<(), Refusal> {
+        match attribute {
+            Attribute::Owner { uid, gid } => {
+                self.temp.set_owner((!ignore.uid).then_some(uid), (!ignore.gid).then_some(gid))?;
+            }
+            Attribute::Mode(_) if ignore.mode => {}
+            Attribute::Mode(mode) => self.temp.set_mode(mode)?,
+            Attribute::Time(mtime) => self.temp.set_times(mtime)?,
+        }
+        Ok(())
+    }
+}
+
+/// One attribute to be set.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Attribute {
+    Owner { uid: u32, gid: u32 },
+    /// The whole `st_mode`; the type bits say nothing here.
+    Mode(u32),
+    Time(Timestamp),
+}
+
+impl Attribute {
+    /// What the second dialect sends along, in the order in which it must be set: a new owner clears setuid bits.
+    pub(super) fn all(attributes: &Attributes) -> [Self; 3] {
+        let Attributes { uid, gid, mode, mtime } = *attributes;
+        [Self::Owner { uid, gid }, Self::Mode(mode), Self::Time(mtime)]
     }
 }

@@ -1,8 +1,9 @@
 //! The commands that change files, and the record that is kept of it.
 //!
-//! A file comes as a sequence: PATCH or MK…, then SETOWN, SETMOD, SETIME. The intent written before the first of them
-//! covers the whole sequence; row, dirty rows and actions are written once, at its end: with SETIME, or when the peer
-//! turns to something else. A crash in between is put right by `recover`.
+//! A file comes as a sequence: PATCH or MK…, then SETOWN, SETMOD, SETIME. What PATCH brings stays beside the target until
+//! the sequence ends: with SETIME, or when the peer turns to something else. Only then is it flushed, renamed into place
+//! and recorded, so that it never appears with a wrong owner, mode or time, and a session that breaks off leaves the old
+//! file. An intent is written before the rename; a crash between the two is put right by `recover`.
 
 use std::collections::HashMap;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -10,14 +11,15 @@ use std::sync::Arc;
 
 use tempfile::SpooledTempFile;
 
-use super::apply::{Refusal, Rules, Target};
+use super::apply::{Assembled, Attribute, Refusal, Rules, Target};
+use crate::config::LocalPath;
 use super::permission::{self, Admitted};
 use super::query;
 use crate::engine::check::{self, CheckOptions};
 use crate::engine::membership::{self, Event, Purpose};
 use crate::engine::{EngineError, Node, blocking, recover};
 use crate::model::checktxt::mtime_of_unknown_unit;
-use crate::model::{FileKind, Metadata, MtimeUnit, SyncPath, Timestamp};
+use crate::model::{Checktxt, FileKind, Metadata, MtimeUnit, SyncPath, Timestamp};
 use crate::store::{Intent, IntentId, Receipt};
 use crate::wire::{Attributes, Reply};
 
@@ -37,9 +39,20 @@ pub(super) struct Receiver {
 #[derive(Debug)]
 struct Sequence {
     path: SyncPath,
-    intent: IntentId,
-    /// The state in which our last command left it: another one is a local change.
-    left: Option<Metadata>,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Complete beside its target, which is as it was.
+    Assembled(Box<(Target, Assembled)>),
+    /// Made already: other files may depend on it.
+    Made {
+        place: LocalPath,
+        intent: IntentId,
+        /// The state in which our last command left it: another one is a local change.
+        left: Option<Metadata>,
+    },
 }
 
 /// A basis that waits for its delta.
@@ -50,14 +63,6 @@ pub(super) struct Patch {
     basis: Option<std::fs::File>,
     rules: Rules,
     attributes: Option<Attributes>,
-}
-
-/// One attribute to be set.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Attribute {
-    Owner { uid: u32, gid: u32 },
-    Mode(u32),
-    Time(Timestamp),
 }
 
 /// The answer to the peer inside, a failure of our own outside.
@@ -91,7 +96,8 @@ impl Receiver {
         };
     }
 
-    /// Records what was received, unless the next command still belongs to it.
+    /// Ends the sequence, unless the next command still belongs to it. A refusal is logged: its commands have their
+    /// answers already.
     pub(super) async fn settle(
         &mut self,
         node: &Arc<Node>,
@@ -101,8 +107,53 @@ impl Receiver {
         if self.open.as_ref().is_none_or(|open| next == Some(&open.path)) {
             return Ok(());
         }
-        let Some(open) = self.open.take() else { return Ok(()) };
-        record(node, peer, Some(open.intent), open.path, open.left, true).await
+        if let Err(reply) = self.finish(node, peer).await? {
+            tracing::warn!("ERROR: a file from {peer} stays as it was: {}", reply.text());
+        }
+        Ok(())
+    }
+
+    /// Forgets a sequence that the peer did not end: the old file stays.
+    pub(super) fn drop_unfinished(&mut self) {
+        if matches!(&self.open, Some(Sequence { state: State::Assembled(_), .. })) {
+            self.open = None;
+        }
+    }
+
+    /// Puts the file in place, makes it durable and records it.
+    async fn finish(&mut self, node: &Arc<Node>, peer: &str) -> Answer<()> {
+        let Some(Sequence { path, state }) = self.open.take() else { return Ok(Ok(())) };
+        match state {
+            State::Made { place, intent, left } => {
+                let synced = blocking("MK", move || Target::find(&place).and_then(|target| target.sync())).await?;
+                record(node, peer, Some(intent), path, left, true).await?;
+                Ok(synced.map_err(Reply::from))
+            }
+            State::Assembled(parts) => {
+                let (target, mut assembled) = *parts;
+                let looked = blocking("PATCH", move || {
+                    if !target.is_unchanged()? {
+                        return Err(Refusal(Reply::Text("The file was changed during the transfer".to_owned())));
+                    }
+                    let metadata = assembled.metadata()?;
+                    Ok((target, assembled, metadata))
+                });
+                let (target, assembled, metadata) = answered!(looked.await?);
+                let after = node.record(path.clone(), &metadata, None).checktxt;
+                let intent = begin(node, peer, &path, assembled.name(), Some(after)).await?;
+                match blocking("PATCH", move || target.replace(assembled)).await? {
+                    Ok(now) => {
+                        self.saw(&path, now.clone());
+                        record(node, peer, Some(intent), path, now, true).await?;
+                        Ok(Ok(()))
+                    }
+                    Err(refusal) => {
+                        node.store.abandon_receive(intent).await?;
+                        Ok(Err(refusal.into()))
+                    }
+                }
+            }
+        }
     }
 
     /// PATCH, first half: everything up to the signature of the basis.
@@ -144,26 +195,15 @@ impl Receiver {
         mut delta: SpooledTempFile,
     ) -> Answer<()> {
         let Patch { file, target, basis, rules, attributes } = patch;
+        let complete = attributes.is_some();
         let built = blocking("PATCH", move || {
             delta.seek(SeekFrom::Start(0))?;
             let assembled = target.assemble(basis, &mut delta as &mut dyn Read, attributes.as_ref(), &rules)?;
-            if !target.is_unchanged()? {
-                return Err(Refusal(Reply::Text("The file was changed during the transfer".to_owned())));
-            }
-            Ok((target, assembled))
+            Ok::<_, Refusal>(Box::new((target, assembled)))
         });
-        let (target, assembled) = answered!(built.await?);
-        let after = node.record(file.path.clone(), &assembled.metadata, None).checktxt;
-        let intent = Intent {
-            path: file.path.clone(),
-            peer: peer.to_owned(),
-            temp_name: assembled.name(),
-            target: Some(after),
-            holder: recover::holder(),
-        };
-        let intent = node.store.begin_receive(intent).await?;
-        let replaced = blocking("PATCH", move || target.replace(assembled)).await?;
-        self.conclude(node, peer, file.path, intent, replaced, attributes.is_some()).await
+        let parts = answered!(built.await?);
+        self.open = Some(Sequence { path: file.path, state: State::Assembled(parts) });
+        if complete { self.finish(node, peer).await } else { Ok(Ok(())) }
     }
 
     /// MKDIR, MKLINK, MKFIFO, MKCHR, MKBLK, MKSOCK.
@@ -191,26 +231,27 @@ impl Receiver {
             Ok::<_, Refusal>((target, rules.ignore))
         });
         let (target, ignore) = answered!(found.await?);
-        let intent = Intent {
-            path: file.path.clone(),
-            peer: peer.to_owned(),
-            temp_name: Vec::new(),
-            target: Some(described),
-            holder: recover::holder(),
-        };
-        let intent = node.store.begin_receive(intent).await?;
+        let intent = begin(node, peer, &file.path, Vec::new(), Some(described)).await?;
         let made = blocking("MK", move || {
             target.clear_the_way();
             target.make(&kind)?;
-            if let Some(attributes) = attributes {
-                target.set_owner(attributes.uid, attributes.gid, ignore)?;
-                target.set_mode(attributes.mode, ignore)?;
-                target.set_time(attributes.mtime)?;
+            for attribute in attributes.iter().flat_map(Attribute::all) {
+                target.set(attribute, ignore)?;
             }
             target.now()
         });
-        let made = made.await?;
-        self.conclude(node, peer, file.path, intent, made, false).await
+        match made.await? {
+            Ok(left) => {
+                self.saw(&file.path, left.clone());
+                let state = State::Made { place: file.place, intent, left };
+                self.open = Some(Sequence { path: file.path, state });
+                Ok(Ok(()))
+            }
+            Err(refusal) => {
+                node.store.abandon_receive(intent).await?;
+                Ok(Err(refusal.into()))
+            }
+        }
     }
 
     /// DEL.
@@ -235,16 +276,15 @@ impl Receiver {
             }
             Err(refusal) => return Ok(Err(refusal.into())),
         };
-        let intent = Intent {
-            path: file.path.clone(),
-            peer: peer.to_owned(),
-            temp_name: Vec::new(),
-            target: None,
-            holder: recover::holder(),
-        };
-        let intent = node.store.begin_receive(intent).await?;
-        let removed = blocking("DEL", move || target.remove().map(|()| None)).await?;
-        self.conclude(node, peer, file.path, intent, removed, true).await
+        let intent = begin(node, peer, &file.path, Vec::new(), None).await?;
+        let removed = blocking("DEL", move || target.remove().and_then(|()| target.sync())).await?;
+        if let Err(refusal) = removed {
+            node.store.abandon_receive(intent).await?;
+            return Ok(Err(refusal.into()));
+        }
+        self.saw(&file.path, None);
+        record(node, peer, Some(intent), file.path, None, true).await?;
+        Ok(Ok(()))
     }
 
     /// SETOWN, SETMOD, SETIME.
@@ -256,33 +296,47 @@ impl Receiver {
         attribute: Attribute,
     ) -> Answer<()> {
         self.settle(node, peer, Some(&file.path)).await?;
+        let ignore = node.config.ignore;
+        if let Some(Sequence { path, state: State::Assembled(parts) }) = self.open.take_if(|open| open.is_assembled()) {
+            let set = blocking("SET", move || {
+                let (target, assembled) = *parts;
+                let set = assembled.set(attribute, ignore);
+                (set, Box::new((target, assembled)))
+            });
+            let (set, parts) = set.await?;
+            self.open = Some(Sequence { path, state: State::Assembled(parts) });
+            answered!(set);
+            return if let Attribute::Time(_) = attribute { self.finish(node, peer).await } else { Ok(Ok(())) };
+        }
         let left = match &self.open {
-            Some(open) => open.left.clone(),
-            None => match attribute {
-                Attribute::Time(_) if self.seen.contains_key(&file.path) => self.seen.get(&file.path).cloned(),
-                _ => match permission::dirty_check(node, peer, &file.path).await? {
-                    Some(reply) => return Ok(Err(reply)),
-                    None => None,
-                },
+            Some(Sequence { state: State::Made { left, .. }, .. }) => left.clone(),
+            _ => match self.seen.get(&file.path) {
+                Some(seen) if matches!(attribute, Attribute::Time(_)) => Some(seen.clone()),
+                _ => {
+                    // The C program's SETIME does not look for conflicts; a mark that is there must not be wiped.
+                    let reply = match attribute {
+                        Attribute::Time(_) => node.store.is_dirty(&file.path).await?.then_some(Reply::AlsoDirty),
+                        _ => permission::dirty_check(node, peer, &file.path).await?,
+                    };
+                    match reply {
+                        Some(reply) => return Ok(Err(reply)),
+                        None => None,
+                    }
+                }
             },
         };
-        let ignore = node.config.ignore;
         let place = file.place.clone();
         let set = blocking("SET", move || {
             let target = Target::find(&place)?;
             if let (Some(left), Some(now)) = (&left, &target.before)
                 && !is_untouched(left, now)
             {
-                return Ok::<_, Refusal>(Err(()));
+                return Ok::<_, Refusal>(None);
             }
-            match attribute {
-                Attribute::Owner { uid, gid } => target.set_owner(uid, gid, ignore)?,
-                Attribute::Mode(mode) => target.set_mode(mode, ignore)?,
-                Attribute::Time(mtime) => target.set_time(mtime)?,
-            }
-            Ok(Ok(target.now()?))
+            target.set(attribute, ignore)?;
+            Ok(Some(target.now()?))
         });
-        let Ok(now) = answered!(set.await?) else {
+        let Some(now) = answered!(set.await?) else {
             // Somebody here changed it since: that is a conflict, and not to be covered up.
             self.settle(node, peer, None).await?;
             self.seen.remove(&file.path);
@@ -292,42 +346,34 @@ impl Receiver {
         };
         self.saw(&file.path, now.clone());
         match &mut self.open {
-            Some(open) => {
-                open.left = now;
-                if matches!(attribute, Attribute::Time(_)) {
-                    self.settle(node, peer, None).await?;
-                }
+            Some(Sequence { state: State::Made { left, .. }, .. }) => {
+                *left = now;
+                if let Attribute::Time(_) = attribute { self.finish(node, peer).await } else { Ok(Ok(())) }
             }
-            None => record(node, peer, None, file.path, now, false).await?,
-        }
-        Ok(Ok(()))
-    }
-
-    /// Keeps the sequence open after success; drops the intent after a refusal, which records nothing.
-    async fn conclude(
-        &mut self,
-        node: &Arc<Node>,
-        peer: &str,
-        path: SyncPath,
-        intent: IntentId,
-        result: Result<Option<Metadata>, Refusal>,
-        complete: bool,
-    ) -> Answer<()> {
-        match result {
-            Ok(left) => {
-                self.saw(&path, left.clone());
-                self.open = Some(Sequence { path, intent, left });
-                if complete {
-                    self.settle(node, peer, None).await?;
-                }
+            _ => {
+                record(node, peer, None, file.path, now, false).await?;
                 Ok(Ok(()))
             }
-            Err(refusal) => {
-                node.store.abandon_receive(intent).await?;
-                Ok(Err(refusal.into()))
-            }
         }
     }
+}
+
+impl Sequence {
+    fn is_assembled(&self) -> bool {
+        matches!(self.state, State::Assembled(_))
+    }
+}
+
+/// Writes down what is about to happen to a file.
+async fn begin(
+    node: &Node,
+    peer: &str,
+    path: &SyncPath,
+    temp_name: Vec<u8>,
+    target: Option<Checktxt>,
+) -> Result<IntentId, EngineError> {
+    let intent = Intent { path: path.clone(), peer: peer.to_owned(), temp_name, target, holder: recover::holder() };
+    Ok(node.store.begin_receive(intent).await?)
 }
 
 /// Whether nobody changed the file between two looks. A directory's ctime changes with every file made in it.
@@ -360,7 +406,7 @@ fn rules(node: &Node, path: &SyncPath) -> Rules {
 }
 
 /// The state that MK… makes, as far as the kind goes: owner, mode and time are not part of what `recover` compares.
-fn described(node: &Node, path: &SyncPath, kind: &FileKind) -> crate::model::Checktxt {
+fn described(node: &Node, path: &SyncPath, kind: &FileKind) -> Checktxt {
     let metadata = Metadata {
         kind: kind.clone(),
         mode: 0,

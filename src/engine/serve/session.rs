@@ -9,7 +9,8 @@ use tempfile::spooled_tempfile;
 
 use super::permission::{self, Admitted};
 use super::query::{self, Signature};
-use super::receive::{self, Attribute, Receiver};
+use super::apply::Attribute;
+use super::receive::{self, Receiver};
 use super::registry::{Known, Registry};
 use crate::engine::membership::{self, Purpose};
 use crate::engine::open::OpenError;
@@ -97,9 +98,13 @@ async fn converse(
         unit: None,
         receiver: Receiver::default(),
         last_node: None,
+        said_bye: false,
     };
     session.answer(&Reply::CmdFinished).await?;
     let result = session.commands().await;
+    if result.is_err() || !session.said_bye {
+        session.receiver.drop_unfinished();
+    }
     let settled = session.leave().await;
     session.connection.flush().await.ok();
     // The C client returns when the connection closes, and scripts count on the actions being done by then.
@@ -147,6 +152,7 @@ struct Session {
     receiver: Receiver,
     /// For the actions at the end, also when a later HELLO failed.
     last_node: Option<Arc<Node>>,
+    said_bye: bool,
 }
 
 /// Whether the session goes on.
@@ -168,7 +174,9 @@ impl Session {
                         return Ok(());
                     }
                 }
-                Err(RequestError::Unknown | RequestError::Empty) => self.answer(&Reply::UnknownCommand).await?,
+                // The C program's server does not answer an empty line.
+                Err(RequestError::Empty) => {}
+                Err(RequestError::Unknown) => self.answer(&Reply::UnknownCommand).await?,
                 Err(RequestError::Malformed(problem)) => {
                     tracing::warn!("WARNING: the peer sent a malformed command: {problem}");
                     self.answer(&Reply::Text("Invalid argument".to_owned())).await?;
@@ -190,6 +198,7 @@ impl Session {
         match request {
             Request::Bye => {
                 self.leave().await?;
+                self.said_bye = true;
                 self.answer(&Reply::CuLater).await?;
                 return Ok(Flow::Close);
             }
@@ -463,7 +472,7 @@ impl Session {
                         Err(reply) => {
                             tracing::warn!(
                                 "ERROR: {shown} from {peer}: {}",
-                                String::from_utf8_lossy(&reply.encode()).trim()
+                                reply.text()
                             );
                             reply
                         }
