@@ -1,0 +1,188 @@
+//! The tables: the C program's, and what we add to them (why: see the parent module's documentation).
+//!
+//! Everything happens in one transaction, so that a crash leaves the old tables. Whoever comes first holds the row of
+//! `csync2_schema`; the others wait for it and find the work done. No lock functions are needed for that.
+
+use deadpool_postgres::Object;
+use tokio_postgres::error::SqlState;
+
+use super::super::error::{Result, StoreError};
+use super::trouble::{Trouble, is_conflict};
+use super::{ATTEMPTS, PAUSE};
+
+/// The version of the tables that this program makes and understands.
+const SCHEMA_VERSION: i64 = 1;
+
+/// The C program's tables, as it makes them, but for the constraints: an index on text holds no long name.
+const C_TABLES: &str = "
+CREATE TABLE IF NOT EXISTS action (filename TEXT NOT NULL, command TEXT NOT NULL, logfile TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS dirty
+    (filename TEXT NOT NULL, forced INTEGER NOT NULL, myname TEXT NOT NULL, peername TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS file (filename TEXT NOT NULL, checktxt TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS hint (filename TEXT NOT NULL, recursive INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS x509_cert (peername TEXT NOT NULL, certdata TEXT NOT NULL, UNIQUE (peername));
+";
+
+/// Columns of older set-ups that are too short.
+const NARROW_COLUMNS: &str = "
+SELECT 'ALTER TABLE ' || quote_ident(table_name) || ' ALTER COLUMN ' || quote_ident(column_name) || ' TYPE text'
+FROM information_schema.columns
+WHERE table_schema = current_schema() AND data_type IN ('character varying', 'character')
+  AND table_name IN ('file', 'dirty', 'hint', 'action', 'x509_cert')";
+
+/// The constraints and unique indexes on names, which make long names fail.
+const NAME_CONSTRAINTS: &str = "
+SELECT 'ALTER TABLE ' || quote_ident(t.relname) || ' DROP CONSTRAINT ' || quote_ident(c.conname)
+FROM pg_constraint c JOIN pg_class t ON t.oid = c.conrelid
+WHERE t.oid IN ('file'::regclass, 'dirty'::regclass, 'action'::regclass, 'hint'::regclass) AND c.contype IN ('u', 'p')";
+
+const NAME_INDEXES: &str = "
+SELECT 'DROP INDEX ' || quote_ident(x.relname)
+FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid
+WHERE i.indrelid IN ('file'::regclass, 'dirty'::regclass, 'action'::regclass, 'hint'::regclass) AND i.indisunique";
+
+/// What version 1 adds. The hash indexes serve the C program's look-ups by name, of any length.
+const VERSION_1: &str = r"
+CREATE FUNCTION csync2_classic(name text) RETURNS bytea LANGUAGE plpgsql AS $body$
+-- The name as the C program spells it: bytes that stand as %XX above %7F are bytes again.
+BEGIN
+    IF name !~ '%[89A-Fa-f][0-9A-Fa-f]' THEN
+        RETURN convert_to(name, getdatabaseencoding());
+    END IF;
+    RETURN (
+        SELECT string_agg(
+            CASE WHEN part ~ '^%[89A-Fa-f][0-9A-Fa-f]$' THEN decode(substr(part, 2), 'hex')
+                 ELSE convert_to(part, getdatabaseencoding()) END,
+            ''::bytea ORDER BY place)
+        FROM (SELECT m.parts[1] AS part, m.place
+              FROM regexp_matches(name, '(%[89A-Fa-f][0-9A-Fa-f]|%|[^%]+)', 'g') WITH ORDINALITY AS m (parts, place)
+             ) AS pieces
+    );
+END $body$;
+
+CREATE SEQUENCE csync2_dirty_version;
+
+ALTER TABLE file ADD COLUMN name_key bytea, ADD COLUMN name_digest bytea, ADD COLUMN mtime_ns bigint,
+    ADD COLUMN ctime_ns bigint, ADD COLUMN device bigint, ADD COLUMN digest bytea;
+ALTER TABLE dirty ADD COLUMN name_key bytea, ADD COLUMN name_digest bytea,
+    ADD COLUMN version bigint NOT NULL DEFAULT nextval('csync2_dirty_version');
+UPDATE file SET name_key = substring(csync2_classic(filename) from 1 for 1000),
+    name_digest = sha256(csync2_classic(filename));
+UPDATE dirty SET name_key = substring(csync2_classic(filename) from 1 for 1000),
+    name_digest = sha256(csync2_classic(filename));
+DELETE FROM file a USING file b WHERE a.name_digest = b.name_digest AND a.ctid < b.ctid;
+DELETE FROM dirty a USING dirty b
+    WHERE a.name_digest = b.name_digest AND a.peername = b.peername AND a.version < b.version;
+
+CREATE UNIQUE INDEX csync2_file_name ON file (name_digest);
+CREATE UNIQUE INDEX csync2_dirty_name ON dirty (name_digest, peername);
+CREATE INDEX csync2_file_order ON file (name_key);
+CREATE INDEX csync2_dirty_order ON dirty (name_key);
+CREATE INDEX csync2_file_filename ON file USING hash (filename);
+CREATE INDEX csync2_dirty_filename ON dirty USING hash (filename);
+CREATE INDEX csync2_action_filename ON action USING hash (filename);
+
+-- For rows of the C program, which knows none of these columns. It has removed the old row by its own spelling; one
+-- under the other spelling goes here.
+CREATE FUNCTION csync2_file_row() RETURNS trigger LANGUAGE plpgsql AS $body$
+DECLARE name bytea := csync2_classic(NEW.filename);
+BEGIN
+    NEW.name_key := substring(name from 1 for 1000);
+    NEW.name_digest := sha256(name);
+    DELETE FROM file WHERE name_digest = NEW.name_digest AND filename <> NEW.filename;
+    RETURN NEW;
+END $body$;
+CREATE FUNCTION csync2_dirty_row() RETURNS trigger LANGUAGE plpgsql AS $body$
+DECLARE name bytea := csync2_classic(NEW.filename);
+BEGIN
+    NEW.name_key := substring(name from 1 for 1000);
+    NEW.name_digest := sha256(name);
+    DELETE FROM dirty
+    WHERE name_digest = NEW.name_digest AND peername = NEW.peername AND filename <> NEW.filename;
+    RETURN NEW;
+END $body$;
+CREATE TRIGGER csync2_file_row BEFORE INSERT ON file
+    FOR EACH ROW WHEN (NEW.name_digest IS NULL) EXECUTE PROCEDURE csync2_file_row();
+CREATE TRIGGER csync2_dirty_row BEFORE INSERT ON dirty
+    FOR EACH ROW WHEN (NEW.name_digest IS NULL) EXECUTE PROCEDURE csync2_dirty_row();
+
+-- The C program takes a repeated action for a fatal error where a constraint forbids it, and twice the same for two.
+CREATE FUNCTION csync2_action_row() RETURNS trigger LANGUAGE plpgsql AS $body$
+BEGIN
+    IF EXISTS (SELECT 1 FROM action WHERE filename = NEW.filename AND command = NEW.command) THEN
+        RETURN NULL;
+    END IF;
+    RETURN NEW;
+END $body$;
+CREATE TRIGGER csync2_action_row BEFORE INSERT ON action FOR EACH ROW EXECUTE PROCEDURE csync2_action_row();
+
+CREATE SEQUENCE csync2_intent_id;
+CREATE TABLE csync2_intent (
+    id bigint PRIMARY KEY DEFAULT nextval('csync2_intent_id'),
+    filename text NOT NULL, peername text NOT NULL, temp_name text NOT NULL, target text, holder text NOT NULL
+);
+UPDATE csync2_schema SET version = 1;
+";
+
+/// Brings the tables of the database up to date.
+pub(super) async fn migrate(client: &mut Object, database: &str) -> Result<()> {
+    let failed = |error: tokio_postgres::Error| Trouble::from(error).while_opening(database);
+    let mut attempt = 1;
+    loop {
+        let result = match version(client).await {
+            Ok(Some(SCHEMA_VERSION)) => return Ok(()),
+            Ok(Some(found)) if found > SCHEMA_VERSION => {
+                return Err(StoreError::NewerSchema { database: database.to_owned(), found, known: SCHEMA_VERSION });
+            }
+            Ok(_) => upgrade(client).await,
+            Err(error) => Err(error),
+        };
+        match result {
+            // Now look again.
+            Ok(()) => {}
+            Err(error) if attempt < ATTEMPTS && (is_conflict(&error) || is_race(&error)) => {
+                tokio::time::sleep(PAUSE * attempt).await;
+                attempt += 1;
+            }
+            Err(error) => return Err(failed(error)),
+        }
+    }
+}
+
+/// The version of the tables; `None`: the C program's, or none at all.
+async fn version(client: &Object) -> std::result::Result<Option<i64>, tokio_postgres::Error> {
+    match client.query_opt("SELECT version FROM csync2_schema", &[]).await {
+        Ok(row) => row.map(|row| row.try_get(0)).transpose(),
+        Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Two that make the same table at once: one of them fails even with IF NOT EXISTS.
+fn is_race(error: &tokio_postgres::Error) -> bool {
+    let raced = [&SqlState::UNIQUE_VIOLATION, &SqlState::DUPLICATE_TABLE, &SqlState::DUPLICATE_OBJECT];
+    error.code().is_some_and(|code| raced.contains(&code))
+}
+
+async fn upgrade(client: &mut Object) -> std::result::Result<(), tokio_postgres::Error> {
+    let transaction = client.transaction().await?;
+    transaction
+        .batch_execute(
+            "CREATE TABLE IF NOT EXISTS csync2_schema (only_row integer PRIMARY KEY, version bigint NOT NULL); \
+             INSERT INTO csync2_schema VALUES (1, 0) ON CONFLICT DO NOTHING;",
+        )
+        .await?;
+    let row = transaction.query_one("SELECT version FROM csync2_schema WHERE only_row = 1 FOR UPDATE", &[]).await?;
+    if row.try_get::<_, i64>(0)? == 0 {
+        // Rows that another process writes meanwhile would be without keys.
+        transaction.batch_execute(C_TABLES).await?;
+        transaction.batch_execute("LOCK TABLE file, dirty, hint, action, x509_cert IN ACCESS EXCLUSIVE MODE").await?;
+        for changes in [NARROW_COLUMNS, NAME_CONSTRAINTS, NAME_INDEXES] {
+            for row in transaction.query(changes, &[]).await? {
+                transaction.batch_execute(row.try_get(0)?).await?;
+            }
+        }
+        transaction.batch_execute(VERSION_1).await?;
+    }
+    transaction.commit().await
+}

@@ -1,0 +1,229 @@
+//! The statements that read.
+
+use std::pin::pin;
+
+use deadpool_postgres::{GenericClient, Object, Transaction};
+use futures_util::TryStreamExt;
+use tokio::sync::mpsc::Sender;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{IsolationLevel, Row};
+
+use super::super::error::Result;
+use super::super::spelling::{Range, Spelling, key, read_host, read_path};
+use super::super::{CHUNK, Hint, Intent, IntentId};
+use super::Answer;
+use super::values::{KEY_LENGTH, NameDigest, Text, optional_text, text, truncated};
+use crate::model::{Checktxt, DirtyEntry, DirtyVersion, FileRecord, ScheduledAction, SyncPath, encoding};
+
+const RECORD_COLUMNS: &str = "filename, checktxt, mtime_ns, ctime_ns, device, digest";
+
+/// `None`: the name is malformed.
+fn record(row: &Row) -> Answer<Option<FileRecord>> {
+    let Some(path) = read_path(text(row, 0)?) else { return Ok(None) };
+    Ok(Some(FileRecord {
+        path,
+        checktxt: Checktxt::from_text(&encoding::decode(text(row, 1)?)),
+        mtime_ns: row.try_get(2)?,
+        ctime_ns: row.try_get(3)?,
+        device: row.try_get(4)?,
+        digest: row.try_get::<_, Option<&[u8]>>(5)?.and_then(|digest| digest.try_into().ok()),
+    }))
+}
+
+/// A stretch of names as the tables can find it: by the first bytes of the keys.
+struct Bounds {
+    low: Vec<u8>,
+    /// Not in it; `None`: no end.
+    high: Option<Vec<u8>>,
+}
+
+impl Bounds {
+    fn of(range: &Range) -> Self {
+        // The first key behind all that begin like this one.
+        let behind = |key: &[u8]| Some([&truncated(key.to_vec())[..], b"\0"].concat());
+        let (low, high) = match range {
+            Range::All => (&[][..], None),
+            Range::One(key) => (&key[..], behind(key)),
+            Range::Between(low, high) if high.len() <= KEY_LENGTH => (&low[..], Some(high.clone())),
+            Range::Between(low, high) => (&low[..], behind(high)),
+        };
+        Self { low: truncated(low.to_vec()), high }
+    }
+}
+
+/// Whether a name that lies within the bounds is in the range itself: where keys are cut off they say less.
+fn is_within(range: &Range, path: &SyncPath) -> bool {
+    match range {
+        Range::All => true,
+        Range::One(one) => one.len() < KEY_LENGTH || key(path.as_bytes()) == *one,
+        Range::Between(_, high) if high.len() <= KEY_LENGTH => true,
+        Range::Between(low, high) => {
+            let key = key(path.as_bytes());
+            *low <= key && key < *high
+        }
+    }
+}
+
+/// Sends the records within the ranges, in order, as of one moment.
+pub(super) async fn files(client: &mut Object, ranges: &[Range], sink: &Sender<Result<Vec<FileRecord>>>) -> Answer<()> {
+    let builder = client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true);
+    let snapshot = builder.start().await?;
+    let mut chunk = Chunk { sink, ready: Vec::with_capacity(CHUNK), alike: Vec::new() };
+    for range in ranges {
+        let Bounds { low, high } = Bounds::of(range);
+        let end = if high.is_some() { " AND name_key < $2" } else { "" };
+        let sql = format!("SELECT {RECORD_COLUMNS} FROM file WHERE name_key >= $1{end} ORDER BY name_key");
+        let statement = snapshot.prepare_cached(&sql).await?;
+        let parameters = std::iter::once(&low).chain(&high).map(|key| key as &(dyn ToSql + Sync));
+        let mut rows = pin!(snapshot.query_raw(&statement, parameters.collect::<Vec<_>>()).await?);
+        while let Some(row) = rows.try_next().await? {
+            if let Some(record) = record(&row)?
+                && is_within(range, &record.path)
+                && chunk.push(record).await.is_err()
+            {
+                return Ok(());
+            }
+        }
+    }
+    // Whoever has gone needs nothing more.
+    let _ = chunk.finish().await;
+    snapshot.commit().await
+}
+
+/// Records on their way, put in order where the tables' keys say too little.
+struct Chunk<'s> {
+    sink: &'s Sender<Result<Vec<FileRecord>>>,
+    ready: Vec<FileRecord>,
+    /// Those whose keys are cut off and alike.
+    alike: Vec<FileRecord>,
+}
+
+/// The reader of the stream wants no more.
+struct Gone;
+
+impl Chunk<'_> {
+    async fn push(&mut self, record: FileRecord) -> std::result::Result<(), Gone> {
+        let cut = |record: &FileRecord| truncated(key(record.path.as_bytes()));
+        if self.alike.first().is_some_and(|first| cut(first) != cut(&record)) {
+            self.settle();
+        }
+        // Most names are far too short to be looked at closely.
+        if record.path.as_bytes().len() >= KEY_LENGTH / 3 && cut(&record).len() == KEY_LENGTH {
+            self.alike.push(record);
+        } else {
+            self.ready.push(record);
+        }
+        if self.ready.len() < CHUNK {
+            return Ok(());
+        }
+        self.sink.send(Ok(std::mem::replace(&mut self.ready, Vec::with_capacity(CHUNK)))).await.map_err(|_| Gone)
+    }
+
+    fn settle(&mut self) {
+        self.alike.sort_by(|one, other| one.path.cmp(&other.path));
+        self.ready.append(&mut self.alike);
+    }
+
+    async fn finish(mut self) -> std::result::Result<(), Gone> {
+        self.settle();
+        if self.ready.is_empty() {
+            return Ok(());
+        }
+        self.sink.send(Ok(self.ready)).await.map_err(|_| Gone)
+    }
+}
+
+pub(super) async fn file(client: &Object, path: &SyncPath) -> Answer<Option<FileRecord>> {
+    let sql = format!("SELECT {RECORD_COLUMNS} FROM file WHERE name_digest = $1");
+    let statement = client.prepare_cached(&sql).await?;
+    let row = client.query_opt(&statement, &[&NameDigest::of(path.as_bytes())]).await?;
+    row.map_or(Ok(None), |row| record(&row))
+}
+
+pub(super) async fn dirty(
+    transaction: &Transaction<'_>,
+    spelling: Spelling,
+    peer: Option<&str>,
+    ranges: &[Range],
+) -> Answer<Vec<DirtyEntry>> {
+    let peer = peer.map(|peer| Text(spelling.write(peer.as_bytes())));
+    let mut entries = Vec::new();
+    for range in ranges {
+        let Bounds { low, high } = Bounds::of(range);
+        let mut sql =
+            String::from("SELECT filename, forced, myname, peername, version FROM dirty WHERE name_key >= $1");
+        let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&low];
+        if let Some(high) = &high {
+            parameters.push(high);
+            sql.push_str(" AND name_key < $2");
+        }
+        if let Some(peer) = &peer {
+            parameters.push(peer);
+            sql.push_str(&format!(" AND peername = ${}", parameters.len()));
+        }
+        let statement = transaction.prepare_cached(&sql).await?;
+        for row in transaction.query(&statement, &parameters).await? {
+            if let Some(path) = read_path(text(&row, 0)?).filter(|path| is_within(range, path)) {
+                entries.push(DirtyEntry {
+                    path,
+                    forced: row.try_get::<_, i32>(1)? != 0,
+                    my_name: read_host(text(&row, 2)?),
+                    peer: read_host(text(&row, 3)?),
+                    version: DirtyVersion(row.try_get(4)?),
+                });
+            }
+        }
+    }
+    Ok(entries)
+}
+
+pub(super) async fn dirty_peers(client: &Object) -> Answer<Vec<(String, String)>> {
+    let rows = client.query("SELECT DISTINCT myname, peername FROM dirty", &[]).await?;
+    rows.iter().map(|row| Ok((read_host(text(row, 0)?), read_host(text(row, 1)?)))).collect()
+}
+
+pub(super) async fn hints(client: &Object) -> Answer<Vec<Hint>> {
+    let rows = client.query("SELECT filename, recursive FROM hint", &[]).await?;
+    let hint =
+        |row: &Row| Ok(Hint { path: encoding::decode(text(row, 0)?), recursive: row.try_get::<_, i32>(1)? != 0 });
+    rows.iter().map(hint).collect()
+}
+
+pub(super) async fn actions(client: &Object) -> Answer<Vec<ScheduledAction>> {
+    let rows = client.query("SELECT filename, command, logfile FROM action", &[]).await?;
+    let action = |row: &Row| {
+        let Some(path) = read_path(text(row, 0)?) else { return Ok(None) };
+        let (command, logfile) = (encoding::decode(text(row, 1)?), encoding::decode(text(row, 2)?));
+        Ok(Some(ScheduledAction { path, command, logfile }))
+    };
+    rows.iter().filter_map(|row| action(row).transpose()).collect()
+}
+
+pub(super) async fn certificates(
+    client: &impl GenericClient,
+    spelling: Spelling,
+    peer: Option<&str>,
+) -> Answer<Vec<(String, Vec<u8>)>> {
+    let peer = peer.map(|peer| Text(spelling.write(peer.as_bytes())));
+    let sql = "SELECT peername, certdata FROM x509_cert WHERE $1::text IS NULL OR peername = $1";
+    let statement = client.prepare_cached(sql).await?;
+    let rows = client.query(&statement, &[&peer]).await?;
+    let certificate = |row: &Row| Ok((read_host(text(row, 0)?), hex::decode(text(row, 1)?).unwrap_or_default()));
+    rows.iter().map(certificate).collect()
+}
+
+pub(super) async fn intents(client: &Object) -> Answer<Vec<(IntentId, Intent)>> {
+    let sql = "SELECT id, filename, peername, temp_name, target, holder FROM csync2_intent";
+    let intent = |row: &Row| {
+        let Some(path) = read_path(text(row, 1)?) else { return Ok(None) };
+        let intent = Intent {
+            path,
+            peer: read_host(text(row, 2)?),
+            temp_name: encoding::decode(text(row, 3)?),
+            target: optional_text(row, 4)?.map(|target| Checktxt::from_text(&encoding::decode(target))),
+            holder: read_host(text(row, 5)?),
+        };
+        Ok(Some((IntentId(row.try_get(0)?), intent)))
+    };
+    client.query(sql, &[]).await?.iter().filter_map(|row| intent(row).transpose()).collect()
+}

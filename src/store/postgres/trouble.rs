@@ -1,0 +1,131 @@
+//! What the driver's, the pool's and the server's errors mean.
+
+use std::error::Error;
+use std::io;
+
+use deadpool_postgres::{PoolError, TimeoutType};
+use tokio_postgres::error::SqlState;
+
+use super::super::error::{ErrorKind, StoreError};
+
+/// An error with its meaning, before it is known which operation failed.
+#[derive(Debug)]
+pub(super) struct Trouble {
+    kind: ErrorKind,
+    is_missing_database: bool,
+    source: Box<dyn Error + Send + Sync>,
+}
+
+/// A missing database that could not be made.
+#[derive(Debug, thiserror::Error)]
+#[error("there is no database {database:?}, and it cannot be created")]
+struct CannotCreate {
+    database: String,
+    source: Box<dyn Error + Send + Sync>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Waited {
+    #[error("all connections were in use for too long")]
+    ForConnection,
+    #[error("the server did not complete the connection in time")]
+    ForServer,
+    #[error("the database was closed")]
+    Closed,
+}
+
+impl Trouble {
+    pub(super) fn new(kind: ErrorKind, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { kind, is_missing_database: false, source: source.into() }
+    }
+
+    pub(super) fn other(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::new(ErrorKind::Other, source)
+    }
+
+    /// The server did not finish connecting in time.
+    pub(super) fn no_answer() -> Self {
+        Self::new(ErrorKind::Unreachable, Waited::ForServer)
+    }
+
+    /// The database had to be made, and could not.
+    pub(super) fn while_creating(self, database: &str) -> Self {
+        Self::new(self.kind, CannotCreate { database: database.to_owned(), source: self.source })
+    }
+
+    pub(super) fn is_missing_database(&self) -> bool {
+        self.is_missing_database
+    }
+
+    pub(super) fn while_opening(self, database: &str) -> StoreError {
+        let kind = match self.kind {
+            // There was none before.
+            ErrorKind::ConnectionLost => ErrorKind::Unreachable,
+            kind => kind,
+        };
+        StoreError::Open { database: database.to_owned(), kind, source: self.source }
+    }
+
+    pub(super) fn during(self, operation: &'static str, database: &str) -> StoreError {
+        StoreError::Operation { database: database.to_owned(), operation, kind: self.kind, source: self.source }
+    }
+}
+
+impl From<tokio_postgres::Error> for Trouble {
+    fn from(error: tokio_postgres::Error) -> Self {
+        let is_missing_database = error.code() == Some(&SqlState::UNDEFINED_DATABASE);
+        Self { kind: kind_of(&error), is_missing_database, source: Box::new(error) }
+    }
+}
+
+impl From<PoolError> for Trouble {
+    fn from(error: PoolError) -> Self {
+        match error {
+            // No connection could be made; one that existed cannot have been lost.
+            PoolError::Backend(error) => {
+                let trouble = Self::from(error);
+                let kind = match trouble.kind {
+                    ErrorKind::ConnectionLost => ErrorKind::Unreachable,
+                    kind => kind,
+                };
+                Self { kind, ..trouble }
+            }
+            PoolError::Timeout(TimeoutType::Wait) => Self::new(ErrorKind::TooBusy, Waited::ForConnection),
+            PoolError::Timeout(_) => Self::no_answer(),
+            PoolError::Closed => Self::new(ErrorKind::ConnectionLost, Waited::Closed),
+            other => Self::other(other),
+        }
+    }
+}
+
+/// Whether the server gave this transaction up for the sake of another: it can be tried again.
+pub(super) fn is_conflict(error: &tokio_postgres::Error) -> bool {
+    matches!(error.code(), Some(&SqlState::T_R_SERIALIZATION_FAILURE | &SqlState::T_R_DEADLOCK_DETECTED))
+}
+
+/// The server's own codes first: it says more than the broken connection that follows.
+fn kind_of(error: &tokio_postgres::Error) -> ErrorKind {
+    let Some(code) = error.code() else {
+        let mut source = error.source();
+        while let Some(cause) = source {
+            if let Some(error) = cause.downcast_ref::<io::Error>() {
+                // TLS says that it does not like the peer in this form.
+                let refused = matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput);
+                return if refused { ErrorKind::Refused } else { ErrorKind::ConnectionLost };
+            }
+            source = cause.source();
+        }
+        return if error.is_closed() { ErrorKind::ConnectionLost } else { ErrorKind::Other };
+    };
+    match code.code() {
+        "53100" => ErrorKind::Full,
+        "53300" | "55P03" | "57014" | "40001" | "40P01" => ErrorKind::TooBusy,
+        "25006" => ErrorKind::ReadOnly,
+        "3D000" | "57P03" => ErrorKind::Unreachable,
+        "57P01" | "57P02" => ErrorKind::ConnectionLost,
+        "42501" => ErrorKind::Refused,
+        class if class.starts_with("28") => ErrorKind::Refused,
+        class if class.starts_with("08") => ErrorKind::ConnectionLost,
+        _ => ErrorKind::Other,
+    }
+}

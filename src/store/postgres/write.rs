@@ -1,0 +1,368 @@
+//! The statements that write. Rows travel as one array for each column, whatever their number.
+//!
+//! Statements that do not depend on each other's results are sent together.
+
+use std::collections::{HashMap, HashSet};
+use std::pin::pin;
+
+use deadpool_postgres::{GenericClient, Object, Transaction};
+use futures_util::{TryStreamExt, future};
+use tokio_postgres::types::ToSql;
+
+use super::super::spelling::{Range, Spelling, read_path};
+use super::super::{Change, Hint, Intent, IntentId, Receipt};
+use super::Answer;
+use super::read;
+use super::values::{NameDigest, Text, name_key, text};
+use crate::model::{DirtyEntry, FileRecord, Mark, ScheduledAction, SyncPath};
+
+type Parameters<'p> = [&'p (dyn ToSql + Sync)];
+
+async fn execute(client: &impl GenericClient, sql: &str, parameters: &Parameters<'_>) -> Answer<u64> {
+    let statement = client.prepare_cached(sql).await?;
+    client.execute(&statement, parameters).await
+}
+
+/// Runs a statement that returns digests.
+async fn digests(client: &impl GenericClient, sql: &str, parameters: &Parameters<'_>) -> Answer<Vec<NameDigest>> {
+    let statement = client.prepare_cached(sql).await?;
+    let rows = client.query(&statement, parameters).await?;
+    rows.iter().map(|row| row.try_get(0)).collect()
+}
+
+// The file table.
+
+/// Rows of the file table, column by column.
+#[derive(Default)]
+struct FileRows<'r> {
+    names: Vec<Text>,
+    checktxts: Vec<Text>,
+    keys: Vec<Vec<u8>>,
+    digests: Vec<NameDigest>,
+    mtimes: Vec<Option<i64>>,
+    ctimes: Vec<Option<i64>>,
+    devices: Vec<Option<i64>>,
+    contents: Vec<Option<&'r [u8]>>,
+    /// What the old rows must say, in either spelling.
+    expected: Vec<Text>,
+    expected_otherwise: Vec<Text>,
+}
+
+impl<'r> FileRows<'r> {
+    fn push(&mut self, spelling: Spelling, path: &SyncPath, record: &'r FileRecord, digest: NameDigest) {
+        self.names.push(Text(spelling.write(path.as_bytes())));
+        self.checktxts.push(Text(spelling.write(record.checktxt.as_bytes())));
+        self.keys.push(name_key(path.as_bytes()));
+        self.digests.push(digest);
+        self.mtimes.push(record.mtime_ns);
+        self.ctimes.push(record.ctime_ns);
+        self.devices.push(record.device);
+        self.contents.push(record.digest.as_ref().map(<[u8; 32]>::as_slice));
+    }
+
+    fn expect(&mut self, spelling: Spelling, checktxt: &[u8]) {
+        let text = spelling.write(checktxt);
+        self.expected_otherwise.push(Text(spelling.other(checktxt).unwrap_or_else(|| text.clone())));
+        self.expected.push(Text(text));
+    }
+
+    /// The columns, in the order of [`FILE_ROWS`].
+    fn parameters(&self) -> [&(dyn ToSql + Sync); 8] {
+        let Self { names, checktxts, keys, digests, mtimes, ctimes, devices, contents, .. } = self;
+        [names, checktxts, keys, digests, mtimes, ctimes, devices, contents]
+    }
+}
+
+const INSERT_FILES: &str = "INSERT INTO file (filename, checktxt, name_key, name_digest, mtime_ns, ctime_ns, device, digest) \
+     SELECT * FROM unnest($1::text[], $2::text[], $3::bytea[], $4::bytea[], $5::bigint[], $6::bigint[], $7::bigint[], \
+     $8::bytea[]) ON CONFLICT (name_digest)";
+
+/// The row as it is read, and as the statement's row is not: the other columns follow from the name.
+const REPLACE: &str = "DO UPDATE SET filename = excluded.filename, checktxt = excluded.checktxt, \
+     mtime_ns = excluded.mtime_ns, ctime_ns = excluded.ctime_ns, device = excluded.device, digest = excluded.digest";
+
+const UPDATE_FILES: &str = "UPDATE file SET filename = n.filename, checktxt = n.checktxt, mtime_ns = n.mtime_ns, \
+     ctime_ns = n.ctime_ns, device = n.device, digest = n.digest \
+     FROM unnest($1::text[], $2::text[], $3::bytea[], $4::bytea[], $5::bigint[], $6::bigint[], $7::bigint[], \
+     $8::bytea[], $9::text[], $10::text[]) AS n (filename, checktxt, name_key, name_digest, mtime_ns, ctime_ns, device, \
+     digest, expected, expected_otherwise) \
+     WHERE file.name_digest = n.name_digest AND file.checktxt IN (n.expected, n.expected_otherwise) \
+     RETURNING file.name_digest";
+
+const DELETE_FILES: &str = "DELETE FROM file USING unnest($1::bytea[], $2::text[], $3::text[]) \
+     AS n (name_digest, expected, expected_otherwise) \
+     WHERE file.name_digest = n.name_digest AND file.checktxt IN (n.expected, n.expected_otherwise) \
+     RETURNING file.name_digest";
+
+pub(super) async fn apply(
+    transaction: &Transaction<'_>,
+    spelling: Spelling,
+    changes: &[Change],
+) -> Answer<Vec<SyncPath>> {
+    let (mut new, mut changed, mut gone) = (FileRows::default(), FileRows::default(), FileRows::default());
+    let mut absent = Vec::new();
+    let named: Vec<(NameDigest, &Change)> =
+        changes.iter().map(|change| (NameDigest::of(change.path.as_bytes()), change)).collect();
+    for &(digest, change) in &named {
+        match (&change.expected, &change.record) {
+            (None, None) => absent.push(digest),
+            (None, Some(record)) => new.push(spelling, &change.path, record, digest),
+            (Some(expected), Some(record)) => {
+                changed.push(spelling, &change.path, record, digest);
+                changed.expect(spelling, expected.as_bytes());
+            }
+            (Some(expected), None) => {
+                gone.digests.push(digest);
+                gone.expect(spelling, expected.as_bytes());
+            }
+        }
+    }
+    let insert = format!("{INSERT_FILES} DO NOTHING RETURNING name_digest");
+    let new_parameters = new.parameters();
+    let mut changed_parameters = changed.parameters().to_vec();
+    changed_parameters.extend([&changed.expected as &(dyn ToSql + Sync), &changed.expected_otherwise]);
+    let gone_parameters: [&(dyn ToSql + Sync); 3] = [&gone.digests, &gone.expected, &gone.expected_otherwise];
+    let absent_parameters: [&(dyn ToSql + Sync); 1] = [&absent];
+    let some = |count: usize, sql, parameters| async move {
+        if count == 0 { Ok(Vec::new()) } else { digests(transaction, sql, parameters).await }
+    };
+    let (inserted, updated, deleted, present) = future::try_join4(
+        some(new.digests.len(), &insert, &new_parameters[..]),
+        some(changed.digests.len(), UPDATE_FILES, &changed_parameters[..]),
+        some(gone.digests.len(), DELETE_FILES, &gone_parameters[..]),
+        some(
+            absent.len(),
+            "SELECT name_digest FROM file WHERE name_digest = ANY ($1::bytea[])",
+            &absent_parameters[..],
+        ),
+    )
+    .await?;
+    let written: HashSet<NameDigest> = [inserted, updated, deleted].into_iter().flatten().collect();
+    let present: HashSet<NameDigest> = present.into_iter().collect();
+    let as_expected = |&&(digest, change): &&(NameDigest, &Change)| {
+        let unknown = change.expected.is_none() && change.record.is_none();
+        if unknown { !present.contains(&digest) } else { written.contains(&digest) }
+    };
+    let (done, stale): (Vec<_>, Vec<_>) = named.iter().partition(as_expected);
+    let marks = done.iter().flat_map(|(_, change)| &change.marks);
+    let actions = done.iter().flat_map(|(_, change)| &change.actions);
+    future::try_join(set_marks(transaction, spelling, marks), schedule(transaction, spelling, actions)).await?;
+    Ok(stale.into_iter().map(|(_, change)| change.path.clone()).collect())
+}
+
+pub(super) async fn remove_files(client: &Object, paths: &[SyncPath]) -> Answer<u64> {
+    let digests: Vec<NameDigest> = paths.iter().map(|path| NameDigest::of(path.as_bytes())).collect();
+    execute(client, "DELETE FROM file WHERE name_digest = ANY ($1::bytea[])", &[&digests]).await
+}
+
+pub(super) async fn remove_malformed(client: &Object) -> Answer<u64> {
+    let mut removed = 0;
+    for table in ["file", "dirty"] {
+        let mut malformed: Vec<NameDigest> = Vec::new();
+        let none: [&(dyn ToSql + Sync); 0] = [];
+        let sql = format!("SELECT filename, name_digest FROM {table}");
+        let mut rows = pin!(client.query_raw(&sql, none).await?);
+        while let Some(row) = rows.try_next().await? {
+            if read_path(text(&row, 0)?).is_none() {
+                malformed.push(row.try_get(1)?);
+            }
+        }
+        let sql = format!("DELETE FROM {table} WHERE name_digest = ANY ($1::bytea[])");
+        removed += execute(client, &sql, &[&malformed]).await?;
+    }
+    Ok(removed)
+}
+
+// The dirty table.
+
+const REPLACE_MARKS: &str = "INSERT INTO dirty (filename, forced, myname, peername, name_key, name_digest) \
+     SELECT * FROM unnest($1::text[], $2::integer[], $3::text[], $4::text[], $5::bytea[], $6::bytea[]) \
+     ON CONFLICT (name_digest, peername) DO UPDATE SET filename = excluded.filename, forced = excluded.forced, \
+     myname = excluded.myname, version = excluded.version";
+
+async fn set_marks(
+    transaction: &Transaction<'_>,
+    spelling: Spelling,
+    marks: impl Iterator<Item = &Mark>,
+) -> Answer<()> {
+    // A statement may replace a row but once: the last mark counts.
+    let mut rows: HashMap<(&SyncPath, &str), &Mark> = HashMap::new();
+    for mark in marks {
+        rows.insert((&mark.path, &mark.peer), mark);
+    }
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let mut rows: Vec<&Mark> = rows.into_values().collect();
+    // One order for everybody: two of us never wait for each other's rows.
+    rows.sort_by(|one, other| one.path.cmp(&other.path).then_with(|| one.peer.cmp(&other.peer)));
+    let write = |text: &[u8]| Text(spelling.write(text));
+    let names: Vec<Text> = rows.iter().map(|mark| write(mark.path.as_bytes())).collect();
+    let forced: Vec<i32> = rows.iter().map(|mark| i32::from(mark.forced)).collect();
+    let my_names: Vec<Text> = rows.iter().map(|mark| write(mark.my_name.as_bytes())).collect();
+    let peers: Vec<Text> = rows.iter().map(|mark| write(mark.peer.as_bytes())).collect();
+    let keys: Vec<Vec<u8>> = rows.iter().map(|mark| name_key(mark.path.as_bytes())).collect();
+    let digests: Vec<NameDigest> = rows.iter().map(|mark| NameDigest::of(mark.path.as_bytes())).collect();
+    execute(transaction, REPLACE_MARKS, &[&names, &forced, &my_names, &peers, &keys, &digests]).await.map(drop)
+}
+
+pub(super) async fn mark(
+    transaction: &Transaction<'_>,
+    spelling: Spelling,
+    marks: &[Mark],
+    actions: &[ScheduledAction],
+) -> Answer<()> {
+    let marking = set_marks(transaction, spelling, marks.iter());
+    future::try_join(marking, schedule(transaction, spelling, actions.iter())).await.map(drop)
+}
+
+pub(super) async fn clear(client: &Object, spelling: Spelling, entries: &[DirtyEntry]) -> Answer<u64> {
+    let digests: Vec<NameDigest> = entries.iter().map(|entry| NameDigest::of(entry.path.as_bytes())).collect();
+    let peers: Vec<Text> = entries.iter().map(|entry| Text(spelling.write(entry.peer.as_bytes()))).collect();
+    let versions: Vec<i64> = entries.iter().map(|entry| entry.version.0).collect();
+    let sql = "DELETE FROM dirty USING unnest($1::bytea[], $2::text[], $3::bigint[]) \
+               AS n (name_digest, peername, version) \
+               WHERE dirty.name_digest = n.name_digest AND dirty.peername = n.peername AND dirty.version = n.version";
+    execute(client, sql, &[&digests, &peers, &versions]).await
+}
+
+pub(super) async fn flush(client: &Object, path: &SyncPath) -> Answer<()> {
+    let sql = "DELETE FROM dirty WHERE name_digest = $1";
+    execute(client, sql, &[&NameDigest::of(path.as_bytes())]).await.map(drop)
+}
+
+pub(super) async fn force(transaction: &Transaction<'_>, spelling: Spelling, ranges: &[Range]) -> Answer<u64> {
+    let entries = read::dirty(transaction, spelling, None, ranges).await?;
+    let digests: Vec<NameDigest> = entries.iter().map(|entry| NameDigest::of(entry.path.as_bytes())).collect();
+    execute(transaction, "UPDATE dirty SET forced = 1 WHERE name_digest = ANY ($1::bytea[])", &[&digests]).await
+}
+
+// Hints, actions, certificates.
+
+fn hint_columns(spelling: Spelling, hints: &[Hint]) -> (Vec<Text>, Vec<i32>) {
+    hints.iter().map(|hint| (Text(spelling.write(&hint.path)), i32::from(hint.recursive))).unzip()
+}
+
+pub(super) async fn add_hints(client: &Object, spelling: Spelling, hints: &[Hint]) -> Answer<()> {
+    let (names, recursive) = hint_columns(spelling, hints);
+    let sql = "INSERT INTO hint (filename, recursive) \
+               SELECT DISTINCT n.* FROM unnest($1::text[], $2::integer[]) AS n (filename, recursive) \
+               WHERE NOT EXISTS (SELECT 1 FROM hint WHERE filename = n.filename AND recursive = n.recursive)";
+    execute(client, sql, &[&names, &recursive]).await.map(drop)
+}
+
+pub(super) async fn remove_hints(client: &Object, spelling: Spelling, hints: &[Hint]) -> Answer<u64> {
+    let (mut names, mut recursive) = hint_columns(spelling, hints);
+    for hint in hints {
+        if let Some(other) = spelling.other(&hint.path) {
+            names.push(Text(other));
+            recursive.push(i32::from(hint.recursive));
+        }
+    }
+    let sql = "DELETE FROM hint USING unnest($1::text[], $2::integer[]) AS n (filename, recursive) \
+               WHERE hint.filename = n.filename AND hint.recursive = n.recursive";
+    execute(client, sql, &[&names, &recursive]).await
+}
+
+/// A trigger leaves out those that are there.
+const ADD_ACTIONS: &str = "INSERT INTO action (filename, command, logfile) \
+     SELECT * FROM unnest($1::text[], $2::text[], $3::text[])";
+
+async fn schedule(
+    transaction: &Transaction<'_>,
+    spelling: Spelling,
+    actions: impl Iterator<Item = &ScheduledAction>,
+) -> Answer<()> {
+    let (mut names, mut commands, mut logfiles) = (Vec::new(), Vec::new(), Vec::new());
+    for action in actions {
+        names.push(Text(spelling.write(action.path.as_bytes())));
+        commands.push(Text(spelling.write(&action.command)));
+        logfiles.push(Text(spelling.write(&action.logfile)));
+    }
+    if names.is_empty() {
+        return Ok(());
+    }
+    execute(transaction, ADD_ACTIONS, &[&names, &commands, &logfiles]).await.map(drop)
+}
+
+pub(super) async fn remove_actions(client: &Object, spelling: Spelling, actions: &[ScheduledAction]) -> Answer<u64> {
+    let spellings = |raw: &[u8]| std::iter::once(spelling.write(raw)).chain(spelling.other(raw));
+    let (mut names, mut commands, mut logfiles) = (Vec::new(), Vec::new(), Vec::new());
+    for action in actions {
+        for name in spellings(action.path.as_bytes()) {
+            for command in spellings(&action.command) {
+                for logfile in spellings(&action.logfile) {
+                    names.push(Text(name.clone()));
+                    commands.push(Text(command.clone()));
+                    logfiles.push(Text(logfile));
+                }
+            }
+        }
+    }
+    let sql = "DELETE FROM action USING unnest($1::text[], $2::text[], $3::text[]) AS n (filename, command, logfile) \
+               WHERE action.filename = n.filename AND action.command = n.command AND action.logfile = n.logfile";
+    execute(client, sql, &[&names, &commands, &logfiles]).await
+}
+
+pub(super) async fn pin(transaction: &Transaction<'_>, spelling: Spelling, peer: &str, der: &[u8]) -> Answer<Vec<u8>> {
+    // Upper case, as the C program compares it.
+    let (name, certificate) = (Text(spelling.write(peer.as_bytes())), Text(hex::encode_upper(der).into_bytes()));
+    let sql = "INSERT INTO x509_cert (peername, certdata) SELECT $1, $2 \
+               WHERE NOT EXISTS (SELECT 1 FROM x509_cert WHERE peername = $1) ON CONFLICT DO NOTHING";
+    execute(transaction, sql, &[&name, &certificate]).await?;
+    let pinned = read::certificates(transaction, spelling, Some(peer)).await?;
+    Ok(pinned.into_iter().next().map(|(_, der)| der).unwrap_or_default())
+}
+
+pub(super) async fn unpin(client: &Object, spelling: Spelling, peer: &str) -> Answer<bool> {
+    let name = Text(spelling.write(peer.as_bytes()));
+    Ok(execute(client, "DELETE FROM x509_cert WHERE peername = $1", &[&name]).await? > 0)
+}
+
+// Receiving.
+
+pub(super) async fn begin_receive(client: &Object, spelling: Spelling, intent: &Intent) -> Answer<IntentId> {
+    let write = |raw: &[u8]| Text(spelling.write(raw));
+    let (name, peer) = (write(intent.path.as_bytes()), write(intent.peer.as_bytes()));
+    let (temp_name, holder) = (write(&intent.temp_name), write(intent.holder.as_bytes()));
+    let target = intent.target.as_ref().map(|target| write(target.as_bytes()));
+    let sql = "INSERT INTO csync2_intent (filename, peername, temp_name, target, holder) \
+               VALUES ($1, $2, $3, $4, $5) RETURNING id";
+    let statement = client.prepare_cached(sql).await?;
+    let row = client.query_one(&statement, &[&name, &peer, &temp_name, &target, &holder]).await?;
+    Ok(IntentId(row.try_get(0)?))
+}
+
+pub(super) async fn finish_receive(
+    transaction: &Transaction<'_>,
+    spelling: Spelling,
+    id: Option<IntentId>,
+    receipt: &Receipt,
+) -> Answer<()> {
+    let digest = NameDigest::of(receipt.path.as_bytes());
+    let recording = async {
+        let Some(record) = &receipt.record else {
+            return execute(transaction, "DELETE FROM file WHERE name_digest = $1", &[&digest]).await;
+        };
+        let mut row = FileRows::default();
+        row.push(spelling, &receipt.path, record, digest);
+        execute(transaction, &format!("{INSERT_FILES} {REPLACE}"), &row.parameters()).await
+    };
+    let sender = Text(spelling.write(receipt.sender.as_bytes()));
+    let unmark: [&(dyn ToSql + Sync); 2] = [&digest, &sender];
+    let unmarking = execute(transaction, "DELETE FROM dirty WHERE name_digest = $1 AND peername = $2", &unmark);
+    let ending = async {
+        match id {
+            Some(id) => execute(transaction, REMOVE_INTENT, &[&id.0]).await,
+            None => Ok(0),
+        }
+    };
+    let scheduling = schedule(transaction, spelling, receipt.actions.iter());
+    future::try_join4(recording, unmarking, scheduling, ending).await.map(drop)
+}
+
+const REMOVE_INTENT: &str = "DELETE FROM csync2_intent WHERE id = $1";
+
+pub(super) async fn abandon_receive(client: &Object, id: IntentId) -> Answer<()> {
+    execute(client, REMOVE_INTENT, &[&id.0]).await.map(drop)
+}
