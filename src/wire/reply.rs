@@ -101,13 +101,13 @@ impl Reply {
         line
     }
 
-    /// Whether the command succeeded.
+    /// The text for a log: the line without its end.
     #[must_use]
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.encode()).trim_end().to_owned()
     }
 
-    /// Whether the command was carried out.
+    /// Whether the command succeeded.
     #[must_use]
     pub fn is_ok(&self) -> bool {
         match self {

@@ -102,13 +102,12 @@ impl Connector {
         let mut first = config.clone();
         first.dbname(FIRST_DATABASE);
         let connecting = tokio::time::timeout(self.patience, self.establish(&first));
-        let (client, _) = connecting.await.map_err(|_| Trouble::no_answer())?.map_err(|error| {
-            Trouble::from(error).while_creating(name)
-        })?;
+        let (client, _) = connecting
+            .await
+            .map_err(|_| Trouble::no_answer())?
+            .map_err(|error| Trouble::from(error).while_creating(name))?;
         // The name has no quotes in it.
-        let sql = format!(
-            "CREATE DATABASE \"{name}\" ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
-        );
+        let sql = format!("CREATE DATABASE \"{name}\" ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0");
         match client.batch_execute(&sql).await {
             Err(error)
                 if !matches!(error.code(), Some(&SqlState::DUPLICATE_DATABASE | &SqlState::UNIQUE_VIOLATION)) =>
@@ -225,9 +224,6 @@ fn is_about_tls(error: &tokio_postgres::Error) -> bool {
     }
     let cause = error.source().and_then(|source| source.downcast_ref::<io::Error>());
     cause.is_none_or(|cause| {
-        !matches!(
-            cause.kind(),
-            io::ErrorKind::ConnectionRefused | io::ErrorKind::TimedOut | io::ErrorKind::NotFound
-        )
+        !matches!(cause.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::TimedOut | io::ErrorKind::NotFound)
     })
 }

@@ -1,87 +1,277 @@
-//! Placeholder.
+//! PostgreSQL: a pool of connections, made once for each [`super::Store`].
+//!
+//! Every operation is one transaction or one statement, sends its rows as arrays, and holds one connection until it has
+//! its answer. Streams of rows have a bound of their own on top of that, half of the pool, so that operations always
+//! find a connection whatever is being read. Waits for a connection and for locks end after the lock timeout.
+
+mod connect;
+mod migrate;
+mod read;
+mod tls;
+mod trouble;
+mod values;
+mod write;
+
+use std::time::Duration;
+
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Transaction};
+use futures_util::future::BoxFuture;
+use tokio::sync::Semaphore;
+use tokio::sync::mpsc::Sender;
+
+use self::connect::Connector;
+use self::trouble::{Trouble, is_conflict};
 use super::backend::Backend;
-use super::error::Result;
+use super::error::{Result, StoreError};
+use super::spelling::{Spelling, ranges};
+use super::url::PostgresUrl;
 use super::{Change, DirtyFilter, Hint, Intent, IntentId, Receipt, StoreOptions};
 use crate::model::{DirtyEntry, FileRecord, Mark, ScheduledAction, Scope, SyncPath};
-use tokio::sync::mpsc::Sender;
+
+/// How often a transaction is tried that the server gave up for another's sake.
+const ATTEMPTS: u32 = 6;
+
+/// The pause before the second attempt; it grows with each.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// What a statement or a sequence of them gives.
+type Answer<T> = std::result::Result<T, tokio_postgres::Error>;
+
+/// A sequence of statements under way.
+type Work<'w, T> = BoxFuture<'w, Answer<T>>;
+
+/// An open PostgreSQL database.
 #[derive(Debug)]
-pub(super) struct Postgres;
+pub(super) struct Postgres {
+    pool: Pool,
+    streams: Semaphore,
+    /// The name in messages.
+    database: String,
+    spelling: Spelling,
+}
+
 impl Postgres {
-    pub(super) async fn open(_: &super::url::PostgresUrl, _: &StoreOptions) -> Result<Self> {
-        todo!()
+    pub(super) async fn open(url: &PostgresUrl, options: &StoreOptions) -> Result<Self> {
+        let database = url.to_string();
+        let failed = |trouble: Trouble| trouble.while_opening(&database);
+        let (connector, config) = Connector::new(url, options).map_err(failed)?;
+        let spelling = connector.spelling();
+        let connections = options.max_connections.max(1);
+        let manager = Manager::from_connect(
+            config.clone(),
+            connector.clone(),
+            ManagerConfig { recycling_method: RecyclingMethod::Fast },
+        );
+        let pool = Pool::builder(manager)
+            .max_size(2 * connections)
+            .runtime(Runtime::Tokio1)
+            .wait_timeout(Some(options.lock_timeout))
+            .create_timeout(Some(connector.patience()))
+            .build()
+            .map_err(|error| failed(Trouble::other(error)))?;
+        let mut client = match pool.get().await.map_err(Trouble::from) {
+            Err(trouble) if trouble.is_missing_database() => {
+                connector.create_database(&config).await.map_err(failed)?;
+                pool.get().await.map_err(|error| failed(error.into()))?
+            }
+            result => result.map_err(failed)?,
+        };
+        migrate::migrate(&mut client, &database).await?;
+        drop(client);
+        let spelling = *spelling.get().unwrap_or(&Spelling::Utf8);
+        Ok(Self { pool, streams: Semaphore::new(connections), database, spelling })
+    }
+
+    async fn client(&self, operation: &'static str) -> Result<Object> {
+        self.pool.get().await.map_err(|error| Trouble::from(error).during(operation, &self.database))
+    }
+
+    fn failed(&self, operation: &'static str) -> impl Fn(tokio_postgres::Error) -> StoreError {
+        move |error| Trouble::from(error).during(operation, &self.database)
+    }
+
+    /// Runs statements outside of a transaction.
+    async fn run<D: Sync + ?Sized, T>(
+        &self,
+        operation: &'static str,
+        data: &D,
+        work: for<'w> fn(&'w Object, Spelling, &'w D) -> Work<'w, T>,
+    ) -> Result<T> {
+        let client = self.client(operation).await?;
+        work(&client, self.spelling, data).await.map_err(self.failed(operation))
+    }
+
+    /// Runs a transaction; again when the server had to choose between it and another.
+    async fn transaction<D: Sync + ?Sized, T>(
+        &self,
+        operation: &'static str,
+        data: &D,
+        work: for<'w> fn(&'w Transaction<'w>, Spelling, &'w D) -> Work<'w, T>,
+    ) -> Result<T> {
+        let mut client = self.client(operation).await?;
+        let mut attempt = 1;
+        loop {
+            match attempt_transaction(&mut client, self.spelling, data, work).await {
+                Err(error) if attempt < ATTEMPTS && is_conflict(&error) => {
+                    tracing::debug!("{operation}: attempt {attempt} gave way to another transaction: {error}");
+                    tokio::time::sleep(PAUSE * attempt).await;
+                    attempt += 1;
+                }
+                result => return result.map_err(self.failed(operation)),
+            }
+        }
     }
 }
+
+async fn attempt_transaction<D: Sync + ?Sized, T>(
+    client: &mut Object,
+    spelling: Spelling,
+    data: &D,
+    work: for<'w> fn(&'w Transaction<'w>, Spelling, &'w D) -> Work<'w, T>,
+) -> Answer<T> {
+    let transaction = client.transaction().await?;
+    let result = work(&transaction, spelling, data).await?;
+    transaction.commit().await?;
+    Ok(result)
+}
+
 impl Backend for Postgres {
-    async fn files(&self, _: Vec<Scope>, _: Sender<Result<Vec<FileRecord>>>) -> Result<()> {
-        todo!()
+    async fn files(&self, scopes: Vec<Scope>, sink: Sender<Result<Vec<FileRecord>>>) -> Result<()> {
+        let operation = "read the known files";
+        // Never closed: there is always a permit, sooner or later.
+        let _permit = self.streams.acquire().await;
+        let mut client = self.client(operation).await?;
+        read::files(&mut client, &ranges(&scopes), &sink).await.map_err(self.failed(operation))
     }
-    async fn file(&self, _: SyncPath) -> Result<Option<FileRecord>> {
-        todo!()
+
+    async fn file(&self, path: SyncPath) -> Result<Option<FileRecord>> {
+        self.run("look up a file", &path, |client, _, path| Box::pin(read::file(client, path))).await
     }
-    async fn apply(&self, _: Vec<Change>) -> Result<Vec<SyncPath>> {
-        todo!()
+
+    async fn apply(&self, mut changes: Vec<Change>) -> Result<Vec<SyncPath>> {
+        // One order for everybody: two of us never wait for each other's rows.
+        changes.sort_by(|one, other| one.path.cmp(&other.path));
+        self.transaction("record changed files", &changes, |transaction, spelling, changes| {
+            Box::pin(write::apply(transaction, spelling, changes))
+        })
+        .await
     }
-    async fn remove_files(&self, _: Vec<SyncPath>) -> Result<u64> {
-        todo!()
+
+    async fn remove_files(&self, paths: Vec<SyncPath>) -> Result<u64> {
+        self.run("remove files", &paths, |client, _, paths| Box::pin(write::remove_files(client, paths))).await
     }
+
     async fn remove_malformed(&self) -> Result<u64> {
-        todo!()
+        self.run("remove malformed names", &(), |client, _, ()| Box::pin(write::remove_malformed(client))).await
     }
-    async fn dirty(&self, _: DirtyFilter) -> Result<Vec<DirtyEntry>> {
-        todo!()
+
+    async fn dirty(&self, filter: DirtyFilter) -> Result<Vec<DirtyEntry>> {
+        let data = (filter.peer, ranges(&filter.scopes));
+        self.transaction("read the dirty files", &data, |transaction, spelling, (peer, ranges)| {
+            Box::pin(read::dirty(transaction, spelling, peer.as_deref(), ranges))
+        })
+        .await
     }
+
     async fn dirty_peers(&self) -> Result<Vec<(String, String)>> {
-        todo!()
+        self.run("read whom files are dirty for", &(), |client, _, ()| Box::pin(read::dirty_peers(client))).await
     }
-    async fn mark(&self, _: Vec<Mark>, _: Vec<ScheduledAction>) -> Result<()> {
-        todo!()
+
+    async fn mark(&self, marks: Vec<Mark>, actions: Vec<ScheduledAction>) -> Result<()> {
+        self.transaction("mark files as dirty", &(marks, actions), |transaction, spelling, (marks, actions)| {
+            Box::pin(write::mark(transaction, spelling, marks, actions))
+        })
+        .await
     }
-    async fn clear(&self, _: Vec<DirtyEntry>) -> Result<u64> {
-        todo!()
+
+    async fn clear(&self, entries: Vec<DirtyEntry>) -> Result<u64> {
+        self.run("clear dirty files", &entries, |client, spelling, entries| {
+            Box::pin(write::clear(client, spelling, entries))
+        })
+        .await
     }
-    async fn flush(&self, _: SyncPath) -> Result<()> {
-        todo!()
+
+    async fn flush(&self, path: SyncPath) -> Result<()> {
+        self.run("forget a dirty file", &path, |client, _, path| Box::pin(write::flush(client, path))).await
     }
-    async fn force(&self, _: Vec<Scope>) -> Result<u64> {
-        todo!()
+
+    async fn force(&self, scopes: Vec<Scope>) -> Result<u64> {
+        let ranges = ranges(&scopes);
+        self.transaction("force dirty files", &ranges, |transaction, spelling, ranges| {
+            Box::pin(write::force(transaction, spelling, ranges))
+        })
+        .await
     }
+
     async fn hints(&self) -> Result<Vec<Hint>> {
-        todo!()
+        self.run("read the hints", &(), |client, _, ()| Box::pin(read::hints(client))).await
     }
-    async fn add_hints(&self, _: Vec<Hint>) -> Result<()> {
-        todo!()
+
+    async fn add_hints(&self, hints: Vec<Hint>) -> Result<()> {
+        self.run("add hints", &hints, |client, spelling, hints| Box::pin(write::add_hints(client, spelling, hints)))
+            .await
     }
-    async fn remove_hints(&self, _: Vec<Hint>) -> Result<u64> {
-        todo!()
+
+    async fn remove_hints(&self, hints: Vec<Hint>) -> Result<u64> {
+        self.run("remove hints", &hints, |client, spelling, hints| {
+            Box::pin(write::remove_hints(client, spelling, hints))
+        })
+        .await
     }
+
     async fn actions(&self) -> Result<Vec<ScheduledAction>> {
-        todo!()
+        self.run("read the scheduled actions", &(), |client, _, ()| Box::pin(read::actions(client))).await
     }
-    async fn remove_actions(&self, _: Vec<ScheduledAction>) -> Result<u64> {
-        todo!()
+
+    async fn remove_actions(&self, actions: Vec<ScheduledAction>) -> Result<u64> {
+        self.run("remove scheduled actions", &actions, |client, spelling, actions| {
+            Box::pin(write::remove_actions(client, spelling, actions))
+        })
+        .await
     }
-    async fn certificates(&self, _: Option<String>) -> Result<Vec<(String, Vec<u8>)>> {
-        todo!()
+
+    async fn certificates(&self, peer: Option<String>) -> Result<Vec<(String, Vec<u8>)>> {
+        self.run("read pinned certificates", &peer, |client, spelling, peer| {
+            Box::pin(read::certificates(client, spelling, peer.as_deref()))
+        })
+        .await
     }
-    async fn pin(&self, _: String, _: Vec<u8>) -> Result<Vec<u8>> {
-        todo!()
+
+    async fn pin(&self, peer: String, der: Vec<u8>) -> Result<Vec<u8>> {
+        self.transaction("pin a certificate", &(peer, der), |transaction, spelling, (peer, der)| {
+            Box::pin(write::pin(transaction, spelling, peer, der))
+        })
+        .await
     }
-    async fn unpin(&self, _: String) -> Result<bool> {
-        todo!()
+
+    async fn unpin(&self, peer: String) -> Result<bool> {
+        self.run("unpin a certificate", &peer, |client, spelling, peer| Box::pin(write::unpin(client, spelling, peer)))
+            .await
     }
-    async fn begin_receive(&self, _: Intent) -> Result<IntentId> {
-        todo!()
+
+    async fn begin_receive(&self, intent: Intent) -> Result<IntentId> {
+        self.run("begin to receive a file", &intent, |client, spelling, intent| {
+            Box::pin(write::begin_receive(client, spelling, intent))
+        })
+        .await
     }
-    async fn finish_receive(&self, _: Option<IntentId>, _: Receipt) -> Result<()> {
-        todo!()
+
+    async fn finish_receive(&self, id: Option<IntentId>, receipt: Receipt) -> Result<()> {
+        self.transaction("record a received file", &(id, receipt), |transaction, spelling, (id, receipt)| {
+            Box::pin(write::finish_receive(transaction, spelling, *id, receipt))
+        })
+        .await
     }
-    async fn abandon_receive(&self, _: IntentId) -> Result<()> {
-        todo!()
+
+    async fn abandon_receive(&self, id: IntentId) -> Result<()> {
+        self.run("abandon a receive", &id, |client, _, id| Box::pin(write::abandon_receive(client, *id))).await
     }
+
     async fn intents(&self) -> Result<Vec<(IntentId, Intent)>> {
-        todo!()
+        self.run("read the receives under way", &(), |client, _, ()| Box::pin(read::intents(client))).await
     }
+
     async fn close(&self) {
-        todo!()
+        self.pool.close();
     }
 }

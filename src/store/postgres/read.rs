@@ -65,11 +65,7 @@ fn is_within(range: &Range, path: &SyncPath) -> bool {
 }
 
 /// Sends the records within the ranges, in order, as of one moment.
-pub(super) async fn files(
-    client: &mut Object,
-    ranges: &[Range],
-    sink: &Sender<Result<Vec<FileRecord>>>,
-) -> Answer<()> {
+pub(super) async fn files(client: &mut Object, ranges: &[Range], sink: &Sender<Result<Vec<FileRecord>>>) -> Answer<()> {
     let builder = client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true);
     let snapshot = builder.start().await?;
     let mut chunk = Chunk { sink, ready: Vec::with_capacity(CHUNK), alike: Vec::new() };
@@ -188,9 +184,8 @@ pub(super) async fn dirty_peers(client: &Object) -> Answer<Vec<(String, String)>
 
 pub(super) async fn hints(client: &Object) -> Answer<Vec<Hint>> {
     let rows = client.query("SELECT filename, recursive FROM hint", &[]).await?;
-    let hint = |row: &Row| {
-        Ok(Hint { path: encoding::decode(text(row, 0)?), recursive: row.try_get::<_, i32>(1)? != 0 })
-    };
+    let hint =
+        |row: &Row| Ok(Hint { path: encoding::decode(text(row, 0)?), recursive: row.try_get::<_, i32>(1)? != 0 });
     rows.iter().map(hint).collect()
 }
 

@@ -350,8 +350,7 @@ pub(super) async fn finish_receive(
     };
     let sender = Text(spelling.write(receipt.sender.as_bytes()));
     let unmark: [&(dyn ToSql + Sync); 2] = [&digest, &sender];
-    let unmarking =
-        execute(transaction, "DELETE FROM dirty WHERE name_digest = $1 AND peername = $2", &unmark);
+    let unmarking = execute(transaction, "DELETE FROM dirty WHERE name_digest = $1 AND peername = $2", &unmark);
     let ending = async {
         match id {
             Some(id) => execute(transaction, REMOVE_INTENT, &[&id.0]).await,
