@@ -135,7 +135,7 @@ fn printable(bytes: &[u8]) -> String {
 
 /// The line, from 1, on which a byte stands.
 fn line_number(text: &[u8], offset: usize) -> usize {
-    text[..offset].iter().filter(|&&byte| byte == b'\n').count() + 1
+    text[..offset].split(|&byte| byte == b'\n').count()
 }
 
 /// `FILE:LINE` of a place, for a warning.

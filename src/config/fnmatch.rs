@@ -75,9 +75,9 @@ mod pure {
             b'?' => (!slash).then_some(rest),
             b'\\' => rest.split_first().filter(|&(&escaped, _)| escaped == byte).map(|(_, rest)| rest),
             b'[' => match bracket(rest, byte) {
-                Bracket::Matches(rest) => (!slash).then_some(rest),
+                Bracket::Holds(rest) => (!slash).then_some(rest),
                 Bracket::Fails => None,
-                Bracket::NoBracket => (byte == b'[').then_some(rest),
+                Bracket::Unclosed => (byte == b'[').then_some(rest),
             },
             literal => (literal == byte).then_some(rest),
         }
@@ -85,10 +85,10 @@ mod pure {
 
     enum Bracket<'p> {
         /// The pattern behind it.
-        Matches(&'p [u8]),
+        Holds(&'p [u8]),
         Fails,
         /// It is not closed: the `[` stands for itself.
-        NoBracket,
+        Unclosed,
     }
 
     fn bracket(text: &[u8], byte: u8) -> Bracket<'_> {
@@ -100,9 +100,9 @@ mod pure {
         let mut first = true;
         loop {
             match rest.split_first() {
-                None => return Bracket::NoBracket,
+                None => return Bracket::Unclosed,
                 Some((b']', after)) if !first => {
-                    return if matched == negated { Bracket::Fails } else { Bracket::Matches(after) };
+                    return if matched == negated { Bracket::Fails } else { Bracket::Holds(after) };
                 }
                 _ => {}
             }
@@ -120,11 +120,11 @@ mod pure {
             if matches!(rest, [b'[', mark @ (b'.' | b'='), ..] if named(rest, *mark).is_none()) {
                 return Bracket::Fails;
             }
-            let Some((low, after)) = endpoint(rest) else { return Bracket::NoBracket };
+            let Some((low, after)) = endpoint(rest) else { return Bracket::Unclosed };
             rest = after;
             match rest {
                 [b'-', next, ..] if *next != b']' => {
-                    let Some((high, after)) = endpoint(&rest[1..]) else { return Bracket::NoBracket };
+                    let Some((high, after)) = endpoint(&rest[1..]) else { return Bracket::Unclosed };
                     matched |= (low..=high).contains(&byte);
                     rest = after;
                 }

@@ -176,7 +176,7 @@ impl<'i> Lexer<'i> {
             _ => {
                 let rest = self.rest();
                 let length = rest.iter().position(is_end).unwrap_or(rest.len());
-                let name = rest[..length].to_vec();
+                let name = up_to_nul(&rest[..length]);
                 let span = self.span(length);
                 self.skip(length);
                 self.naming_files = false;
@@ -234,7 +234,7 @@ impl<'i> Lexer<'i> {
     }
 
     fn skip(&mut self, length: usize) {
-        self.newlines += self.rest()[..length].iter().filter(|&&byte| byte == b'\n').count();
+        self.newlines += self.rest()[..length].split(|&byte| byte == b'\n').count() - 1;
         if let Some(cursor) = self.open.last_mut() {
             cursor.position += length;
         }

@@ -1,14 +1,18 @@
 //! Runs the C program on a scratch directory, for tests that compare with it. Where it is not installed they say so.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 const PROGRAM: &str = "/usr/sbin/csync2";
 
-pub(crate) struct Reference(());
+pub(crate) struct Reference {
+    program: &'static Path,
+}
 
 pub(crate) struct Answer {
     pub(crate) stdout: Vec<u8>,
@@ -18,19 +22,19 @@ pub(crate) struct Answer {
 
 impl Reference {
     pub(crate) fn find() -> Option<Self> {
-        let found = Path::new(PROGRAM).exists();
-        if !found {
-            writeln!(std::io::stderr(), "{PROGRAM} is not installed: not compared with it").ok();
+        let program = Path::new(PROGRAM);
+        if program.exists() {
+            return Some(Self { program });
         }
-        found.then_some(Self(()))
+        writeln!(std::io::stderr(), "{PROGRAM} is not installed: not compared with it").ok();
+        None
     }
 
     pub(crate) fn run(&self, scratch: &Scratch, my_name: &str, arguments: &[&[u8]]) -> Answer {
-        use std::os::unix::ffi::OsStrExt;
-        let output = Command::new(PROGRAM)
+        let output = Command::new(self.program)
             .args(["-N", my_name, "-D"])
             .arg(scratch.path("db"))
-            .args(arguments.iter().map(|&argument| std::ffi::OsStr::from_bytes(argument)))
+            .args(arguments.iter().map(|&argument| OsStr::from_bytes(argument)))
             .env("CSYNC2_SYSTEM_DIR", scratch.root())
             .env("LC_ALL", "C")
             .current_dir(scratch.root())

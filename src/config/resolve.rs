@@ -141,25 +141,22 @@ impl Resolver<'_> {
 
     fn setting(&mut self, setting: Setting, value: &Word) -> Result<(), ConfigError> {
         let text = value.lossy();
+        let invalid = |expected: &str| {
+            let message = format!("Config error: '{text}' is no value for {}.", setting.name());
+            self.error(message, value.span, expected)
+        };
         let number = text.parse::<u32>().ok().filter(|&number| number > 0);
+        let number = number.ok_or_else(|| invalid("expected a whole number above 0"));
+        let limit = max_removals(&text).ok_or_else(|| invalid("expected a number of files, or 0% to 100%"));
+        let seconds = |number: u32| Duration::from_secs(number.into());
         let config = &mut self.config;
-        match (setting, number) {
-            (Setting::ParallelPeers, Some(number)) => config.max_parallel_peers = number as usize,
-            (Setting::MaxSessions, Some(number)) => config.max_sessions = number as usize,
-            (Setting::ConnectTimeout, Some(number)) => config.connect_timeout = Duration::from_secs(number.into()),
-            (Setting::HandshakeTimeout, Some(number)) => config.handshake_timeout = Duration::from_secs(number.into()),
-            (Setting::IdleTimeout, Some(number)) => config.idle_timeout = Duration::from_secs(number.into()),
-            (Setting::MaxRemovals, _) => match max_removals(&text) {
-                Some(limit) => config.max_removals = Some(limit),
-                None => {
-                    let message = format!("Config error: '{text}' is no limit for max-removals.");
-                    return Err(self.error(message, value.span, "expected a number of files, or 0% to 100%"));
-                }
-            },
-            (_, None) => {
-                let message = format!("Config error: '{text}' is no value for {}.", setting.name());
-                return Err(self.error(message, value.span, "expected a whole number above 0"));
-            }
+        match setting {
+            Setting::ParallelPeers => config.max_parallel_peers = number? as usize,
+            Setting::MaxSessions => config.max_sessions = number? as usize,
+            Setting::ConnectTimeout => config.connect_timeout = seconds(number?),
+            Setting::HandshakeTimeout => config.handshake_timeout = seconds(number?),
+            Setting::IdleTimeout => config.idle_timeout = seconds(number?),
+            Setting::MaxRemovals => config.max_removals = Some(limit?),
         }
         Ok(())
     }
@@ -179,12 +176,11 @@ impl Resolver<'_> {
     }
 
     fn group(&mut self, block: &GroupBlock) -> Result<(), ConfigError> {
-        let name = match &block.name {
-            Some(name) => name.lossy(),
-            None => {
-                self.unnamed_groups += 1;
-                format!("group_{}", self.unnamed_groups)
-            }
+        let name = if let Some(name) = &block.name {
+            name.lossy()
+        } else {
+            self.unnamed_groups += 1;
+            format!("group_{}", self.unnamed_groups)
         };
         let mut parts = GroupParts::default();
         for statement in &block.statements {

@@ -108,7 +108,7 @@ fn a_name_and_its_place_on_disk() {
         assert!(error.ends_with("is not defined for host 'h'."), "{error}");
     }
     let names =
-        |real: &str| -> Vec<String> { config.names_of(real.as_bytes()).iter().map(|name| name.to_string()).collect() };
+        |real: &str| -> Vec<String> { config.names_of(real.as_bytes()).iter().map(ToString::to_string).collect() };
     assert_eq!(names("/srv/data/deep/f"), ["%root%/srv/data/deep/f", "%b%/f", "%a%/deep/f", "/srv/data/deep/f"]);
     assert_eq!(names("/srv/data"), ["%root%/srv/data", "%a%", "/srv/data"]);
     assert_eq!(names("/srv/database"), ["%root%/srv/database", "/srv/database"]);
@@ -307,7 +307,7 @@ fn into_scratch(text: &str, scratch: &Scratch) -> String {
 }
 
 /// A sound configuration, some tokens of which are lost, doubled or replaced, some blanks left out.
-fn damaged_configuration() -> impl Strategy<Value = Vec<u8>> {
+fn damaged_configuration() -> impl Strategy<Value = String> {
     const SOUND: &str =
         "nossl * \"a b\" ; database x ; config inc ; prefix p { on h* : /tmp ; on : : /x ; } ignore uid ;
         group g { host h p @ q ( r s@t ) ; key k ; include /a *.c a:b ; exclude x ; compare %p%/y ; auto left ; action {
@@ -362,7 +362,7 @@ fn damaged_configuration() -> impl Strategy<Value = Vec<u8>> {
                 _ => tokens[index].1 = false,
             }
         }
-        tokens.into_iter().flat_map(|(token, blank)| [token, if blank { " " } else { "" }]).collect::<String>().into()
+        tokens.into_iter().flat_map(|(token, blank)| [token, if blank { " " } else { "" }]).collect()
     })
 }
 
@@ -379,7 +379,7 @@ fn damaged_configurations_get_the_verdict_of_the_c_program() {
         scratch.write("csync2.cfg", &text);
         let selection = Selection { my_name: "h".into(), groups: None };
         let mut include = |file: &Path| fs::read(scratch.root().join(file));
-        let ours = parse(&text, &scratch.path("csync2.cfg"), &mut include)
+        let ours = parse(text.as_bytes(), &scratch.path("csync2.cfg"), &mut include)
             .and_then(|document| resolve::resolve(&document, &selection, &scratch.root()));
         let theirs = reference.run(&scratch, "h", &[b"-L"]);
         let message = match first_line(&theirs.stderr) {
@@ -388,6 +388,8 @@ fn damaged_configurations_get_the_verdict_of_the_c_program() {
         };
         match ours {
             Ok(_) => prop_assert_eq!(message, ""),
+            // What flex says of an included directory.
+            Err(_) if message == "input in flex scanner failed" => {}
             // The C program looks at the meaning while it parses, and may find fault with that earlier.
             Err(error) if error.message().starts_with("Near line") && !message.starts_with("Near line") => {
                 prop_assert_ne!(message, "", "{}", error);

@@ -341,7 +341,7 @@ mod tests {
         for (real, expected) in [
             ("/", true),
             ("/srv", true),
-            ("/srv/data", true),
+            ("/srv/data", false),
             ("/srv/data/x", false),
             ("/sr", false),
             ("/srv/da", false),
