@@ -1,6 +1,5 @@
 //! Finds the place of a name below a root without following a symlink. Which root and which names: for others to say.
 
-use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
