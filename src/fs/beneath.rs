@@ -1,6 +1,5 @@
 //! Finds the place of a name below a root without following a symlink. Which root and which names: for others to say.
 
-use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -108,18 +107,14 @@ impl Root {
 
     /// Opens the directory `relative` (empty: the root) as a handle for names in it.
     pub(super) fn open_directory(&self, relative: &[u8]) -> Result<OwnedFd, BeneathError> {
-        let mut directory = self.directory.try_clone()?;
         if relative.is_empty() {
-            return Ok(directory);
+            return Ok(self.directory.try_clone()?);
         }
         relative.split(|&byte| byte == b'/').try_for_each(check_component)?;
-        for piece in open::pieces(relative) {
-            directory = match self.resolver {
-                Resolver::Openat2 => at_once(directory.as_fd(), piece)?,
-                Resolver::Components => one_by_one(directory.as_fd(), piece)?,
-            };
-        }
-        Ok(directory)
+        descend(self.directory.as_fd(), open::pieces(relative), |directory, piece| match self.resolver {
+            Resolver::Openat2 => at_once(directory, piece),
+            Resolver::Components => one_by_one(directory, piece),
+        })
     }
 }
 
@@ -133,6 +128,16 @@ fn check_component(component: &[u8]) -> Result<(), BeneathError> {
     }
 }
 
+/// Opens one part of a path after the other, each in the directory before it.
+fn descend<'p>(
+    top: BorrowedFd<'_>,
+    mut parts: impl Iterator<Item = &'p [u8]>,
+    enter: impl Fn(BorrowedFd<'_>, &[u8]) -> Result<OwnedFd, BeneathError>,
+) -> Result<OwnedFd, BeneathError> {
+    let first = parts.next().map_or_else(|| Ok(top.try_clone_to_owned()?), |part| enter(top, part))?;
+    parts.try_fold(first, |directory, part| enter(directory.as_fd(), part))
+}
+
 fn at_once(directory: BorrowedFd<'_>, piece: &[u8]) -> Result<OwnedFd, BeneathError> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     match openat2(directory, &*open::c_string(piece)?, open::HANDLE, Mode::empty(), resolve) {
@@ -143,14 +148,11 @@ fn at_once(directory: BorrowedFd<'_>, piece: &[u8]) -> Result<OwnedFd, BeneathEr
 }
 
 fn one_by_one(top: BorrowedFd<'_>, piece: &[u8]) -> Result<OwnedFd, BeneathError> {
-    let mut directory = top.try_clone_to_owned()?;
-    for component in piece.split(|&byte| byte == b'/') {
-        directory = enter(directory.as_fd(), &open::c_string(component)?)?;
-    }
-    Ok(directory)
+    descend(top, piece.split(|&byte| byte == b'/'), enter)
 }
 
-fn enter(directory: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, BeneathError> {
+fn enter(directory: BorrowedFd<'_>, component: &[u8]) -> Result<OwnedFd, BeneathError> {
+    let name = &*open::c_string(component)?;
     loop {
         match openat(directory, name, open::HANDLE | OFlags::NOFOLLOW, Mode::empty()) {
             // The kernel says ENOTDIR of a symlink too.

@@ -346,30 +346,31 @@ mod tests {
         assert_eq!(notes.failures, [("/swapped".into(), "open", io::ErrorKind::NotADirectory)]);
     }
 
-    /// A chain of directories `d` with a file `z` in each; returns the depth's path.
-    fn chain(directory: &Path, depth: usize) -> String {
-        let root = Root::open(directory).unwrap();
-        let mut name = Vec::new();
+    /// A chain of directories `name` with a FIFO `z` in each; returns the deepest one's path below `top`.
+    fn chain(top: &Path, name: &str, depth: usize) -> String {
+        let root = Root::open(top).unwrap();
+        let mut path = String::new();
         for _ in 0..depth {
-            name.extend_from_slice(b"d");
-            root.locate(&name).unwrap().make_directory(0o700).unwrap();
-            name.push(b'/');
-            root.locate(&[&name[..], b"z"].concat()).unwrap().make_fifo().unwrap();
+            path.push_str(name);
+            root.locate(path.as_bytes()).unwrap().make_directory(0o700).unwrap();
+            path.push('/');
+            root.locate(format!("{path}z").as_bytes()).unwrap().make_fifo().unwrap();
         }
-        "/d".repeat(depth)
+        format!("/{}", path.trim_end_matches('/'))
     }
 
     #[test]
-    fn deep_trees_need_few_descriptors() {
+    fn trees_may_be_deeper_than_a_path_is_long_and_than_directories_stay_open() {
         let directory = tempfile::tempdir().unwrap();
-        let depth = 3000;
-        let deepest = chain(directory.path(), depth);
+        let (name, depth) = ("d".repeat(100), OPEN_LEVELS * 3);
+        let deepest = chain(directory.path(), &name, depth);
+        assert!(deepest.len() > 4 * 4096);
         let notes = Notes::of(directory.path()).walk();
         assert!(notes.failures.is_empty());
         assert_eq!(notes.seen.len(), 1 + 2 * depth);
         assert_eq!(notes.seen[depth], deepest);
         assert_eq!(notes.seen[depth + 1], format!("{deepest}/z"));
-        assert_eq!(notes.seen.last().unwrap(), "/d/z");
+        assert_eq!(notes.seen.last().unwrap(), &format!("/{name}/z"));
     }
 
     #[test]
@@ -377,7 +378,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let top = directory.path().join("top");
         fs::create_dir(&top).unwrap();
-        let deepest: &'static str = chain(&top, 100).leak();
+        let deepest: &'static str = chain(&top, "d", 100).leak();
         let (from, to) = (top.join("d/d/d"), directory.path().join("elsewhere"));
         let mut notes = Notes::of(&top);
         notes.at.push((deepest, Box::new(move || fs::rename(&from, &to).unwrap())));
