@@ -171,6 +171,7 @@ fn enter(directory: BorrowedFd<'_>, component: &[u8]) -> Result<OwnedFd, Beneath
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use std::fs;
     use std::os::unix::ffi::OsStrExt;
     use std::os::unix::fs::symlink;
@@ -208,6 +209,28 @@ mod tests {
                     other => panic!("{name:?}: {other:?}"),
                 }
             }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn both_ways_of_resolving_agree(
+            components in prop::collection::vec(
+                prop::sample::select(vec!["a", "b", "file", "inner", "outer", "..", ".", "", "none", "\u{1}"]), 0..5),
+        ) {
+            let directory = tempfile::tempdir().unwrap();
+            let root = directory.path().join("a");
+            fs::create_dir_all(root.join("a/b/a/b")).unwrap();
+            fs::write(root.join("a/file"), "").unwrap();
+            symlink("b", root.join("a/inner")).unwrap();
+            symlink("/", root.join("outer")).unwrap();
+            let name = components.join("/");
+            let [at_once, one_by_one] = BOTH.map(|resolver| {
+                let place = Root::open_with(&root, resolver).unwrap().locate(name.as_bytes());
+                // Debug output of a place holds descriptor numbers.
+                format!("{:?}", place.map(|place| place.metadata().unwrap()))
+            });
+            prop_assert_eq!(at_once, one_by_one);
         }
     }
 

@@ -4,7 +4,6 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -165,8 +164,8 @@ fn report(visitor: &mut dyn Visitor, path: &[u8], operation: &'static str, error
 
 /// Calls `found` for every name in an open directory but `.` and `..`, in the file system's order.
 pub(super) fn read_names(directory: BorrowedFd<'_>, mut found: impl FnMut(&CStr, KindHint)) -> io::Result<()> {
-    let mut buffer = vec![MaybeUninit::uninit(); 32 * 1024];
-    let mut entries = RawDir::new(directory, &mut buffer);
+    let mut buffer = Vec::with_capacity(32 * 1024);
+    let mut entries = RawDir::new(directory, buffer.spare_capacity_mut());
     while let Some(entry) = entries.next() {
         let entry = entry?;
         if entry.file_name() != c"." && entry.file_name() != c".." {
