@@ -45,11 +45,12 @@ impl Subject {
 }
 
 impl Pattern {
-    /// As it stands behind `include`, `exclude`, `compare`: one trailing slash is dropped; a path pattern begins with
-    /// `/` or `%`, any other is for the basename.
+    /// As it stands behind `include`, `exclude`, `compare`: trailing slashes are dropped, but for that of `/` itself; a
+    /// path pattern begins with `/` or `%`, any other is for the basename.
     #[must_use]
     pub fn rule(text: &[u8]) -> Self {
-        let text = text.strip_suffix(b"/").unwrap_or(text);
+        let last = text.iter().rposition(|&byte| byte != b'/').unwrap_or(0);
+        let text = text.get(..=last).unwrap_or_default();
         match text.first() {
             Some(b'/' | b'%') => Self::path(text),
             _ => Self { text: c_string(text), kind: PatternKind::Basename, shortenings: Vec::new() },
@@ -129,6 +130,11 @@ mod tests {
         for (pattern, name, expected) in [
             ("/a/b", "/a/b", true),
             ("/a/b/", "/a/b/c", true),
+            ("/a/b//", "/a/b", true),
+            ("/", "/", true),
+            ("//", "/", true),
+            ("/", "/a", false),
+            ("b//", "/a/b", true),
             ("/a/b", "/a/bc", false),
             ("/a/*.c", "/a/.c", true),
             ("/a/*.c", "/a/b/x.c", false),

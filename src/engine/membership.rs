@@ -99,8 +99,9 @@ pub fn is_covered(config: &Config, path: &SyncPath, purpose: Purpose) -> bool {
     groups_of(config, path, purpose).next().is_some()
 }
 
-/// Whether a walk enters `directory`: it is in a group, or may lie above files that are. The directories above a
-/// prefix's own are entered too, under their real names: see [`above_prefix`].
+/// Whether a walk enters `directory`: it is in a group, or may lie above files that are. Each spelling of a path is a
+/// walk of its own: what is entered under its plain name is not thereby entered under `%prefix%`. Plain directories
+/// above a prefix's own are entered in any case: see [`above_prefix`].
 #[must_use]
 pub fn descend(config: &Config, directory: &SyncPath, purpose: Purpose) -> bool {
     is_covered(config, directory, purpose) || below_covered(config, directory, purpose)
@@ -403,9 +404,9 @@ mod tests {
             let component = prop::sample::select(vec![
                 "a", "b", "*", "**", "?", "[ab]", "x.c", "*.c", "**.c", ".d", "a**", "p", ".*", "[!a]", "z", "\\*",
             ]);
-            let top = prop::sample::select(vec!["ROOT", "ROOT", "ROOT/*", "ROOT/a", "%p%", "%q%", "%*"]);
-            let path = (top, prop::collection::vec(component, 0..4), any::<bool>())
-                .prop_map(|(top, rest, slash)| [vec![top], rest, vec![""; usize::from(slash)]].concat().join("/"));
+            let top = prop::sample::select(vec!["ROOT", "ROOT", "ROOT/*", "ROOT/a", "%p%", "%q%", "%*", "/"]);
+            let path = (top, prop::collection::vec(component, 0..4), 0..3_usize)
+                .prop_map(|(top, rest, slashes)| [vec![top], rest, vec![""; slashes]].concat().join("/"));
             let basename = prop::sample::select(vec!["*.c", "a", "b/", "*~", ".*", "x*", "\\*", "%*", "[!a]*", "*"]);
             prop_oneof![5 => path, 1 => basename.prop_map(str::to_owned)]
         }
@@ -420,15 +421,21 @@ mod tests {
 
         fn configuration() -> impl Strategy<Value = String> {
             let directory = prop::sample::select(vec!["ROOT/p", "ROOT/a", "ROOT/a/b", "ROOT", "ROOT/b/"]);
-            let prefix = (prop::sample::select(vec!["p", "q"]), directory, prop::sample::select(vec!["*", "h", "x"]))
-                .prop_map(|(name, directory, host)| format!("prefix {name} {{ on {host}: {directory}; }}\n"));
-            (prop::collection::vec(prefix, 0..3), prop::collection::vec(group(), 1..3))
-                .prop_map(|(prefixes, groups)| [prefixes, groups].concat().concat())
+            // Each name once: in the C program a block that another one replaces still leads the walk to its directory.
+            let prefix = |name: &'static str| {
+                let line = (directory.clone(), prop::sample::select(vec!["*", "h", "x"]))
+                    .prop_map(move |(directory, host)| format!("prefix {name} {{ on {host}: {directory}; }}\n"));
+                prop_oneof![Just(String::new()), line]
+            };
+            (prefix("p"), prefix("q"), prop::collection::vec(group(), 1..3))
+                .prop_map(|(p, q, groups)| [p, q, groups.concat()].concat())
         }
 
         fn names(listing: &[u8]) -> BTreeSet<Vec<u8>> {
             let name = |line: &[u8]| line.rsplit(|&byte| byte == b'\t').next().map(<[u8]>::to_vec);
-            listing.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).filter_map(name).collect()
+            let names = listing.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).filter_map(name);
+            // The root lies above the tree that is walked here.
+            names.filter(|name| name != b"/").collect()
         }
 
         /// What a recursive check finds under one spelling of a path: each spelling is a walk of its own.
