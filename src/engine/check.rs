@@ -127,6 +127,9 @@ fn examine_one(node: &Node, path: SyncPath, known: Option<FileRecord>, options: 
 
 /// Writes a chunk and says what it marked; names whose rows changed meanwhile are added to `stale`.
 async fn write(node: &Node, changes: Vec<Change>, stale: &mut Vec<SyncPath>) -> Result<(), EngineError> {
+    if changes.is_empty() {
+        return Ok(());
+    }
     let marked: Vec<SyncPath> =
         changes.iter().filter(|change| !change.marks.is_empty()).map(|change| change.path.clone()).collect();
     let skipped = node.store.apply(changes).await?;

@@ -104,9 +104,8 @@ pub(crate) fn run_with_input(mut command: Command, input: &[u8]) -> Output {
     let stdout = collect(child.stdout.take().expect("stdout is a pipe"));
     let stderr = collect(child.stderr.take().expect("stderr is a pipe"));
     let end = Instant::now() + LIMIT;
-    let within = |receiver: &mpsc::Receiver<Vec<u8>>| {
-        receiver.recv_timeout(end.saturating_duration_since(Instant::now())).ok()
-    };
+    let within =
+        |receiver: &mpsc::Receiver<Vec<u8>>| receiver.recv_timeout(end.saturating_duration_since(Instant::now())).ok();
     let (Some(stdout), Some(stderr)) = (within(&stdout), within(&stderr)) else {
         drop((child.kill(), child.wait()));
         panic!("{shown} did not end within {LIMIT:?}");

@@ -226,7 +226,10 @@ impl Assembled {
 /// One attribute to be set.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Attribute {
-    Owner { uid: u32, gid: u32 },
+    Owner {
+        uid: u32,
+        gid: u32,
+    },
     /// The whole `st_mode`; the type bits say nothing here.
     Mode(u32),
     Time(Timestamp),

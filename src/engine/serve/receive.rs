@@ -12,9 +12,9 @@ use std::sync::Arc;
 use tempfile::SpooledTempFile;
 
 use super::apply::{Assembled, Attribute, Refusal, Rules, Target};
-use crate::config::LocalPath;
 use super::permission::{self, Admitted};
 use super::query;
+use crate::config::LocalPath;
 use crate::engine::check::{self, CheckOptions};
 use crate::engine::membership::{self, Event, Purpose};
 use crate::engine::{EngineError, Node, blocking, recover};
@@ -297,15 +297,9 @@ impl Receiver {
     ) -> Answer<()> {
         self.settle(node, peer, Some(&file.path)).await?;
         let ignore = node.config.ignore;
-        if let Some(Sequence { path, state: State::Assembled(parts) }) = self.open.take_if(|open| open.is_assembled()) {
-            let set = blocking("SET", move || {
-                let (target, assembled) = *parts;
-                let set = assembled.set(attribute, ignore);
-                (set, Box::new((target, assembled)))
-            });
-            let (set, parts) = set.await?;
-            self.open = Some(Sequence { path, state: State::Assembled(parts) });
-            answered!(set);
+        if let Some(Sequence { state: State::Assembled(parts), .. }) = &self.open {
+            // An open file of ours, its inode in memory: not worth a change of threads.
+            answered!(parts.1.set(attribute, ignore));
             return if let Attribute::Time(_) = attribute { self.finish(node, peer).await } else { Ok(Ok(())) };
         }
         let left = match &self.open {
@@ -355,12 +349,6 @@ impl Receiver {
                 Ok(Ok(()))
             }
         }
-    }
-}
-
-impl Sequence {
-    fn is_assembled(&self) -> bool {
-        matches!(self.state, State::Assembled(_))
     }
 }
 

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use tempfile::spooled_tempfile;
 
+use super::apply::Attribute;
 use super::permission::{self, Admitted};
 use super::query::{self, Signature};
-use super::apply::Attribute;
 use super::receive::{self, Receiver};
 use super::registry::{Known, Registry};
 use crate::engine::membership::{self, Purpose};
@@ -470,10 +470,7 @@ impl Session {
                             Reply::CmdFinished
                         }
                         Err(reply) => {
-                            tracing::warn!(
-                                "ERROR: {shown} from {peer}: {}",
-                                reply.text()
-                            );
+                            tracing::warn!("ERROR: {shown} from {peer}: {}", reply.text());
                             reply
                         }
                     },
