@@ -64,16 +64,17 @@ async fn check_target(node: &Arc<Node>, target: &Target, options: CheckOptions) 
     let (sender, mut receiver) = mpsc::channel(4);
     let detector = Detector {
         node: Arc::clone(node),
+        top: target.real.clone(),
         recursive: target.recursive,
         options,
+        entered: HashSet::new(),
         known,
         seen: HashSet::new(),
         skip: receiving.collect(),
         outbox: Outbox { sender, chunk: Vec::with_capacity(CHUNK) },
         report: Report::default(),
     };
-    let real = target.real.clone();
-    let work = tokio::spawn(blocking("check", move || detector.run(&real)));
+    let work = tokio::spawn(blocking("check", move || detector.run()));
     let mut stale = Vec::new();
     let mut failed = None;
     while let Some(changes) = receiver.recv().await {
@@ -211,8 +212,11 @@ impl Outbox {
 /// The synchronous half of a check: walks the disk with the known rows at hand.
 struct Detector {
     node: Arc<Node>,
+    top: Vec<u8>,
     recursive: bool,
     options: CheckOptions,
+    /// Directories that are walked into, in the spelling under which they are.
+    entered: HashSet<SyncPath>,
     known: HashMap<SyncPath, FileRecord>,
     seen: HashSet<SyncPath>,
     /// Temporary files of sessions that are receiving.
@@ -222,7 +226,8 @@ struct Detector {
 }
 
 impl Detector {
-    fn run(mut self, real: &[u8]) -> Report {
+    fn run(mut self) -> Report {
+        let real = &self.top.clone()[..];
         let top = Path::new(std::ffi::OsStr::from_bytes(real));
         if self.recursive {
             tracing::debug!("Running recursive check for {} ...", top.display());
@@ -257,25 +262,37 @@ impl Detector {
         }
     }
 
-    /// Covered spellings of a real path.
-    fn covered_names(&self, path: &[u8]) -> Vec<SyncPath> {
+    /// The spellings of a real path that the walk has come to. Each spelling is walked for itself: entering `/a` as a
+    /// plain path does not mean that `%p%`, which is the same directory, is entered too.
+    fn names(&self, path: &[u8]) -> Vec<SyncPath> {
         let mut names = self.node.config.names_of(path);
+        names
+            .retain(|name| path == self.top || name.parent().is_none_or(|directory| self.entered.contains(&directory)));
+        names
+    }
+
+    /// Those of them that are in a group.
+    fn covered_names(&self, path: &[u8]) -> Vec<SyncPath> {
+        let mut names = self.names(path);
         names.retain(|name| membership::is_covered(&self.node.config, name, Purpose::Sync));
         names
     }
 
-    fn descends(&self, path: &[u8]) -> bool {
+    /// The spellings under which a directory is entered.
+    fn descends(&self, path: &[u8]) -> Vec<SyncPath> {
         let config = &self.node.config;
-        membership::above_prefix(config, path)
-            || config.names_of(path).iter().any(|name| {
-                membership::is_covered(config, name, Purpose::Sync) || membership::descend(config, name, Purpose::Sync)
-            })
+        let leads_to_prefix = membership::above_prefix(config, path);
+        let mut names = self.names(path);
+        names.retain(|name| {
+            (leads_to_prefix && name.split_prefix().is_none()) || membership::descend(config, name, Purpose::Sync)
+        });
+        names
     }
 }
 
 impl Visitor for Detector {
     fn wants(&mut self, path: &[u8], hint: KindHint) -> bool {
-        (hint != KindHint::Other && self.descends(path)) || !self.covered_names(path).is_empty()
+        (hint != KindHint::Other && !self.descends(path).is_empty()) || !self.covered_names(path).is_empty()
     }
 
     fn entry(&mut self, path: &[u8], metadata: Metadata) -> bool {
@@ -291,7 +308,13 @@ impl Visitor for Detector {
                 self.seen.insert(name);
             }
         }
-        metadata.is_directory() && self.descends(path)
+        if !metadata.is_directory() {
+            return false;
+        }
+        let entered = self.descends(path);
+        let descend = !entered.is_empty();
+        self.entered.extend(entered);
+        descend
     }
 
     fn failed(&mut self, path: &[u8], operation: &'static str, error: io::Error) {

@@ -124,7 +124,7 @@ impl SyncPath {
     /// How many components stand below the root or prefix: 0 for these themselves.
     #[must_use]
     pub fn depth(&self) -> usize {
-        if &*self.0 == b"/" { 0 } else { self.0.iter().filter(|&&byte| byte == b'/').count() }
+        if &*self.0 == b"/" { 0 } else { self.0.split(|&byte| byte == b'/').count() - 1 }
     }
 }
 

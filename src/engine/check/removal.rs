@@ -126,7 +126,7 @@ fn suspicion(
     known: &HashMap<SyncPath, FileRecord>,
     removed: &[SyncPath],
 ) -> Option<&'static str> {
-    let is_directory_row = |path: &SyncPath| known.get(path).is_some_and(|record| is_directory(record));
+    let is_directory_row = |path: &SyncPath| known.get(path).is_some_and(is_directory);
     let guards_a_tree = removed
         .iter()
         .any(|path| config.local(path).is_ok_and(|local| local.absolute() != directory) || is_directory_row(path));

@@ -339,16 +339,12 @@ impl Receiver {
             return Ok(Err(Reply::AlsoDirty));
         };
         self.saw(&file.path, now.clone());
-        match &mut self.open {
-            Some(Sequence { state: State::Made { left, .. }, .. }) => {
-                *left = now;
-                if let Attribute::Time(_) = attribute { self.finish(node, peer).await } else { Ok(Ok(())) }
-            }
-            _ => {
-                record(node, peer, None, file.path, now, false).await?;
-                Ok(Ok(()))
-            }
+        if let Some(Sequence { state: State::Made { left, .. }, .. }) = &mut self.open {
+            *left = now;
+            return if let Attribute::Time(_) = attribute { self.finish(node, peer).await } else { Ok(Ok(())) };
         }
+        record(node, peer, None, file.path, now, false).await?;
+        Ok(Ok(()))
     }
 }
 

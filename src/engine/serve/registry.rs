@@ -66,13 +66,12 @@ impl Registry {
         let open = || async {
             let location = self.settings.location(&known.config, name)?;
             let mut stores = self.stores.lock().await;
-            let store = match stores.get(&location.to_string()) {
-                Some(store) => store.clone(),
-                None => {
-                    let store = self.settings.open_store(&location, &known.config).await?;
-                    stores.insert(location.to_string(), store.clone());
-                    store
-                }
+            let store = if let Some(store) = stores.get(&location.to_string()) {
+                store.clone()
+            } else {
+                let store = self.settings.open_store(&location, &known.config).await?;
+                stores.insert(location.to_string(), store.clone());
+                store
             };
             drop(stores);
             let node = Arc::new(self.settings.node(Arc::clone(&known.config), name, store));

@@ -12,6 +12,7 @@ use super::permission::{self, Admitted};
 use super::query::{self, Signature};
 use super::receive::{self, Receiver};
 use super::registry::{Known, Registry};
+use crate::engine::check::{self, CheckOptions};
 use crate::engine::membership::{self, Purpose};
 use crate::engine::open::OpenError;
 use crate::engine::{EngineError, Node, Report, chain};
@@ -345,7 +346,7 @@ impl Session {
             Request::GetTm { .. } => return self.number(&file, Some(self.unit.unwrap_or_default())).await,
             Request::GetSz { .. } => return self.number(&file, None).await,
             Request::Flush { .. } => {
-                crate::engine::check::examine(node, vec![file.path.clone()], Default::default()).await?;
+                check::examine(node, vec![file.path.clone()], CheckOptions::default()).await?;
                 node.store.flush(&file.path).await.map_err(EngineError::from)?;
                 self.answer(&Reply::CmdFinished).await?;
                 return Ok(Flow::Continue);

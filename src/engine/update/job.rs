@@ -5,6 +5,7 @@ use crate::model::{DirtyEntry, Metadata, SyncPath};
 
 /// A file to be brought to the state it has here.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each asked for at a place of its own")]
 pub(super) struct Job {
     pub(super) entry: DirtyEntry,
     /// The pre-shared key of the group that the file is pushed in.

@@ -698,7 +698,9 @@ impl<'a> Pipeline<'a> {
         if !below.is_empty() {
             let entries = self.mark_for_peer(below, &my_name).await?;
             let (_, pushes) = self.plan(entries).await?;
-            pushes.into_iter().for_each(|job| self.add(job));
+            for job in pushes {
+                self.add(job);
+            }
         }
         Ok(())
     }
