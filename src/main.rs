@@ -14,7 +14,9 @@ fn main() -> ExitCode {
         Parsed::Version => print(&printer, &format!("csync2 {}\n", env!("CARGO_PKG_VERSION")), Status::Success),
         Parsed::Locked(path) => print(&printer, &format!("Found {}\n", path.display()), Status::Failure),
         Parsed::Usage { complaint } => {
-            complaint.iter().for_each(|line| eprintln!("{line}"));
+            if let Some(line) = complaint {
+                eprintln!("{line}");
+            }
             print(&printer, &cli::options::usage(), Status::Failure)
         }
         Parsed::Refused(line) => {
