@@ -11,6 +11,7 @@ mod compare;
 mod removal;
 
 use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -23,6 +24,7 @@ use super::membership::{self, Purpose};
 use super::selection::{self, Target};
 use super::{EngineError, Node, Report, blocking, content, mark};
 use crate::fs::{KindHint, Presence, Visitor, presence};
+use crate::logging::reason;
 use crate::model::{Checktxt, FileRecord, Metadata, Scope, SyncPath};
 use crate::store::Change;
 
@@ -71,6 +73,7 @@ async fn check_target(node: &Arc<Node>, target: &Target, options: CheckOptions) 
         known,
         seen: HashSet::new(),
         skip: receiving.collect(),
+        unreadable: Vec::new(),
         outbox: Outbox { sender, chunk: Vec::with_capacity(CHUNK) },
         report: Report::default(),
     };
@@ -221,6 +224,8 @@ struct Detector {
     seen: HashSet<SyncPath>,
     /// Temporary files of sessions that are receiving.
     skip: HashSet<SyncPath>,
+    /// Where the walk could not look: nothing at and below these places counts as removed.
+    unreadable: Vec<Vec<u8>>,
     outbox: Outbox,
     report: Report,
 }
@@ -228,7 +233,7 @@ struct Detector {
 impl Detector {
     fn run(mut self) -> Report {
         let real = &self.top.clone()[..];
-        let top = Path::new(std::ffi::OsStr::from_bytes(real));
+        let top = Path::new(OsStr::from_bytes(real));
         if self.recursive {
             tracing::debug!("Running recursive check for {} ...", top.display());
             crate::fs::walk(top, &mut self);
@@ -249,7 +254,7 @@ impl Detector {
     fn removals(&mut self) {
         let unseen = self.known.keys().filter(|path| !self.seen.contains(*path));
         let covered = unseen.filter(|path| membership::is_covered(&self.node.config, path, Purpose::Sync));
-        let mut candidates: Vec<SyncPath> = covered.cloned().collect();
+        let mut candidates: Vec<SyncPath> = covered.filter(|path| !self.is_unreadable(path)).cloned().collect();
         candidates.sort();
         let verdict = removal::judge(&self.node.config, &self.known, candidates, self.options.allow_mass_removal);
         for error in verdict.errors {
@@ -260,6 +265,12 @@ impl Detector {
                 self.outbox.push(removal_of(&self.node, record, self.options));
             }
         }
+    }
+
+    fn is_unreadable(&self, path: &SyncPath) -> bool {
+        let Ok(local) = self.node.config.local(path) else { return false };
+        let place = local.absolute();
+        self.unreadable.iter().any(|directory| place.starts_with(OsStr::from_bytes(directory)))
     }
 
     /// The spellings of a real path that the walk has come to. Each spelling is walked for itself: entering `/a` as a
@@ -317,10 +328,21 @@ impl Visitor for Detector {
         descend
     }
 
+    /// Reported once a directory: what keeps us from one of its files keeps us from the others.
     fn failed(&mut self, path: &[u8], operation: &'static str, error: io::Error) {
+        let directory = match path.iter().rposition(|&byte| byte == b'/') {
+            Some(slash) if slash > 0 && operation == "stat" => &path[..slash],
+            _ => path,
+        };
+        if self.unreadable.iter().any(|known| known == directory) {
+            return;
+        }
+        self.unreadable.push(directory.to_vec());
         self.report.error(format_args!(
-            "ERROR: cannot {operation} {}: {error}. What is known at and below it stays as it is.",
-            String::from_utf8_lossy(path)
+            "ERROR: cannot {operation} {}: {}. What is known there stays as it is and does not count as removed; make \
+             it readable and check again.",
+            String::from_utf8_lossy(path),
+            reason(&error)
         ));
     }
 }
