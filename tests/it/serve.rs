@@ -502,7 +502,9 @@ fn names_that_escape_are_refused(cast: Cast) {
     let outside = cluster["beta"].base().join("outside");
     std::fs::write(&outside, "untouched").expect("write a file");
     let mut session = greeted(&cluster);
-    for name in ["%25d%25/../outside", "%25d%25/a/../../outside", "%25d%25/./f", "%25d%25//f", "%25d%25/..", "%25d%25/f%00"] {
+    for name in
+        ["%25d%25/../outside", "%25d%25/a/../../outside", "%25d%25/./f", "%25d%25//f", "%25d%25/..", "%25d%25/f%00"]
+    {
         for request in ["DEL KEY ", "PATCH KEY ", "MKDIR KEY ", "SETMOD KEY ", "SIG KEY ", "TYPE KEY "] {
             let answer = session.answer(&format!("{request}{name}"));
             assert!(!answer.starts_with("OK ("), "{request}{name}: {answer}");
@@ -520,7 +522,9 @@ fn links_are_not_followed(cast: Cast) {
     beta.put(&tree! { "out" => link(outside.to_str().expect("UTF-8")), "to f" => link("../outside/f") });
     beta.csync2(["-cIr", "/"]).success();
     let mut session = greeted(&cluster);
-    for request in ["DEL KEY %25d%25/out/f", "MKDIR KEY %25d%25/out/d", "PATCH KEY %25d%25/out/f", "SETMOD KEY %25d%25/out/f 0"] {
+    for request in
+        ["DEL KEY %25d%25/out/f", "MKDIR KEY %25d%25/out/d", "PATCH KEY %25d%25/out/f", "SETMOD KEY %25d%25/out/f 0"]
+    {
         let answer = session.answer(request);
         assert!(!answer.starts_with("OK ("), "{request}: {answer}");
     }
@@ -539,7 +543,9 @@ fn a_broken_delta_leaves_nothing_behind(cast: Cast) {
     beta.csync2(["-cIr", "/"]).success();
     let mut session = greeted(&cluster);
     for (name, signature) in [("%25d%25/f", 32), ("%25d%25/new", 12)] {
-        for delta in [&b"xyz"[..], b"", b"rs\x026", b"rs\x026\x40too short", b"rs\x026\x46\xff\xff\xff\xff\xff\xff\xff\xff\xff"] {
+        for delta in
+            [&b"xyz"[..], b"", b"rs\x026", b"rs\x026\x40too short", b"rs\x026\x46\xff\xff\xff\xff\xff\xff\xff\xff\xff"]
+        {
             start_patch(&mut session, name, signature);
             session.send(&octets(delta));
             let answer = session.line().expect("an answer");

@@ -123,7 +123,8 @@ fn odd_names_arrive(cast: Cast) {
     }
     let mut tree = Tree::new();
     for (index, name) in names.iter().enumerate() {
-        tree = tree.with(name, "x".repeat(index + 1)).with([b"dir ", &name[..name.len().min(200)], b"/f"].concat(), "y");
+        tree =
+            tree.with(name, "x".repeat(index + 1)).with([b"dir ", &name[..name.len().min(200)], b"/f"].concat(), "y");
     }
     let cluster = cast.cluster(["alpha", "beta"]).start();
     cluster["alpha"].put(&tree);
@@ -375,7 +376,8 @@ fn only_the_named_groups_are_served(cast: Cast) {
 }
 
 fn an_excluded_file_stays_at_home(cast: Cast) {
-    let cluster = cast.cluster(["alpha", "beta"]).in_group("exclude *~ *.o; exclude %d%/private; include %d%/private/but;");
+    let cluster =
+        cast.cluster(["alpha", "beta"]).in_group("exclude *~ *.o; exclude %d%/private; include %d%/private/but;");
     let cluster = cluster.start();
     let alpha = &cluster["alpha"];
     alpha.put(&tree! {

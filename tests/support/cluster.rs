@@ -41,7 +41,15 @@ pub(crate) struct Builder {
 impl Builder {
     pub(super) fn new<'a>(cast: Cast, names: impl IntoIterator<Item = &'a str>) -> Self {
         let names = names.into_iter().map(str::to_owned).collect();
-        Builder { cast, names, hosts: None, in_group: String::new(), top: String::new(), config: None, roles: Vec::new() }
+        Builder {
+            cast,
+            names,
+            hosts: None,
+            in_group: String::new(),
+            top: String::new(),
+            config: None,
+            roles: Vec::new(),
+        }
     }
 
     /// The host list of the group instead of all nodes in their order: `"{alpha} ({beta})"`.
@@ -117,8 +125,7 @@ impl Builder {
             self.names.iter().map(|name| join.replace('@', &format!("{{{name}{suffix}}}"))).collect::<String>()
         };
         let hosts = self.hosts.clone().unwrap_or_else(|| braced("", "@ "));
-        let prefix: String =
-            self.names.iter().map(|name| format!("    on {{{name}}}: {{{name}.tree}};\n")).collect();
+        let prefix: String = self.names.iter().map(|name| format!("    on {{{name}}}: {{{name}.tree}};\n")).collect();
         let group = format!("group demo {{ host {hosts}; key demo.key; include %d%; {} }}\n", self.in_group);
         let usual = format!("prefix d {{\n{prefix}}}\n{}\n{group}", self.top);
         let nossl = if self.cast.tls { "" } else { "nossl * *;\n" };
@@ -207,6 +214,14 @@ impl Node {
             None => Database::Sqlite { file: state_dir.join(format!("{host}.db3")), directory: state_dir },
         };
         Node { name: name.into(), host, port, program, database, base, tree_dir, system_dir, daemon: None.into() }
+    }
+
+    /// The PostgreSQL database's name, if it is one.
+    pub(crate) fn database_name(&self) -> Option<&str> {
+        match &self.database {
+            Database::Postgres { name } => Some(name),
+            Database::Sqlite { .. } => None,
+        }
     }
 
     pub(crate) fn base(&self) -> &Path {
@@ -301,11 +316,7 @@ impl Node {
     }
 
     /// A command line for this node: `-D`, `-N` and `-p`, then the arguments.
-    pub(crate) fn command<A: AsRef<OsStr>>(
-        &self,
-        program: Program,
-        arguments: impl IntoIterator<Item = A>,
-    ) -> Command {
+    pub(crate) fn command<A: AsRef<OsStr>>(&self, program: Program, arguments: impl IntoIterator<Item = A>) -> Command {
         let mut command = self.bare_command(program);
         command.args(["-D", &self.database.option(), "-N", &self.host, "-p", &self.port.to_string()]);
         command.args(arguments);

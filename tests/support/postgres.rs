@@ -29,7 +29,7 @@ impl Postgres {
     }
 
     /// Starts a server of its own, with the roles `postgres` (superuser) and `csync2` (may create databases); anybody
-    /// may connect without a password, over TCP on 127.0.0.1 and through the socket in [`Self::socket_dir`].
+    /// may connect without a password, over TCP on 127.0.0.1 and through the socket in its directory.
     pub(crate) fn start() -> Postgres {
         let directory = tempfile::Builder::new().prefix("csync2-postgres-").tempdir().expect("make a directory").keep();
         if rustix::process::geteuid().is_root() {
@@ -74,15 +74,6 @@ impl Postgres {
     /// `pgsql://csync2@127.0.0.1:PORT/DATABASE`; the database need not exist.
     pub(crate) fn url(&self, database: &str) -> String {
         format!("pgsql://csync2@127.0.0.1:{}/{database}", self.port)
-    }
-
-    pub(crate) fn port(&self) -> u16 {
-        self.port
-    }
-
-    /// The directory with the server's Unix socket.
-    pub(crate) fn socket_dir(&self) -> &Path {
-        &self.directory
     }
 
     /// Runs statements as the superuser; the rows as bytes, fields separated by tabs, one line each.
