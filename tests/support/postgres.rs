@@ -87,11 +87,7 @@ impl Postgres {
     /// Runs statements through psql and returns what they give, unaligned, one row a line.
     pub fn sql(&self, database: &str, statements: &str) -> String {
         let output = self.psql(database, statements);
-        assert!(
-            output.status.success(),
-            "psql {database}: {statements}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "psql {database}: {statements}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).trim_end_matches('\n').to_owned()
     }
 

@@ -80,15 +80,17 @@ impl Opener {
 
     /// A connection that only reads.
     pub(super) fn reader(&self) -> rusqlite::Result<Connection> {
-        let connection = self.connect(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-        match migrate::version(&connection) {
-            Err(error) if matches!(kind_of(&error), ErrorKind::Unreachable | ErrorKind::ReadOnly) => {
-                // A file in WAL mode needs its shared memory file beside it. Where that can be neither opened nor made,
-                // nobody writes either, and the file alone is the whole database.
-                self.connect(&immutable_uri(&self.path), OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI)
+        let read_only = OpenFlags::SQLITE_OPEN_READ_ONLY;
+        let connected = self.connect(&self.path, read_only);
+        let checked = connected.and_then(|connection| migrate::version(&connection).map(|_| connection));
+        checked.or_else(|error| match kind_of(&error) {
+            // A file in WAL mode needs its shared memory file beside it. Where that can be neither opened nor made,
+            // nobody writes either, and the file alone is the whole database.
+            ErrorKind::Unreachable | ErrorKind::ReadOnly => {
+                self.connect(&immutable_uri(&self.path), read_only | OpenFlags::SQLITE_OPEN_URI)
             }
-            _ => Ok(connection),
-        }
+            _ => Err(error),
+        })
     }
 
     fn connect(&self, path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {

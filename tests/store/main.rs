@@ -1,0 +1,12 @@
+//! The state database, through its public interface: the same stories on both engines, what is peculiar to each, and
+//! taking turns with the C program.
+
+#![allow(unreachable_pub, reason = "modules of one test program")]
+
+mod bench;
+mod both;
+mod interop;
+mod postgres;
+mod sqlite;
+#[path = "../support/postgres.rs"]
+mod support;
