@@ -168,7 +168,7 @@ impl PostgresUrl {
             "dbname" => self.database = value,
             "sslmode" => {
                 let mode = SslMode::parse(&value).ok_or_else(|| {
-                    format!("sslmode is disable, prefer, require, verify-ca or verify-full, not {value:?}")
+                    "sslmode is one of disable, prefer, require, verify-ca and verify-full".to_owned()
                 })?;
                 self.ssl_mode = Some(mode);
             }
@@ -180,6 +180,9 @@ impl PostgresUrl {
             }
             "application_name" => self.application_name = Some(value),
             _ => {
+                // A `?` in a password makes the rest of it look like a parameter.
+                let is_word = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+                let name = if is_word { name } else { "" };
                 return Err(format!(
                     "unknown parameter {name:?}; known are host, port, user, password, dbname, sslmode, sslrootcert, \
                      passfile, connect_timeout and application_name"

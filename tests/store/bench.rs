@@ -66,15 +66,13 @@ impl Bench {
 
     /// Runs SQL past the store, as the C program or an administrator would; rows as `a|b` lines.
     pub fn sql(&self, statements: &str) -> String {
-        match &self.cluster {
-            Some(cluster) => cluster.sql(self.database(), statements),
-            None => {
-                let path = self.url.strip_prefix("sqlite3://").unwrap();
-                let output = std::process::Command::new("sqlite3").arg(path).arg(statements).output().expect("sqlite3");
-                assert!(output.status.success(), "{statements}: {}", String::from_utf8_lossy(&output.stderr));
-                String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
-            }
+        if let Some(cluster) = &self.cluster {
+            return cluster.sql(self.database(), statements);
         }
+        let path = self.url.strip_prefix("sqlite3://").unwrap();
+        let output = std::process::Command::new("sqlite3").arg(path).arg(statements).output().expect("sqlite3");
+        assert!(output.status.success(), "{statements}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
     }
 }
 

@@ -99,7 +99,7 @@ pub(super) async fn apply(
     spelling: Spelling,
     changes: &[Change],
 ) -> Answer<Vec<SyncPath>> {
-    let (mut new, mut changed, mut gone) = (FileRows::default(), FileRows::default(), FileRows::default());
+    let (mut new, mut replaced, mut gone) = (FileRows::default(), FileRows::default(), FileRows::default());
     let mut absent = Vec::new();
     let named: Vec<(NameDigest, &Change)> =
         changes.iter().map(|change| (NameDigest::of(change.path.as_bytes()), change)).collect();
@@ -108,8 +108,8 @@ pub(super) async fn apply(
             (None, None) => absent.push(digest),
             (None, Some(record)) => new.push(spelling, &change.path, record, digest),
             (Some(expected), Some(record)) => {
-                changed.push(spelling, &change.path, record, digest);
-                changed.expect(spelling, expected.as_bytes());
+                replaced.push(spelling, &change.path, record, digest);
+                replaced.expect(spelling, expected.as_bytes());
             }
             (Some(expected), None) => {
                 gone.digests.push(digest);
@@ -119,8 +119,8 @@ pub(super) async fn apply(
     }
     let insert = format!("{INSERT_FILES} DO NOTHING RETURNING name_digest");
     let new_parameters = new.parameters();
-    let mut changed_parameters = changed.parameters().to_vec();
-    changed_parameters.extend([&changed.expected as &(dyn ToSql + Sync), &changed.expected_otherwise]);
+    let mut replaced_parameters = replaced.parameters().to_vec();
+    replaced_parameters.extend([&replaced.expected as &(dyn ToSql + Sync), &replaced.expected_otherwise]);
     let gone_parameters: [&(dyn ToSql + Sync); 3] = [&gone.digests, &gone.expected, &gone.expected_otherwise];
     let absent_parameters: [&(dyn ToSql + Sync); 1] = [&absent];
     let some = |count: usize, sql, parameters| async move {
@@ -128,7 +128,7 @@ pub(super) async fn apply(
     };
     let (inserted, updated, deleted, present) = future::try_join4(
         some(new.digests.len(), &insert, &new_parameters[..]),
-        some(changed.digests.len(), UPDATE_FILES, &changed_parameters[..]),
+        some(replaced.digests.len(), UPDATE_FILES, &replaced_parameters[..]),
         some(gone.digests.len(), DELETE_FILES, &gone_parameters[..]),
         some(
             absent.len(),

@@ -19,7 +19,7 @@ pub(super) struct Opener {
     database: String,
     lock_timeout: Duration,
     asynchronous: bool,
-    /// A file system without shared memory, in tests.
+    /// What SQLite reaches the file through; `None`: the system's usual way.
     vfs: Option<&'static str>,
 }
 
@@ -41,6 +41,12 @@ impl Opener {
             asynchronous: options.asynchronous,
             vfs: None,
         }
+    }
+
+    /// Opens as on a file system that SQLite's shared memory does not work on.
+    #[cfg(test)]
+    pub(super) fn without_shared_memory(path: &Path) -> Self {
+        Self { vfs: Some("unix-dotfile"), ..Self::new(path, &StoreOptions::default()) }
     }
 
     /// The name in messages.
