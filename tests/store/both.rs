@@ -370,8 +370,8 @@ async fn a_newer_schema_is_refused(bench: &Bench) {
 
 async fn a_stream_does_not_stop_its_reader_from_writing(bench: &Bench) {
     let store = bench.open().await;
-    let all: Vec<_> = (0..12_000).map(|number| path(format!("/f{number:05}"))).collect();
-    for chunk in all.chunks(3000) {
+    let all: Vec<_> = (0..6_000).map(|number| path(format!("/f{number:05}"))).collect();
+    for chunk in all.chunks(2000) {
         apply_all(&store, chunk).await;
     }
     let mut chunks = store.files(vec![Scope::All]);
@@ -389,7 +389,7 @@ async fn a_stream_does_not_stop_its_reader_from_writing(bench: &Bench) {
     assert_eq!(names(&store, vec![Scope::All]).await, []);
     // A reader that loses interest leaves nothing behind that others would have to wait for.
     drop(store.files(vec![Scope::All]));
-    assert_eq!(store.clear(&dirty(&store).await).await.unwrap(), 12_000);
+    assert_eq!(store.clear(&dirty(&store).await).await.unwrap(), 6_000);
 }
 
 async fn writers_do_not_lose_each_others_rows(bench: &Bench) {
@@ -467,7 +467,7 @@ async fn both_spellings_are_one_file(bench: &Bench) {
 async fn a_big_tree_is_written_and_read(bench: &Bench) {
     let store = bench.open().await;
     let all: Vec<_> =
-        (0..20_000).map(|number| path(format!("/usr/share/doc/package{}/file{number}", number / 50))).collect();
+        (0..10_000).map(|number| path(format!("/usr/share/doc/package{}/file{number}", number / 50))).collect();
     let mut sorted = all.clone();
     sorted.sort();
     let started = Instant::now();
@@ -482,5 +482,5 @@ async fn a_big_tree_is_written_and_read(bench: &Bench) {
     }
     let written = Instant::now();
     assert_eq!(names(&store, vec![Scope::All]).await, sorted);
-    println!("20,000 rows and marks written in {:?}, read in {:?}", written - started, written.elapsed());
+    println!("10,000 rows and marks written in {:?}, read in {:?}", written - started, written.elapsed());
 }

@@ -3,6 +3,7 @@
 use std::error::Error as _;
 use std::ffi::OsString;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -217,11 +218,11 @@ fn ssl_mode(url: &PostgresUrl, environment: Environment<'_>) -> Result<SslMode, 
 }
 
 /// The file of trusted certificates: named, or libpq's, if it is there.
-fn root_certificate(url: &PostgresUrl, environment: Environment<'_>) -> Option<std::path::PathBuf> {
+fn root_certificate(url: &PostgresUrl, environment: Environment<'_>) -> Option<PathBuf> {
     let named = url.ssl_root_certificate.clone();
     let named = named.or_else(|| environment("PGSSLROOTCERT").filter(|path| !path.is_empty()).map(Into::into));
     named.or_else(|| {
-        let usual = std::path::Path::new(&environment("HOME")?).join(".postgresql/root.crt");
+        let usual = Path::new(&environment("HOME")?).join(".postgresql/root.crt");
         usual.exists().then_some(usual)
     })
 }

@@ -173,7 +173,8 @@ pub(super) async fn remove_malformed(client: &Object) -> Answer<u64> {
     Ok(removed)
 }
 
-// The dirty table.
+// The dirty table. Statements that touch many rows lock them in the order of names and peers, the order in which marks
+// are written: two of them never wait for each other.
 
 const REPLACE_MARKS: &str = "INSERT INTO dirty (filename, forced, myname, peername, name_key, name_digest) \
      SELECT * FROM unnest($1::text[], $2::integer[], $3::text[], $4::text[], $5::bytea[], $6::bytea[]) \
@@ -220,9 +221,13 @@ pub(super) async fn clear(client: &Object, spelling: Spelling, entries: &[DirtyE
     let digests: Vec<NameDigest> = entries.iter().map(|entry| NameDigest::of(entry.path.as_bytes())).collect();
     let peers: Vec<Text> = entries.iter().map(|entry| Text(spelling.write(entry.peer.as_bytes()))).collect();
     let versions: Vec<i64> = entries.iter().map(|entry| entry.version.0).collect();
-    let sql = "DELETE FROM dirty USING unnest($1::bytea[], $2::text[], $3::bigint[]) \
-               AS n (name_digest, peername, version) \
-               WHERE dirty.name_digest = n.name_digest AND dirty.peername = n.peername AND dirty.version = n.version";
+    let sql = "WITH held AS (SELECT d.name_digest, d.peername, d.version FROM dirty d \
+               JOIN unnest($1::bytea[], $2::text[], $3::bigint[]) AS n (name_digest, peername, version) \
+               ON d.name_digest = n.name_digest AND d.peername = n.peername AND d.version = n.version \
+               ORDER BY d.name_key, d.peername COLLATE \"C\" FOR UPDATE OF d) \
+               DELETE FROM dirty USING held \
+               WHERE dirty.name_digest = held.name_digest AND dirty.peername = held.peername \
+               AND dirty.version = held.version";
     execute(client, sql, &[&digests, &peers, &versions]).await
 }
 
@@ -234,7 +239,11 @@ pub(super) async fn flush(client: &Object, path: &SyncPath) -> Answer<()> {
 pub(super) async fn force(transaction: &Transaction<'_>, spelling: Spelling, ranges: &[Range]) -> Answer<u64> {
     let entries = read::dirty(transaction, spelling, None, ranges).await?;
     let digests: Vec<NameDigest> = entries.iter().map(|entry| NameDigest::of(entry.path.as_bytes())).collect();
-    execute(transaction, "UPDATE dirty SET forced = 1 WHERE name_digest = ANY ($1::bytea[])", &[&digests]).await
+    let sql = "WITH held AS (SELECT name_digest, peername FROM dirty WHERE name_digest = ANY ($1::bytea[]) \
+               ORDER BY name_key, peername COLLATE \"C\" FOR UPDATE) \
+               UPDATE dirty SET forced = 1 FROM held \
+               WHERE dirty.name_digest = held.name_digest AND dirty.peername = held.peername";
+    execute(transaction, sql, &[&digests]).await
 }
 
 // Hints, actions, certificates.
