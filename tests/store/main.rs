@@ -1,8 +1,6 @@
 //! The state database, through its public interface: the same stories on both engines, what is peculiar to each, and
 //! taking turns with the C program.
 
-#![allow(unreachable_pub, reason = "modules of one test program")]
-
 mod bench;
 mod both;
 mod interop;

@@ -40,11 +40,11 @@ impl Postgres {
             .args(["--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions"])
             .arg(format!("--username={SUPERUSER}"))
             .arg(format!("--pgdata={}", data.display())));
-        let mut configuration = format!(
+        let mut configuration = String::from(
             "fsync = off\nsynchronous_commit = off\nfull_page_writes = off\nmax_connections = 200\n\
-             shared_buffers = 32MB\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = '{}'\n",
-            directory.path().display()
+             shared_buffers = 32MB\nlisten_addresses = '127.0.0.1'\n",
         );
+        configuration.push_str(&format!("unix_socket_directories = '{}'\n", directory.path().display()));
         for setting in settings {
             configuration.push_str(setting);
             configuration.push('\n');
@@ -87,7 +87,11 @@ impl Postgres {
     /// Runs statements through psql and returns what they give, unaligned, one row a line.
     pub fn sql(&self, database: &str, statements: &str) -> String {
         let output = self.psql(database, statements);
-        assert!(output.status.success(), "psql {database}: {statements}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "psql {database}: {statements}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         String::from_utf8_lossy(&output.stdout).trim_end_matches('\n').to_owned()
     }
 
@@ -112,7 +116,7 @@ impl Postgres {
         );
     }
 
-    /// Puts lines in front of `pg_hba.conf` and has the server read it.
+    /// Puts lines in front of pg_hba.conf and has the server read it.
     pub fn prepend_hba(&self, lines: &str) {
         let path = self.directory.path().join("data/pg_hba.conf");
         let old = fs::read_to_string(&path).expect("pg_hba.conf");
