@@ -35,7 +35,8 @@ pub(super) struct Opened {
 impl Opener {
     pub(super) fn new(path: &Path, options: &StoreOptions) -> Self {
         Self {
-            path: path.to_owned(),
+            // A relative `:memory:` has a meaning of its own otherwise.
+            path: if path.is_relative() { Path::new(".").join(path) } else { path.to_owned() },
             database: Location::Sqlite(path.to_owned()).to_string(),
             lock_timeout: options.lock_timeout,
             asynchronous: options.asynchronous,
