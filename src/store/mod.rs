@@ -8,9 +8,9 @@
 //! Its five tables stay as they are, with nullable or defaulted columns of ours beside its own, so that both programs
 //! work on one database in turns, each seeing what the other wrote:
 //!
-//! * **Spelling.** Where the database stores any byte (SQLite, PostgreSQL in an encoding other than UTF8), names are
+//! * **Spelling.** Where the database stores any byte (SQLite, PostgreSQL in an encoding other than UTF-8), names are
 //!   written as the C program spells them: it looks rows up by that text, and would neither find nor ever clear a row
-//!   under another. A UTF8 database refuses bytes that are no UTF-8, so there they are written as `%XX`. Read, replaced
+//!   under another. A UTF-8 database refuses bytes that are no UTF-8, so there they are written as `%XX`. Read, replaced
 //!   and removed are both spellings ([`spelling`]).
 //! * **Order** is that of the bytes of the C program's spelling. SQLite compares text like that already. PostgreSQL has
 //!   a column `name_key` with the first 1,000 bytes of it (an index entry holds 2,700 at most), and `name_digest` for

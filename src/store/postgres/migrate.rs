@@ -61,6 +61,8 @@ BEGIN
 END $body$;
 
 CREATE SEQUENCE csync2_dirty_version;
+-- The C program may come as another role.
+GRANT USAGE ON SEQUENCE csync2_dirty_version TO PUBLIC;
 
 ALTER TABLE file ADD COLUMN name_key bytea, ADD COLUMN name_digest bytea, ADD COLUMN mtime_ns bigint,
     ADD COLUMN ctime_ns bigint, ADD COLUMN device bigint, ADD COLUMN digest bytea;

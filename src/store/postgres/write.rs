@@ -99,7 +99,7 @@ pub(super) async fn apply(
     spelling: Spelling,
     changes: &[Change],
 ) -> Answer<Vec<SyncPath>> {
-    let (mut new, mut changed, mut gone) = (FileRows::default(), FileRows::default(), FileRows::default());
+    let (mut new, mut replaced, mut gone) = (FileRows::default(), FileRows::default(), FileRows::default());
     let mut absent = Vec::new();
     let named: Vec<(NameDigest, &Change)> =
         changes.iter().map(|change| (NameDigest::of(change.path.as_bytes()), change)).collect();
@@ -108,8 +108,8 @@ pub(super) async fn apply(
             (None, None) => absent.push(digest),
             (None, Some(record)) => new.push(spelling, &change.path, record, digest),
             (Some(expected), Some(record)) => {
-                changed.push(spelling, &change.path, record, digest);
-                changed.expect(spelling, expected.as_bytes());
+                replaced.push(spelling, &change.path, record, digest);
+                replaced.expect(spelling, expected.as_bytes());
             }
             (Some(expected), None) => {
                 gone.digests.push(digest);
@@ -119,8 +119,8 @@ pub(super) async fn apply(
     }
     let insert = format!("{INSERT_FILES} DO NOTHING RETURNING name_digest");
     let new_parameters = new.parameters();
-    let mut changed_parameters = changed.parameters().to_vec();
-    changed_parameters.extend([&changed.expected as &(dyn ToSql + Sync), &changed.expected_otherwise]);
+    let mut replaced_parameters = replaced.parameters().to_vec();
+    replaced_parameters.extend([&replaced.expected as &(dyn ToSql + Sync), &replaced.expected_otherwise]);
     let gone_parameters: [&(dyn ToSql + Sync); 3] = [&gone.digests, &gone.expected, &gone.expected_otherwise];
     let absent_parameters: [&(dyn ToSql + Sync); 1] = [&absent];
     let some = |count: usize, sql, parameters| async move {
@@ -128,7 +128,7 @@ pub(super) async fn apply(
     };
     let (inserted, updated, deleted, present) = future::try_join4(
         some(new.digests.len(), &insert, &new_parameters[..]),
-        some(changed.digests.len(), UPDATE_FILES, &changed_parameters[..]),
+        some(replaced.digests.len(), UPDATE_FILES, &replaced_parameters[..]),
         some(gone.digests.len(), DELETE_FILES, &gone_parameters[..]),
         some(
             absent.len(),
@@ -173,7 +173,8 @@ pub(super) async fn remove_malformed(client: &Object) -> Answer<u64> {
     Ok(removed)
 }
 
-// The dirty table.
+// The dirty table. Statements that touch many rows lock them in the order of names and peers, the order in which marks
+// are written: two of them never wait for each other.
 
 const REPLACE_MARKS: &str = "INSERT INTO dirty (filename, forced, myname, peername, name_key, name_digest) \
      SELECT * FROM unnest($1::text[], $2::integer[], $3::text[], $4::text[], $5::bytea[], $6::bytea[]) \
@@ -220,9 +221,13 @@ pub(super) async fn clear(client: &Object, spelling: Spelling, entries: &[DirtyE
     let digests: Vec<NameDigest> = entries.iter().map(|entry| NameDigest::of(entry.path.as_bytes())).collect();
     let peers: Vec<Text> = entries.iter().map(|entry| Text(spelling.write(entry.peer.as_bytes()))).collect();
     let versions: Vec<i64> = entries.iter().map(|entry| entry.version.0).collect();
-    let sql = "DELETE FROM dirty USING unnest($1::bytea[], $2::text[], $3::bigint[]) \
-               AS n (name_digest, peername, version) \
-               WHERE dirty.name_digest = n.name_digest AND dirty.peername = n.peername AND dirty.version = n.version";
+    let sql = "WITH held AS (SELECT d.name_digest, d.peername, d.version FROM dirty d \
+               JOIN unnest($1::bytea[], $2::text[], $3::bigint[]) AS n (name_digest, peername, version) \
+               ON d.name_digest = n.name_digest AND d.peername = n.peername AND d.version = n.version \
+               ORDER BY d.name_key, d.peername COLLATE \"C\" FOR UPDATE OF d) \
+               DELETE FROM dirty USING held \
+               WHERE dirty.name_digest = held.name_digest AND dirty.peername = held.peername \
+               AND dirty.version = held.version";
     execute(client, sql, &[&digests, &peers, &versions]).await
 }
 
@@ -234,7 +239,11 @@ pub(super) async fn flush(client: &Object, path: &SyncPath) -> Answer<()> {
 pub(super) async fn force(transaction: &Transaction<'_>, spelling: Spelling, ranges: &[Range]) -> Answer<u64> {
     let entries = read::dirty(transaction, spelling, None, ranges).await?;
     let digests: Vec<NameDigest> = entries.iter().map(|entry| NameDigest::of(entry.path.as_bytes())).collect();
-    execute(transaction, "UPDATE dirty SET forced = 1 WHERE name_digest = ANY ($1::bytea[])", &[&digests]).await
+    let sql = "WITH held AS (SELECT name_digest, peername FROM dirty WHERE name_digest = ANY ($1::bytea[]) \
+               ORDER BY name_key, peername COLLATE \"C\" FOR UPDATE) \
+               UPDATE dirty SET forced = 1 FROM held \
+               WHERE dirty.name_digest = held.name_digest AND dirty.peername = held.peername";
+    execute(transaction, sql, &[&digests]).await
 }
 
 // Hints, actions, certificates.

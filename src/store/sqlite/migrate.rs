@@ -61,7 +61,7 @@ pub(super) fn migrate(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(VERSION_1)
 }
 
-/// Gives names that were brought here from a UTF8 database of PostgreSQL the spelling that all names have here.
+/// Gives names that were brought here from a UTF-8 database of PostgreSQL the spelling that all names have here.
 fn respell(connection: &Connection) -> rusqlite::Result<()> {
     for table in ["file", "dirty", "action"] {
         let find = format!("SELECT rowid, filename FROM {table} WHERE filename GLOB '*%[89A-Fa-f][0-9A-Fa-f]*'");
