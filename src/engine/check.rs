@@ -16,6 +16,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
@@ -43,7 +44,10 @@ pub struct CheckOptions {
 const CHUNK: usize = 2_000;
 
 /// How often a file is looked at again that changes while we look.
-const ATTEMPTS: usize = 5;
+const ATTEMPTS: u32 = 5;
+
+/// What is waited before the second attempt; each further one waits longer.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Checks what the targets name and writes what changed.
 ///
@@ -104,9 +108,13 @@ async fn check_target(node: &Arc<Node>, target: &Target, options: CheckOptions) 
 /// Those of the store.
 pub async fn examine(node: &Arc<Node>, paths: Vec<SyncPath>, options: CheckOptions) -> Result<(), EngineError> {
     let mut paths = paths;
-    for _ in 0..ATTEMPTS {
+    for attempt in 0..ATTEMPTS {
         if paths.is_empty() {
             return Ok(());
+        }
+        if attempt > 0 {
+            // A session is receiving the file, or another check has just written its row.
+            tokio::time::sleep(PAUSE * attempt).await;
         }
         let mut changes = Vec::new();
         for path in paths {

@@ -133,6 +133,18 @@ pub struct Intent {
     pub holder: String,
 }
 
+/// The wish to be the only one that pushes to a peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    pub peer: String,
+    /// The process that wants it: "boot-id pid starttime".
+    pub holder: String,
+    /// Now, in seconds since 1970.
+    pub now: i64,
+    /// When it ends by itself, in seconds since 1970.
+    pub expires: i64,
+}
+
 /// What is recorded once a received change is on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Receipt {
@@ -325,6 +337,17 @@ impl Store {
     /// Forgets an intent whose change was not made, or was undone.
     pub async fn abandon_receive(&self, id: IntentId) -> Result<()> {
         on!(self, backend => backend.abandon_receive(id).await)
+    }
+
+    /// Takes or renews the right to push to a peer, which one process has at a time, unless another one has it and its
+    /// time has not run out. Returns who has it now.
+    pub async fn claim(&self, claim: Claim) -> Result<String> {
+        on!(self, backend => backend.claim(claim).await)
+    }
+
+    /// Gives a claim back. Somebody else's is left alone.
+    pub async fn release(&self, peer: &str, holder: &str) -> Result<()> {
+        on!(self, backend => backend.release(peer.to_owned(), holder.to_owned()).await)
     }
 
     /// All intents, the oldest first: after a crash, those whose holder is no more.

@@ -123,6 +123,7 @@ CREATE TABLE csync2_intent (
     id bigint PRIMARY KEY DEFAULT nextval('csync2_intent_id'),
     filename text NOT NULL, peername text NOT NULL, temp_name text NOT NULL, target text, holder text NOT NULL
 );
+CREATE TABLE csync2_claim (peername text PRIMARY KEY, holder text NOT NULL, expires bigint NOT NULL);
 UPDATE csync2_schema SET version = 1;
 ";
 

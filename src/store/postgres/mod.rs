@@ -25,7 +25,7 @@ use super::backend::Backend;
 use super::error::{Result, StoreError};
 use super::spelling::{Spelling, ranges};
 use super::url::PostgresUrl;
-use super::{Change, DirtyFilter, Hint, Intent, IntentId, Receipt, StoreOptions};
+use super::{Change, Claim, DirtyFilter, Hint, Intent, IntentId, Receipt, StoreOptions};
 use crate::model::{DirtyEntry, FileRecord, Mark, ScheduledAction, Scope, SyncPath};
 
 /// How often a transaction is tried that the server gave up for another's sake.
@@ -313,6 +313,17 @@ impl Backend for Postgres {
 
     async fn intents(&self) -> Result<Vec<(IntentId, Intent)>> {
         self.run("read the receives under way", &(), |client, _, ()| Box::pin(read::intents(client))).await
+    }
+
+    async fn claim(&self, claim: Claim) -> Result<String> {
+        self.run("claim a peer", &claim, |client, spelling, claim| Box::pin(write::claim(client, spelling, claim))).await
+    }
+
+    async fn release(&self, peer: String, holder: String) -> Result<()> {
+        self.run("release a peer", &(peer, holder), |client, spelling, (peer, holder)| {
+            Box::pin(write::release(client, spelling, peer, holder))
+        })
+        .await
     }
 
     async fn close(&self) {

@@ -9,8 +9,8 @@ use deadpool_postgres::{GenericClient, Object, Transaction};
 use futures_util::{TryStreamExt, future};
 use tokio_postgres::types::ToSql;
 
-use super::super::spelling::{Range, Spelling, read_path};
-use super::super::{Change, Hint, Intent, IntentId, Receipt};
+use super::super::spelling::{Range, Spelling, read_host, read_path};
+use super::super::{Change, Claim, Hint, Intent, IntentId, Receipt};
 use super::Answer;
 use super::read;
 use super::values::{NameDigest, Text, name_key, text};
@@ -101,8 +101,11 @@ pub(super) async fn apply(
 ) -> Answer<Vec<SyncPath>> {
     let (mut new, mut replaced, mut gone) = (FileRows::default(), FileRows::default(), FileRows::default());
     let mut absent = Vec::new();
+    let receiving = receiving(transaction).await?;
+    let (busy, changes): (Vec<&Change>, Vec<&Change>) =
+        changes.iter().partition(|change| receiving.contains(&change.path));
     let named: Vec<(NameDigest, &Change)> =
-        changes.iter().map(|change| (NameDigest::of(change.path.as_bytes()), change)).collect();
+        changes.into_iter().map(|change| (NameDigest::of(change.path.as_bytes()), change)).collect();
     for &(digest, change) in &named {
         match (&change.expected, &change.record) {
             (None, None) => absent.push(digest),
@@ -147,7 +150,16 @@ pub(super) async fn apply(
     let marks = done.iter().flat_map(|(_, change)| &change.marks);
     let actions = done.iter().flat_map(|(_, change)| &change.actions);
     future::try_join(set_marks(transaction, spelling, marks), schedule(transaction, spelling, actions)).await?;
-    Ok(stale.into_iter().map(|(_, change)| change.path.clone()).collect())
+    let stale = stale.into_iter().map(|(_, change)| change.path.clone());
+    Ok(stale.chain(busy.into_iter().map(|change| change.path.clone())).collect())
+}
+
+/// Files that sessions are receiving: what is on disk and what their rows say may differ for a moment.
+async fn receiving(transaction: &Transaction<'_>) -> Answer<HashSet<SyncPath>> {
+    let statement = transaction.prepare_cached("SELECT filename FROM csync2_intent").await?;
+    let rows = transaction.query(&statement, &[]).await?;
+    let paths = rows.iter().map(|row| Ok(read_path(text(row, 0)?)));
+    paths.filter_map(Result::transpose).collect()
 }
 
 pub(super) async fn remove_files(client: &Object, paths: &[SyncPath]) -> Answer<u64> {
@@ -374,4 +386,27 @@ const REMOVE_INTENT: &str = "DELETE FROM csync2_intent WHERE id = $1";
 
 pub(super) async fn abandon_receive(client: &Object, id: IntentId) -> Answer<()> {
     execute(client, REMOVE_INTENT, &[&id.0]).await.map(drop)
+}
+
+// Claims.
+
+pub(super) async fn claim(client: &Object, spelling: Spelling, claim: &Claim) -> Answer<String> {
+    let write = |raw: &str| Text(spelling.write(raw.as_bytes()));
+    let (peer, holder) = (write(&claim.peer), write(&claim.holder));
+    let take = "INSERT INTO csync2_claim (peername, holder, expires) VALUES ($1, $2, $3) \
+                ON CONFLICT (peername) DO UPDATE SET holder = excluded.holder, expires = excluded.expires \
+                WHERE csync2_claim.holder = excluded.holder OR csync2_claim.expires < $4";
+    execute(client, take, &[&peer, &holder, &claim.expires, &claim.now]).await?;
+    let statement = client.prepare_cached("SELECT holder FROM csync2_claim WHERE peername = $1").await?;
+    match client.query_opt(&statement, &[&peer]).await? {
+        Some(row) => Ok(read_host(text(&row, 0)?)),
+        // Released at this moment: whoever asks again may have it.
+        None => Ok(String::new()),
+    }
+}
+
+pub(super) async fn release(client: &Object, spelling: Spelling, peer: &str, holder: &str) -> Answer<()> {
+    let write = |raw: &str| Text(spelling.write(raw.as_bytes()));
+    let sql = "DELETE FROM csync2_claim WHERE peername = $1 AND holder = $2";
+    execute(client, sql, &[&write(peer), &write(holder)]).await.map(drop)
 }

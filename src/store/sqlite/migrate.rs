@@ -37,6 +37,7 @@ CREATE TABLE csync2_intent (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     filename TEXT NOT NULL, peername TEXT NOT NULL, temp_name TEXT NOT NULL, target TEXT, holder TEXT NOT NULL
 );
+CREATE TABLE csync2_claim (peername TEXT PRIMARY KEY, holder TEXT NOT NULL, expires INTEGER NOT NULL);
 CREATE TABLE csync2_schema (version INTEGER NOT NULL);
 INSERT INTO csync2_schema VALUES (1);
 ";

@@ -23,7 +23,7 @@ use self::writer::Writer;
 use super::backend::Backend;
 use super::error::{ErrorKind, Result, StoreError};
 use super::spelling::ranges;
-use super::{CHUNK, Change, DirtyFilter, Hint, Intent, IntentId, Receipt, StoreOptions};
+use super::{CHUNK, Change, Claim, DirtyFilter, Hint, Intent, IntentId, Receipt, StoreOptions};
 use crate::model::{DirtyEntry, FileRecord, Mark, ScheduledAction, Scope, SyncPath};
 
 /// An open SQLite file.
@@ -244,6 +244,14 @@ impl Backend for Sqlite {
     async fn intents(&self) -> Result<Vec<(IntentId, Intent)>> {
         let extended = self.extended;
         self.read("read the receives under way", move |connection| rows::intents(connection, extended)).await
+    }
+
+    async fn claim(&self, claim: Claim) -> Result<String> {
+        self.write("claim a peer", move |connection| rows::claim(connection, &claim)).await
+    }
+
+    async fn release(&self, peer: String, holder: String) -> Result<()> {
+        self.write("release a peer", move |connection| rows::release(connection, &peer, &holder)).await
     }
 
     async fn close(&self) {
