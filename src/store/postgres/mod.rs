@@ -316,7 +316,8 @@ impl Backend for Postgres {
     }
 
     async fn claim(&self, claim: Claim) -> Result<String> {
-        self.run("claim a peer", &claim, |client, spelling, claim| Box::pin(write::claim(client, spelling, claim))).await
+        self.run("claim a peer", &claim, |client, spelling, claim| Box::pin(write::claim(client, spelling, claim)))
+            .await
     }
 
     async fn release(&self, peer: String, holder: String) -> Result<()> {
