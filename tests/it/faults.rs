@@ -220,10 +220,10 @@ fn a_dry_run_with_a_new_directory_changes_nothing(cast: Cast) {
     alpha.put(&tree! { "d/e/f" => "1" });
     let before = beta.tree();
     let peer = format!("{:<15}", beta.host);
-    let expected: String = ["d", "d/e", "d/e/f"].map(|name| format!("?M: {peer} %d%/{name}\n")).concat();
+    let expected = ["d", "d/e", "d/e/f"].map(|name| format!("?M: {peer} %d%/{name}"));
     let output = alpha.csync2(["-xd"]).success();
-    let listed: String =
-        output.stdout_text().lines().filter(|line| !line.starts_with("?S")).map(|line| format!("{line}\n")).collect();
+    let listed = output.stdout_text();
+    let listed: Vec<&str> = listed.lines().filter(|line| !line.starts_with("?S")).collect();
     assert_eq!(listed, expected, "{output:?}");
     assert_same(&before, &beta.tree());
     assert_eq!(alpha.rows(Table::Dirty).len(), 5);

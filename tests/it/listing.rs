@@ -84,6 +84,7 @@ fn known_lines(log: &str) -> Vec<String> {
 
 fn outcome(cluster: &Cluster, program: Program, arguments: &[String]) -> (Outcome, Tree) {
     let output = cluster["alpha"].csync2_by(program, arguments);
+    // (Reading the rows waits until the peer has committed them.)
     let mut rows = Vec::new();
     for node in cluster.nodes() {
         for table in [Table::File, Table::Dirty, Table::Hint] {

@@ -2,6 +2,7 @@
 //!
 //! The answers were taken from the C program, which runs the same sessions.
 
+use std::fmt::Write;
 use std::os::fd::OwnedFd;
 use std::process::Stdio;
 
@@ -342,7 +343,7 @@ fn requests_may_be_pipelined(cast: Cast) {
     let mut session = Session::open(&cluster["alpha"], &cluster["beta"]);
     let mut requests = cluster.fill_in("CONFIG \nATOMICPATCH\nHELLO {alpha}\n");
     for number in 0..300 {
-        requests += &format!("MKDIR {KEY} %25d%25/{number}\nGETSZ {KEY} %25d%25/none\n");
+        writeln!(requests, "MKDIR {KEY} %25d%25/{number}\nGETSZ {KEY} %25d%25/none").expect("write to a string");
     }
     requests += "BYE\n";
     session.send(requests.as_bytes());

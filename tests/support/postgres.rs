@@ -146,7 +146,6 @@ fn user_id(name: &str) -> u32 {
     let users = fs::read_to_string("/etc/passwd").expect("read /etc/passwd");
     users
         .lines()
-        .filter_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.split(':').nth(1)?.parse().ok())
-        .next()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.split(':').nth(1)?.parse().ok())
         .unwrap_or_else(|| panic!("no user `{name}`: apt-get install postgresql (tests/run does it)"))
 }
