@@ -207,7 +207,7 @@ fn a_taken_port_is_an_error(cast: Cast) {
 
 fn modes_without_work_are_silent(cast: Cast) {
     let cluster = cast.cluster(["alpha", "beta"]).build();
-    for mode in ["-u", "-c", "-cu", "-R", "-h", "-m", "-f", "-o", "-ud"] {
+    for mode in ["-u", "-c", "-cu", "-R", "-h", "-m", "-f", "-ud"] {
         cluster["alpha"].csync2([mode]).success().silent();
     }
     for mode in ["-H", "-L", "-M"] {

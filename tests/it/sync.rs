@@ -410,7 +410,7 @@ fn actions_run_on_both_sides(cast: Cast) {
     alpha.put(&tree! { "conf" => "setting = 1\n", "data" => "22" });
     alpha.csync2(["-x"]).success();
     // A plain client may return before the server has run its actions.
-    cluster["beta"].daemon().wait_for("Finished with");
+    cluster["beta"].daemon().wait_for("Connection closed.");
     let log = |name: &str| std::fs::read_to_string(cluster.directory().join(name)).unwrap_or_default();
     assert_eq!(log("both.log"), "both\nboth\n");
     assert_eq!(log("local.log"), "local\nto stderr\n");
