@@ -1,15 +1,19 @@
-//! Pushing: every peer that has dirty rows is served by a task of its own, all at once, in this one process.
+//! Pushing: every peer that has dirty rows is served by a task of its own, all at once, in this one process. A peer that
+//! is slow, dead or refuses us costs its own rows only: they stay, and the others are served.
 //!
-//! [`session`] gets a peer to listen to us, [`pipeline`] brings it up to date, [`job`] knows the life of one file. A
-//! peer that is slow, dead or refuses us costs its own rows only: they stay, and the others are served.
+//! [`plan`] says what is to be done, [`session`] gets a peer to listen to us, [`exchange`] keeps requests and answers in
+//! step, [`pipeline`] brings the peer up to date, file by file ([`job`]), and [`confirmed`] writes down what arrived.
 
+mod confirmed;
+mod exchange;
 mod job;
 mod local;
 mod outbox;
 mod pipeline;
+mod plan;
 mod session;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
@@ -58,7 +62,6 @@ pub struct Outcome {
 /// # Errors
 /// When the dirty rows cannot be read. Everything that concerns one peer is counted in its report.
 pub async fn update(node: &Arc<Node>, scopes: Vec<Scope>, options: &UpdateOptions) -> Result<Outcome, EngineError> {
-    let mut outcome = Outcome::default();
     let mut work: BTreeMap<String, Vec<DirtyEntry>> = BTreeMap::new();
     for entry in node.store.dirty(DirtyFilter { peer: None, scopes }).await? {
         let wanted = options.peers.as_ref().is_none_or(|peers| peers.contains(&entry.peer.to_lowercase()));
@@ -67,23 +70,34 @@ pub async fn update(node: &Arc<Node>, scopes: Vec<Scope>, options: &UpdateOption
         }
     }
     let places = Arc::new(Semaphore::new(node.config.max_parallel_peers.max(1)));
-    let mut tasks = JoinSet::new();
+    let (mut tasks, mut peers) = (JoinSet::new(), HashMap::new());
     for (peer, entries) in work {
         let (node, places, dry_run) = (Arc::clone(node), Arc::clone(&places), options.dry_run);
-        tasks.spawn(async move {
+        let served = peer.clone();
+        let task = tasks.spawn(async move {
             // The semaphore is never closed.
             let _place = places.acquire_owned().await.ok();
-            (peer.clone(), session::serve_peer(&node, &peer, entries, dry_run).await)
+            session::serve_peer(&node, &served, entries, dry_run).await
         });
+        peers.insert(task.id(), peer);
     }
-    let mut outcomes = BTreeMap::new();
-    while let Some(joined) = tasks.join_next().await {
-        let (peer, result) = joined.map_err(|source| EngineError::Worker { operation: "update", source })?;
-        outcomes.insert(peer, result);
+    let mut outcomes: BTreeMap<String, Outcome> = BTreeMap::new();
+    while let Some(joined) = tasks.join_next_with_id().await {
+        let (id, outcome) = match joined {
+            Ok(joined) => joined,
+            Err(error) => {
+                let mut outcome = Outcome::default();
+                let peer = peers.get(&error.id()).map_or("", String::as_str);
+                outcome.report.error(format_args!("ERROR: {peer}: the update ended early: {error}"));
+                (error.id(), outcome)
+            }
+        };
+        outcomes.insert(peers.remove(&id).unwrap_or_default(), outcome);
     }
-    for (_, one) in outcomes {
-        outcome.report.merge(one.report);
-        outcome.forecasts.extend(one.forecasts);
+    let mut total = Outcome::default();
+    for outcome in outcomes.into_values() {
+        total.report.merge(outcome.report);
+        total.forecasts.extend(outcome.forecasts);
     }
-    Ok(outcome)
+    Ok(total)
 }
