@@ -1,9 +1,10 @@
 //! Pushing: every peer that has dirty rows is served by a task of its own, all at once, in this one process. A peer that
 //! is slow, dead or refuses us costs its own rows only: they stay, and the others are served.
 //!
-//! [`plan`] says what is to be done, [`session`] gets a peer to listen to us, [`exchange`] keeps requests and answers in
+//! [`claim`] keeps other processes away, [`plan`] says what is to be done, [`session`] gets a peer to listen to us, [`exchange`] keeps requests and answers in
 //! step, [`pipeline`] brings the peer up to date, file by file ([`job`]), and [`confirmed`] writes down what arrived.
 
+mod claim;
 mod confirmed;
 mod exchange;
 mod job;
@@ -19,9 +20,9 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::{EngineError, Node, Report};
+use super::{EngineError, Node, Report, chain};
 use crate::model::{DirtyEntry, Scope, SyncPath};
-use crate::store::DirtyFilter;
+use crate::store::{DirtyFilter, StoreError};
 
 /// How an update behaves.
 #[derive(Debug, Clone, Default)]
@@ -63,7 +64,7 @@ pub struct Outcome {
 /// When the dirty rows cannot be read. Everything that concerns one peer is counted in its report.
 pub async fn update(node: &Arc<Node>, scopes: Vec<Scope>, options: &UpdateOptions) -> Result<Outcome, EngineError> {
     let mut work: BTreeMap<String, Vec<DirtyEntry>> = BTreeMap::new();
-    for entry in node.store.dirty(DirtyFilter { peer: None, scopes }).await? {
+    for entry in node.store.dirty(DirtyFilter { peer: None, scopes: scopes.clone() }).await? {
         let wanted = options.peers.as_ref().is_none_or(|peers| peers.contains(&entry.peer.to_lowercase()));
         if wanted {
             work.entry(entry.peer.clone()).or_default().push(entry);
@@ -74,10 +75,15 @@ pub async fn update(node: &Arc<Node>, scopes: Vec<Scope>, options: &UpdateOption
     for (peer, entries) in work {
         let (node, places, dry_run) = (Arc::clone(node), Arc::clone(&places), options.dry_run);
         let served = peer.clone();
+        let filter = DirtyFilter { peer: Some(peer.clone()), scopes: scopes.clone() };
         let task = tasks.spawn(async move {
             // The semaphore is never closed.
             let _place = places.acquire_owned().await.ok();
-            session::serve_peer(&node, &served, entries, dry_run).await
+            if dry_run {
+                session::serve_peer(&node, &served, entries, true).await
+            } else {
+                alone(&node, &served, filter).await
+            }
         });
         peers.insert(task.id(), peer);
     }
@@ -100,4 +106,25 @@ pub async fn update(node: &Arc<Node>, scopes: Vec<Scope>, options: &UpdateOption
         total.forecasts.extend(outcome.forecasts);
     }
     Ok(total)
+}
+
+/// Serves a peer while no other process does. What another one has delivered meanwhile is no longer to be sent.
+async fn alone(node: &Arc<Node>, peer: &str, filter: DirtyFilter) -> Outcome {
+    let mut outcome = Outcome::default();
+    let serve = async {
+        let claimed = claim::claim(node, peer).await?;
+        let entries = node.store.dirty(filter).await;
+        if let Ok(entries) = &entries
+            && !entries.is_empty()
+        {
+            outcome = session::serve_peer(node, peer, entries.clone(), false).await;
+        }
+        claimed.release().await?;
+        entries.map(drop)
+    };
+    let result: Result<(), StoreError> = serve.await;
+    if let Err(error) = result {
+        outcome.report.error(format_args!("ERROR: {peer}: {}. What is dirty for it stays so.", chain(&error)));
+    }
+    outcome
 }
