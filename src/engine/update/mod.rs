@@ -13,6 +13,8 @@ mod outbox;
 mod pipeline;
 mod plan;
 mod session;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

@@ -135,7 +135,7 @@ async fn expect_ok(
 }
 
 /// Everything from the first HELLO on.
-async fn converse(
+pub(super) async fn converse(
     node: &Arc<Node>,
     peer: &str,
     mut exchange: Exchange,

@@ -3,14 +3,13 @@
 //! Many files are under way at once. A file waits for its directory until that is on its way; a removal waits for the
 //! removals below it. Removals come first, then the rest in name order; the times of directories are set last, since
 //! every file made in them changes them. [`answers`] acts on what the peer says, [`refusals`] on what it refuses,
-//! [`conflicts`] on changes on both sides, [`parents`] on directories that the peer lacks.
+//! [`conflicts`] on changes on both sides, [`parents`] on directories that the peer lacks; [`forecasts`] is all that a dry run leaves behind.
 
 mod answers;
 mod conflicts;
+mod forecasts;
 mod parents;
 mod refusals;
-#[cfg(test)]
-mod tests;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
@@ -323,28 +322,6 @@ impl<'a> Pipeline<'a> {
     fn group_of(&self, path: &SyncPath) -> Option<&'a Group> {
         let node: &'a Node = self.node;
         membership::group_with_peer(&node.config, path, Some(self.pair.my_name), self.pair.peer)
-    }
-
-    fn forecast(&mut self, number: usize, prospect: Prospect) {
-        self.jobs[number].progress = Progress::Done;
-        self.forecasts.push((number, prospect));
-    }
-
-    /// Removals first, deepest first, then the rest in name order.
-    fn sorted_forecasts(&mut self) -> Vec<Forecast> {
-        let mut forecasts = std::mem::take(&mut self.forecasts);
-        forecasts.sort_by(|(one, _), (other, _)| {
-            let (one, other) = (&self.jobs[*one], &self.jobs[*other]);
-            other.is_removal().cmp(&one.is_removal()).then_with(|| match one.is_removal() {
-                true => other.path().cmp(one.path()),
-                false => one.path().cmp(other.path()),
-            })
-        });
-        let line = |(number, prospect): (usize, Prospect)| {
-            let job = &self.jobs[number];
-            Forecast { prospect, forced: job.forced, peer: self.pair.peer.to_owned(), path: job.path().clone() }
-        };
-        forecasts.into_iter().map(line).collect()
     }
 
     async fn record_confirmed(&mut self) -> Result<(), SessionError> {

@@ -121,7 +121,9 @@ async fn rows(
     if dry_run || missing.is_empty() {
         return Ok(rows);
     }
-    missing.iter().for_each(|mark| mark::announce(&mark.path));
+    for new in &missing {
+        mark::announce(&new.path);
+    }
     node.store.mark(missing, Vec::new()).await?;
     node.store.dirty(filter).await
 }
