@@ -25,7 +25,7 @@ pub(super) enum SessionError {
     Engine(#[from] EngineError),
     #[error(transparent)]
     Identity(#[from] Arc<TlsError>),
-    #[error("it answered {request} with `{answer}'.{advice}")]
+    #[error("the peer answered {request} with `{answer}'.{advice}")]
     Refused { request: &'static str, answer: String, advice: &'static str },
     #[error(
         "pinned is {pinned}, presented was {presented}. If the change was intended, remove its row from the table \
@@ -63,7 +63,7 @@ fn report_connection(outcome: &mut Outcome, peer: &str, error: &SessionError, le
     let words = match error {
         // The misspelling is the C program's: scripts look for it.
         SessionError::WrongCertificate { .. } => format!("Peer did provide a wrong SSL X509 cetrificate. {peer}: "),
-        _ => format!("ERROR: Connection to remote host `{peer}' failed. "),
+        _ => format!("ERROR: Connection to remote host `{peer}' failed. Reason: "),
     };
     let reason = chain(error);
     let stop = if reason.ends_with(['.', '?']) { "" } else { "." };
