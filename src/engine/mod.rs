@@ -129,8 +129,9 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     let mut source = error.source();
     while let Some(cause) = source {
         let cause_text = cause.to_string();
-        // Transparent errors repeat the text of what they wrap.
-        if !text.ends_with(&cause_text) {
+        // Transparent errors repeat the text of what they wrap, those of the wire that of the system.
+        let known = cause_text.split(" (os error ").next().unwrap_or_default();
+        if !text.ends_with(&cause_text) && !text.ends_with(known) {
             text.push_str(": ");
             text.push_str(&cause_text);
         }

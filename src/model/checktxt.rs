@@ -101,6 +101,12 @@ impl Checktxt {
         Some(mtime_of_unknown_unit(number))
     }
 
+    /// Whether it describes a directory.
+    #[must_use]
+    pub fn is_directory(&self) -> bool {
+        self.fields().any(|field| field == (b"type", b"dir"))
+    }
+
     /// Whether both describe the same state, mtime left out: what a push asks after SIG. An empty link target matches
     /// any (the C program records none below a prefix).
     #[must_use]

@@ -1,11 +1,10 @@
-//! One file on its way to one peer.
+//! One file on its way to one peer: what is to be done, and how far it has come.
 
 use crate::config::LocalPath;
 use crate::model::{DirtyEntry, Metadata, SyncPath};
 
 /// A file to be brought to the state it has here.
 #[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "independent facts, each asked for at a place of its own")]
 pub(super) struct Job {
     pub(super) entry: DirtyEntry,
     /// The pre-shared key of the group that the file is pushed in.
@@ -15,46 +14,106 @@ pub(super) struct Job {
     pub(super) metadata: Option<Metadata>,
     /// Push without asking what the peer has. A won conflict sets it as well.
     pub(super) forced: bool,
-    /// A conflict is resolved once a file.
-    pub(super) disputed: bool,
-    /// How often it waited for its parent directory.
-    pub(super) waits: u8,
-    /// Counts up when it begins anew after a won conflict.
-    pub(super) attempt: u8,
-    /// Answers that are still to come before the outcome is known.
+    /// Counts up whenever the job begins anew or ends early: answers to an earlier attempt no longer matter.
+    pub(super) attempt: u32,
+    /// Answers to this attempt that are still to come before the outcome is known.
     pub(super) outstanding: usize,
     pub(super) progress: Progress,
-    /// Of a regular file: the content that was sent or found to be equal.
+    pub(super) past: Past,
+    /// Of a regular file: the content that was sent or found to be equal, with the state of the file it was read from.
     pub(super) digest: Option<[u8; 32]>,
-    /// A directory whose time is set when everything in it is done.
-    pub(super) time_is_due: bool,
-    /// Something was refused: the row stays.
-    pub(super) failed: bool,
-    /// Made dirty in this run because it was missing as a parent: what is known below follows when it is missing there.
-    pub(super) adopts: bool,
+    /// Became part of this run as a missing parent: what is known below it follows.
+    pub(super) adopted: bool,
+    /// The peer may have a directory where a file of ours shall be.
+    pub(super) directory_in_the_way: bool,
+    pub(super) nest: Nest,
 }
 
 /// How far a job has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Progress {
-    /// Nothing was sent, or SIG or FLUSH is under way.
+    /// Nothing was sent, or a question is under way.
     Asking,
     /// It is known to be there, or on its way: what lies below may follow.
     Underway,
-    /// Over, for better or worse.
-    Over,
+    /// A directory that is right but for its time, which is set when everything in it is done.
+    Untimed,
+    /// The peer has confirmed everything.
+    Done,
+    /// Given up: the row stays.
+    Failed,
+}
+
+/// What a job has been through and does not go through again.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Past {
+    /// A conflict is resolved once a file.
+    pub(super) disputed: bool,
+    /// A file that changes while it is sent is sent once more.
+    pub(super) resent: bool,
+    /// A directory whose time was put off until everything in it is done.
+    pub(super) timed: bool,
+    /// How often it waited again for its directory.
+    pub(super) waits: u8,
+}
+
+/// A removal among the other removals: a directory goes after what is in it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Nest {
+    /// The removal of the closest directory above it.
+    pub(super) above: Option<usize>,
+    /// Removals right below it that are not over.
+    pub(super) below: usize,
+    /// One of them failed: the directory cannot be empty.
+    pub(super) occupied: bool,
+    /// The peer has it, and it waits for those below.
+    pub(super) ready: bool,
 }
 
 impl Job {
+    pub(super) fn new(entry: DirtyEntry, key: String, place: LocalPath, metadata: Option<Metadata>) -> Self {
+        Self {
+            forced: entry.forced,
+            entry,
+            key,
+            place,
+            metadata,
+            attempt: 0,
+            outstanding: 0,
+            progress: Progress::Asking,
+            past: Past::default(),
+            digest: None,
+            adopted: false,
+            directory_in_the_way: false,
+            nest: Nest::default(),
+        }
+    }
+
     pub(super) fn path(&self) -> &SyncPath {
         &self.entry.path
     }
 
-    pub(super) fn file(&self) -> Vec<u8> {
-        self.entry.path.as_bytes().to_vec()
+    /// The two fields that every command about it begins with.
+    pub(super) fn key_and_file(&self) -> (String, Vec<u8>) {
+        (self.key.clone(), self.entry.path.as_bytes().to_vec())
+    }
+
+    pub(super) fn is_removal(&self) -> bool {
+        self.metadata.is_none()
     }
 
     pub(super) fn is_directory(&self) -> bool {
         self.metadata.as_ref().is_some_and(Metadata::is_directory)
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.progress, Progress::Done | Progress::Failed)
+    }
+
+    /// From here on, answers to what was sent before are somebody else's.
+    pub(super) fn begin_anew(&mut self) {
+        self.attempt += 1;
+        self.outstanding = 0;
+        self.progress = Progress::Asking;
     }
 }

@@ -1,45 +1,41 @@
-//! What this side has of a file at the moment of the push: synchronous, run through `blocking`.
+//! What this side has of a file at the moment of the push: synchronous, run through `blocking`, one call a file.
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 
-use tempfile::SpooledTempFile;
+use tempfile::{SpooledTempFile, spooled_tempfile};
 
-use super::outbox::Outbox;
 use crate::config::LocalPath;
 use crate::delta::{self, Bounds, DeltaError};
 use crate::engine::content::{self, Hashing};
-use crate::fs::{self, Presence};
+use crate::fs;
 use crate::model::Metadata;
 
-/// The state of a file here.
+/// Deltas above this size wait on disk for their turn.
+const IN_MEMORY: usize = 1 << 20;
+
+/// Our file against the peer's signature.
 #[derive(Debug)]
-pub(super) enum Local {
-    There(Metadata),
-    /// Does not exist, or lies behind a symlink.
-    Gone,
-    Unknown(io::Error),
+pub(super) struct Compared {
+    /// The state of the file that was read.
+    pub(super) metadata: Metadata,
+    /// Of the content, where it is the peer's.
+    pub(super) digest: Option<[u8; 32]>,
 }
 
-pub(super) fn look(place: &LocalPath) -> Local {
-    match fs::presence(&place.root, &place.relative) {
-        Presence::Present(metadata) => Local::There(metadata),
-        Presence::Gone | Presence::BehindSymlink => Local::Gone,
-        Presence::Unknown(error) => Local::Unknown(error),
-    }
-}
-
-/// Whether the peer's signature is that of our file; the digest of the content where it is.
-pub(super) fn same_content(place: &LocalPath, theirs: &[u8]) -> Result<Option<[u8; 32]>, DeltaError> {
-    let mut file = Hashing::new(open(place)?);
-    let mut compared = Comparing { expected: theirs };
-    match delta::signature(&mut file, &mut compared) {
-        Ok(()) if compared.expected.is_empty() => Ok(Some(file.digest())),
-        Ok(()) => Ok(None),
+/// Compares a regular file with the signature of the peer's.
+pub(super) fn compare(place: &LocalPath, theirs: &[u8]) -> Result<Compared, DeltaError> {
+    let mut content = Hashing::new(open(place)?);
+    let metadata = inspect(content.file())?;
+    let mut rest = Comparing { expected: theirs };
+    let equal = match delta::signature(&mut content, &mut rest) {
+        Ok(()) => rest.expected.is_empty(),
         // The comparison breaks off where the signatures part.
-        Err(DeltaError::Io { source, .. }) if source.kind() == io::ErrorKind::InvalidData => Ok(None),
-        Err(error) => Err(error),
-    }
+        Err(DeltaError::Io { source, .. }) if source.kind() == io::ErrorKind::InvalidData => false,
+        Err(error) => return Err(error),
+    };
+    let equal = equal && inspect(content.file())? == metadata;
+    Ok(Compared { metadata, digest: equal.then(|| content.digest()) })
 }
 
 /// What is sent for a regular file.
@@ -56,13 +52,9 @@ pub(super) struct Prepared {
 
 /// Makes the delta against the peer's signature.
 pub(super) fn prepare(place: &LocalPath, signature: &[u8]) -> Result<Prepared, DeltaError> {
-    let file = open(place)?;
-    let inspect = |file: &File| {
-        fs::meta::metadata_of(file).map_err(|source| DeltaError::Io { operation: "look at the file", source })
-    };
-    let metadata = inspect(&file)?;
-    let mut delta = Outbox::spool();
-    let mut content = Hashing::new(file);
+    let mut content = Hashing::new(open(place)?);
+    let metadata = inspect(content.file())?;
+    let mut delta = spooled_tempfile(IN_MEMORY);
     delta::delta(&mut content, signature, &mut delta, Bounds::default())?;
     let length = delta
         .seek(SeekFrom::End(0))
@@ -73,6 +65,10 @@ pub(super) fn prepare(place: &LocalPath, signature: &[u8]) -> Result<Prepared, D
 
 fn open(place: &LocalPath) -> Result<File, DeltaError> {
     content::open(place).map_err(|source| DeltaError::Io { operation: "open the file", source })
+}
+
+fn inspect(file: &File) -> Result<Metadata, DeltaError> {
+    fs::meta::metadata_of(file).map_err(|source| DeltaError::Io { operation: "look at the file", source })
 }
 
 /// Compares what is written with what is expected, and fails at the first difference.
@@ -93,5 +89,38 @@ impl Write for Comparing<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_same_content_is_equal() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = LocalPath { root: directory.path().to_owned(), relative: b"f".to_vec() };
+        let signature_of = |content: &[u8]| {
+            let mut signature = Vec::new();
+            delta::signature(&mut &*content, &mut signature).unwrap();
+            signature
+        };
+        let long = vec![7; 10_000];
+        for (ours, theirs, equal) in [
+            (&b"same"[..], &b"same"[..], true),
+            (b"", b"", true),
+            (b"ours", b"them", false),
+            (&long, &long[1..], false),
+            (&long[1..], &long, false),
+            (b"", b"x", false),
+        ] {
+            std::fs::write(directory.path().join("f"), ours).unwrap();
+            let compared = compare(&place, &signature_of(theirs)).unwrap();
+            assert_eq!(compared.digest.is_some(), equal, "{ours:?} {theirs:?}");
+            assert_eq!(compared.digest.is_some(), compared.digest == content::digest(&place).ok());
+        }
+        std::fs::remove_file(directory.path().join("f")).unwrap();
+        assert!(compare(&place, &signature_of(b"x")).is_err());
+        assert!(prepare(&place, &signature_of(b"x")).is_err());
     }
 }

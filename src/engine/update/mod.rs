@@ -1,16 +1,22 @@
-//! Pushing: every peer that has dirty rows is served by a task of its own, all at once, in this one process.
+//! Pushing: every peer that has dirty rows is served by a task of its own, all at once, in this one process. A peer that
+//! is slow, dead or refuses us costs its own rows only: they stay, and the others are served.
 //!
-//! [`session`] gets a peer to listen to us, [`pipeline`] brings it up to date, [`job`] knows the life of one file. A
-//! peer that is slow, dead or refuses us costs its own rows only: they stay, and the others are served.
+//! [`claim`] keeps other processes away, [`plan`] says what is to be done, [`session`] gets a peer to listen to us, [`exchange`] keeps requests and answers in
+//! step, [`pipeline`] brings the peer up to date, file by file ([`job`]), and [`confirmed`] writes down what arrived.
 
 mod claim;
+mod confirmed;
+mod exchange;
 mod job;
 mod local;
 mod outbox;
 mod pipeline;
+mod plan;
 mod session;
+#[cfg(test)]
+mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
@@ -59,7 +65,6 @@ pub struct Outcome {
 /// # Errors
 /// When the dirty rows cannot be read. Everything that concerns one peer is counted in its report.
 pub async fn update(node: &Arc<Node>, scopes: Vec<Scope>, options: &UpdateOptions) -> Result<Outcome, EngineError> {
-    let mut outcome = Outcome::default();
     let mut work: BTreeMap<String, Vec<DirtyEntry>> = BTreeMap::new();
     for entry in node.store.dirty(DirtyFilter { peer: None, scopes: scopes.clone() }).await? {
         let wanted = options.peers.as_ref().is_none_or(|peers| peers.contains(&entry.peer.to_lowercase()));
@@ -68,47 +73,60 @@ pub async fn update(node: &Arc<Node>, scopes: Vec<Scope>, options: &UpdateOption
         }
     }
     let places = Arc::new(Semaphore::new(node.config.max_parallel_peers.max(1)));
-    let mut tasks = JoinSet::new();
+    let (mut tasks, mut peers) = (JoinSet::new(), HashMap::new());
     for (peer, entries) in work {
         let (node, places, dry_run) = (Arc::clone(node), Arc::clone(&places), options.dry_run);
+        let served = peer.clone();
         let filter = DirtyFilter { peer: Some(peer.clone()), scopes: scopes.clone() };
-        tasks.spawn(async move {
+        let task = tasks.spawn(async move {
             // The semaphore is never closed.
             let _place = places.acquire_owned().await.ok();
-            let outcome = if dry_run {
-                session::serve_peer(&node, &peer, entries, true).await
+            if dry_run {
+                session::serve_peer(&node, &served, entries, true).await
             } else {
-                alone(&node, &peer, filter).await
-            };
-            (peer, outcome)
+                alone(&node, &served, filter).await
+            }
         });
+        peers.insert(task.id(), peer);
     }
-    let mut outcomes = BTreeMap::new();
-    while let Some(joined) = tasks.join_next().await {
-        let (peer, result) = joined.map_err(|source| EngineError::Worker { operation: "update", source })?;
-        outcomes.insert(peer, result);
+    let mut outcomes: BTreeMap<String, Outcome> = BTreeMap::new();
+    while let Some(joined) = tasks.join_next_with_id().await {
+        let (id, outcome) = match joined {
+            Ok(joined) => joined,
+            Err(error) => {
+                let mut outcome = Outcome::default();
+                let peer = peers.get(&error.id()).map_or("", String::as_str);
+                outcome.report.error(format_args!("ERROR: {peer}: the update ended early: {error}"));
+                (error.id(), outcome)
+            }
+        };
+        outcomes.insert(peers.remove(&id).unwrap_or_default(), outcome);
     }
-    for (_, one) in outcomes {
-        outcome.report.merge(one.report);
-        outcome.forecasts.extend(one.forecasts);
+    let mut total = Outcome::default();
+    for outcome in outcomes.into_values() {
+        total.report.merge(outcome.report);
+        total.forecasts.extend(outcome.forecasts);
     }
-    Ok(outcome)
+    Ok(total)
 }
 
 /// Serves a peer while no other process does. What another one has delivered meanwhile is no longer to be sent.
 async fn alone(node: &Arc<Node>, peer: &str, filter: DirtyFilter) -> Outcome {
+    let mut outcome = Outcome::default();
     let serve = async {
         let claimed = claim::claim(node, peer).await?;
-        let outcome = match node.store.dirty(filter).await? {
-            entries if entries.is_empty() => Outcome::default(),
-            entries => session::serve_peer(node, peer, entries, false).await,
-        };
+        let entries = node.store.dirty(filter).await;
+        if let Ok(entries) = &entries
+            && !entries.is_empty()
+        {
+            outcome = session::serve_peer(node, peer, entries.clone(), false).await;
+        }
         claimed.release().await?;
-        Ok::<_, StoreError>(outcome)
+        entries.map(drop)
     };
-    serve.await.unwrap_or_else(|error| {
-        let mut outcome = Outcome::default();
+    let result: Result<(), StoreError> = serve.await;
+    if let Err(error) = result {
         outcome.report.error(format_args!("ERROR: {peer}: {}. What is dirty for it stays so.", chain(&error)));
-        outcome
-    })
+    }
+    outcome
 }

@@ -1,16 +1,18 @@
-//! The sending half of a pipelined session: a task of its own, so that answers are read while requests go out.
+//! The sending half of a pipelined session: a task of its own, so that answers are read while requests go out. In what
+//! order is for `exchange` to say.
 
-use std::io::{Seek, SeekFrom};
+use std::io::{self, Seek, SeekFrom};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 
-use tempfile::{SpooledData, SpooledTempFile, spooled_tempfile};
-use tokio::io::AsyncRead;
+use tempfile::{SpooledData, SpooledTempFile};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 
-use crate::wire::{Request, WireError, Writer};
-
-/// Deltas above this size wait on disk for their turn.
-const IN_MEMORY: usize = 1 << 20;
+use crate::wire::{WireError, Writer};
 
 /// Something to be sent.
 enum Item {
@@ -18,73 +20,93 @@ enum Item {
     Stream { length: u64, data: SpooledTempFile },
 }
 
-/// Takes what is to be sent, in order. What waits here is bounded by the number of commands in flight.
+/// Takes what is to be sent, in order. What waits here is bounded by the number of commands in flight. Dropping it ends
+/// the task.
 #[derive(Debug)]
 pub(super) struct Outbox {
     sender: mpsc::UnboundedSender<Item>,
-    task: JoinHandle<(Writer, Result<(), WireError>)>,
+    task: AbortOnDropHandle<Result<Writer, WireError>>,
+    /// Pieces of streams that have gone out.
+    progress: Arc<AtomicU64>,
 }
 
 impl Outbox {
     pub(super) fn start(writer: Writer) -> Self {
         let (sender, receiver) = mpsc::unbounded_channel();
-        Self { sender, task: tokio::spawn(send_all(writer, receiver)) }
-    }
-
-    /// Where a delta is written before its length is known.
-    pub(super) fn spool() -> SpooledTempFile {
-        spooled_tempfile(IN_MEMORY)
+        let progress = Arc::new(AtomicU64::new(0));
+        let task = AbortOnDropHandle::new(tokio::spawn(send_all(writer, receiver, Arc::clone(&progress))));
+        Self { sender, task, progress }
     }
 
     // A writer that failed has closed the channel: whoever waits for the answer sees the connection end.
 
-    pub(super) fn send(&self, request: &Request) {
-        let _ = self.sender.send(Item::Bytes(request.encode()));
-    }
-
-    pub(super) fn send_text(&self, text: &[u8]) {
-        let _ = self.sender.send(Item::Bytes(text.to_vec()));
+    pub(super) fn send(&self, bytes: Vec<u8>) {
+        let _ = self.sender.send(Item::Bytes(bytes));
     }
 
     pub(super) fn send_stream(&self, length: u64, data: SpooledTempFile) {
         let _ = self.sender.send(Item::Stream { length, data });
     }
 
+    /// Grows while a long stream is being sent.
+    pub(super) fn progress(&self) -> u64 {
+        self.progress.load(Ordering::Relaxed)
+    }
+
     /// Ends the task once everything is sent.
     pub(super) async fn finish(self) -> Result<Writer, WireError> {
         drop(self.sender);
-        match self.task.await {
-            Ok((writer, result)) => result.map(|()| writer),
-            Err(error) => Err(WireError::Protocol(format!("the sending task ended early: {error}"))),
-        }
+        self.task
+            .await
+            .unwrap_or_else(|error| Err(WireError::Protocol(format!("the sending task ended early: {error}"))))
     }
 }
 
-async fn send_all(mut writer: Writer, mut items: mpsc::UnboundedReceiver<Item>) -> (Writer, Result<(), WireError>) {
-    let result = async {
-        while let Some(item) = items.recv().await {
-            match item {
-                Item::Bytes(bytes) => writer.write(&bytes).await?,
-                Item::Stream { length, data } => {
-                    writer.write_octet_stream(length, &mut source(data)?).await?;
-                }
-            }
-            if items.is_empty() {
-                writer.flush().await?;
+async fn send_all(
+    mut writer: Writer,
+    mut items: mpsc::UnboundedReceiver<Item>,
+    progress: Arc<AtomicU64>,
+) -> Result<Writer, WireError> {
+    while let Some(item) = items.recv().await {
+        match item {
+            Item::Bytes(bytes) => writer.write(&bytes).await?,
+            Item::Stream { length, data } => {
+                let mut source = Counted { source: source(data)?, progress: Arc::clone(&progress) };
+                writer.write_octet_stream(length, &mut source).await?;
             }
         }
-        Ok(())
-    };
-    let result = result.await;
-    (writer, result)
+        if items.is_empty() {
+            writer.flush().await?;
+        }
+    }
+    Ok(writer)
 }
 
-fn source(mut data: SpooledTempFile) -> Result<Box<dyn AsyncRead + Send + Unpin>, WireError> {
-    let read_error =
-        |source| WireError::Io { operation: "read the spooled delta for", peer: "the peer".into(), source };
-    data.seek(SeekFrom::Start(0)).map_err(read_error)?;
-    match data.into_inner() {
-        SpooledData::InMemory(cursor) => Ok(Box::new(cursor)),
-        SpooledData::OnDisk(file) => Ok(Box::new(tokio::fs::File::from_std(file))),
+fn source(mut data: SpooledTempFile) -> Result<Pin<Box<dyn AsyncRead + Send>>, WireError> {
+    data.seek(SeekFrom::Start(0)).map_err(|source| WireError::Io {
+        operation: "read the spooled delta for",
+        peer: "the peer".into(),
+        source,
+    })?;
+    Ok(match data.into_inner() {
+        SpooledData::InMemory(cursor) => Box::pin(cursor),
+        SpooledData::OnDisk(file) => Box::pin(tokio::fs::File::from_std(file)),
+    })
+}
+
+/// Counts the pieces that are taken from a source.
+struct Counted {
+    source: Pin<Box<dyn AsyncRead + Send>>,
+    progress: Arc<AtomicU64>,
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.progress.fetch_add(1, Ordering::Relaxed);
+        self.source.as_mut().poll_read(context, buffer)
     }
 }

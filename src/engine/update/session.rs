@@ -1,16 +1,18 @@
-//! One peer from the first byte to the last: connect, TLS and its pinned certificate, CONFIG, GROUP, HELLO, BYE.
+//! One peer from the first byte to the last: connect, TLS and its pinned certificate, CONFIG, GROUP, the peer's dialect,
+//! a HELLO for each of our names, BYE.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::outbox::Outbox;
-use super::pipeline::Pipeline;
-use super::{Forecast, Outcome};
-use crate::engine::{EngineError, Node, membership};
+use super::Outcome;
+use super::exchange::{Dialect, Exchange};
+use super::pipeline::{Pair, Pipeline, Worked};
+use super::plan::{self, Candidate};
+use crate::engine::{EngineError, Node, chain, membership};
 use crate::model::DirtyEntry;
 use crate::store::StoreError;
 use crate::wire::trust::{self, Trust};
-use crate::wire::{Connection, Reply, Request, Timeouts, WireError, dial};
+use crate::wire::{Connection, Reply, Request, Timeouts, TlsError, WireError, dial};
 
 /// Why the session with a peer as a whole failed. Its rows stay.
 #[derive(Debug, thiserror::Error)]
@@ -21,98 +23,101 @@ pub(super) enum SessionError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Engine(#[from] EngineError),
-    #[error("{0}")]
-    Identity(Arc<crate::wire::TlsError>),
-    #[error("the peer answered {request} with: {answer}")]
+    #[error(transparent)]
+    Identity(#[from] Arc<TlsError>),
+    #[error("the peer answered {request} with `{answer}'.{advice}")]
     Refused { request: &'static str, answer: String, advice: &'static str },
     #[error(
-        "its certificate changed: pinned is {pinned}, presented was {presented}. If the change was intended, remove \
-         the row of {peer} from the table x509_cert, and the next connection pins the new one"
+        "pinned is {pinned}, presented was {presented}. If the change was intended, remove its row from the table \
+         x509_cert, and the next connection pins the new one"
     )]
-    WrongCertificate { peer: String, pinned: String, presented: String },
+    WrongCertificate { pinned: String, presented: String },
 }
 
 /// Brings one peer up to date. Never fails as a whole: the report says what went wrong.
 pub(super) async fn serve_peer(node: &Arc<Node>, peer: &str, entries: Vec<DirtyEntry>, dry_run: bool) -> Outcome {
     let mut outcome = Outcome::default();
-    if !membership::pairs(&node.config).iter().any(|(_, other)| other == peer) {
+    // With `-G`, peers of the other groups are none of this run's business.
+    if node.groups.is_none() && !membership::pairs(&node.config).iter().any(|(_, other)| other == peer) {
         outcome.report.error(format_args!(
             "ERROR: {peer} is in no group of this configuration: {} entries stay dirty. `csync2 -R` removes them.",
             entries.len()
         ));
         return outcome;
     }
-    let mut by_name: BTreeMap<String, Vec<DirtyEntry>> = BTreeMap::new();
-    for entry in entries {
-        by_name.entry(entry.my_name.clone()).or_default().push(entry);
+    let names = plan::by_name(node, entries, &mut outcome.report);
+    if names.is_empty() {
+        return outcome;
     }
-    let plain = by_name.keys().all(|my_name| node.config.plain_allowed(my_name, peer));
+    let plain = names.keys().all(|my_name| node.config.plain_allowed(my_name, peer));
     tracing::info!("Connecting to host {peer} ({}) ...", if plain { "PLAIN" } else { "SSL" });
-    let connection = match connect(node, peer, plain).await {
-        Ok(connection) => connection,
-        Err(error) => {
-            report_connection(&mut outcome, peer, &error, by_name.values().map(Vec::len).sum());
-            return outcome;
-        }
-    };
-    if let Err(error) = converse(node, peer, connection, by_name, dry_run, &mut outcome).await {
-        outcome.report.error(format_args!(
-            "ERROR: the session with {peer} broke off: {error}. What was not confirmed stays dirty; csync2 -u sends it."
-        ));
+    let left = names.values().map(Vec::len).sum();
+    match connect(node, peer, plain, dry_run).await {
+        Ok(exchange) => converse(node, peer, exchange, names, dry_run, &mut outcome).await,
+        Err(error) => report_connection(&mut outcome, peer, &error, left),
     }
     outcome
 }
 
-fn report_connection(outcome: &mut Outcome, peer: &str, error: &SessionError, entries: usize) {
-    if let SessionError::WrongCertificate { .. } = error {
+fn report_connection(outcome: &mut Outcome, peer: &str, error: &SessionError, left: usize) {
+    let words = match error {
         // The misspelling is the C program's: scripts look for it.
-        tracing::warn!("Peer did provide a wrong SSL X509 cetrificate.");
-    }
-    tracing::warn!("ERROR: Connection to remote host `{peer}' failed.");
-    let advice = if let SessionError::Refused { advice, .. } = error { *advice } else { "" };
-    outcome.report.error(format_args!("{peer}: {error}.{advice} {entries} entries stay dirty; csync2 -u sends them."));
+        SessionError::WrongCertificate { .. } => format!("Peer did provide a wrong SSL X509 cetrificate. {peer}: "),
+        _ => format!("ERROR: Connection to remote host `{peer}' failed. Reason: "),
+    };
+    let reason = chain(error);
+    let stop = if reason.ends_with(['.', '?']) { "" } else { "." };
+    outcome.report.error(format_args!("{words}{reason}{stop} {left} entries stay dirty; csync2 -u sends them."));
     tracing::info!("Host stays in dirty state. Try again later...");
 }
 
-async fn connect(node: &Node, peer: &str, plain: bool) -> Result<Connection, SessionError> {
+/// Everything before the first HELLO.
+async fn connect(node: &Node, peer: &str, plain: bool, dry_run: bool) -> Result<Exchange, SessionError> {
     let config = &node.config;
     let timeouts =
         Timeouts { connect: config.connect_timeout, handshake: config.handshake_timeout, idle: config.idle_timeout };
     let mut connection = dial(peer, node.port, node.bind.as_deref(), &timeouts).await?;
     if !plain {
-        let identity = node.identity().await.map_err(SessionError::Identity)?;
+        let identity = node.identity().await?;
         connection.write_line(&Request::Ssl.encode()).await?;
-        connection.flush().await?;
-        expect_ok(&mut connection, "SSL", " Does it allow TLS, with csync2_ssl_cert.pem in its system directory?")
-            .await?;
+        let advice = " Does it allow TLS, with csync2_ssl_cert.pem in its system directory?";
+        expect_ok(&mut connection, "SSL", advice).await?;
         connection = connection.start_tls_client(&identity).await?;
-        verify(node, peer, connection.peer_certificate().unwrap_or_default()).await?;
+        verify(node, peer, connection.peer_certificate().unwrap_or_default(), dry_run).await?;
     }
-    connection.write_line(&Request::Config { name: node.config_name.clone().into_bytes() }.encode()).await?;
-    if let Some(groups) = &node.groups {
-        connection.write_line(&Request::Group { names: groups.clone() }.encode()).await?;
+    let mut requests = vec![Request::Config { name: node.config_name.clone().into_bytes() }];
+    requests.extend(node.groups.clone().map(|names| Request::Group { names }));
+    requests.push(Request::AtomicDialect);
+    for request in &requests {
+        connection.write_line(&request.encode()).await?;
     }
-    connection.flush().await?;
-    expect_ok(&mut connection, "CONFIG", " Is there a configuration of that name?").await?;
+    let advice = " Does it have the configuration, and is its name in it? Its log says more.";
+    expect_ok(&mut connection, "CONFIG", advice).await?;
     if node.groups.is_some() {
         expect_ok(&mut connection, "GROUP", "").await?;
     }
-    Ok(connection)
+    // A peer that knows the command asks us to identify first.
+    let line = connection.read_line().await?.ok_or(WireError::Closed)?;
+    let dialect = match Reply::parse(&line) {
+        Reply::IdentifyFirst { .. } => Dialect::Atomic,
+        _ => Dialect::Upstream,
+    };
+    tracing::debug!("{peer} speaks the dialect {dialect:?}.");
+    Ok(Exchange::start(connection, dialect))
 }
 
 /// Trust on first use: the first certificate a peer shows is the one it must show from then on.
-async fn verify(node: &Node, peer: &str, presented: &[u8]) -> Result<(), SessionError> {
+async fn verify(node: &Node, peer: &str, presented: &[u8], dry_run: bool) -> Result<(), SessionError> {
     let pinned = match node.store.certificate(peer).await? {
-        Some(pinned) => pinned,
-        None => node.store.pin(peer, presented).await?,
+        None if !dry_run => Some(node.store.pin(peer, presented).await?),
+        pinned => pinned,
     };
-    match trust::judge(Some(&pinned), presented) {
-        Trust::Same | Trust::FirstUse => Ok(()),
-        Trust::Different => Err(SessionError::WrongCertificate {
-            peer: peer.to_owned(),
+    match (trust::judge(pinned.as_deref(), presented), pinned) {
+        (Trust::Different, Some(pinned)) => Err(SessionError::WrongCertificate {
             pinned: trust::fingerprint(&pinned),
             presented: trust::fingerprint(presented),
         }),
+        _ => Ok(()),
     }
 }
 
@@ -121,50 +126,84 @@ async fn expect_ok(
     request: &'static str,
     advice: &'static str,
 ) -> Result<(), SessionError> {
-    let line = connection.read_line().await?.ok_or(WireError::Closed)?;
-    let reply = Reply::parse(&line);
-    if reply.is_ok() {
+    let line = connection.read_line().await?;
+    if line.as_deref().is_some_and(|line| Reply::parse(line).is_ok()) {
         return Ok(());
     }
-    let answer = String::from_utf8_lossy(&line).into_owned();
+    let answer = line.map_or_else(|| "(connection closed)".into(), |line| String::from_utf8_lossy(&line).into_owned());
     Err(SessionError::Refused { request, answer, advice })
 }
 
-async fn converse(
+/// Everything from the first HELLO on.
+pub(super) async fn converse(
     node: &Arc<Node>,
     peer: &str,
-    connection: Connection,
-    by_name: BTreeMap<String, Vec<DirtyEntry>>,
+    mut exchange: Exchange,
+    names: BTreeMap<String, Vec<Candidate>>,
     dry_run: bool,
     outcome: &mut Outcome,
-) -> Result<(), SessionError> {
-    let (mut reader, writer) = connection.split();
-    let outbox = Outbox::start(writer);
-    let mut forecasts: Vec<Forecast> = Vec::new();
-    for (my_name, entries) in by_name {
-        outbox.send(&Request::Hello { name: my_name.clone() });
-        let line = reader.read_line().await?.ok_or(WireError::Closed)?;
-        if !Reply::parse(&line).is_ok() {
-            outcome.report.error(format_args!(
-                "ERROR: {peer} does not accept us as {my_name}: {} Does {my_name} resolve there to the address we \
-                 connect from? {} entries stay dirty.",
-                String::from_utf8_lossy(&line),
-                entries.len()
-            ));
-            tracing::info!("Host stays in dirty state. Try again later...");
-            continue;
+) {
+    let mut left: usize = names.values().map(Vec::len).sum();
+    let mut broken = None;
+    for (my_name, candidates) in names {
+        let count = candidates.len();
+        match hello(&mut exchange, peer, &my_name, count, outcome).await {
+            Ok(true) => {}
+            Ok(false) => {
+                left -= count;
+                continue;
+            }
+            Err(error) => {
+                broken = Some(error);
+                break;
+            }
         }
-        let pipeline = Pipeline::new(node, peer, &mut reader, &outbox, dry_run);
-        let (report, lines, result) = pipeline.run(entries).await;
+        let pair = Pair { my_name: &my_name, peer };
+        let worked = Pipeline::new(node, pair, &mut exchange, dry_run).run(candidates).await;
+        left = left - count + worked.left;
+        let Worked { report, forecasts, result, .. } = worked;
         outcome.report.merge(report);
-        forecasts.extend(lines);
-        result?;
+        outcome.forecasts.extend(forecasts);
+        if let Err(error) = result {
+            broken = Some(error);
+            break;
+        }
     }
-    outcome.forecasts.extend(forecasts);
-    outbox.send(&Request::Bye);
-    // The C program's server runs its actions before it closes; scripts count on them when we return.
-    let _ = reader.read_line().await?;
-    let writer = outbox.finish().await?;
-    Connection::unite(reader, writer).finish().await;
-    Ok(())
+    let result = match broken {
+        Some(error) => Err(error),
+        None => exchange.finish().await.map_err(SessionError::from),
+    };
+    if let Err(error) = result {
+        outcome.report.error(format_args!(
+            "ERROR: the session with {peer} broke off: {}. {left} entries stay dirty; csync2 -u sends them.",
+            chain(&error)
+        ));
+        tracing::info!("Host stays in dirty state. Try again later...");
+    }
+}
+
+/// Says under which name we act from here on. `false`: the peer does not accept it, which concerns this name only.
+async fn hello(
+    exchange: &mut Exchange,
+    peer: &str,
+    my_name: &str,
+    entries: usize,
+    outcome: &mut Outcome,
+) -> Result<bool, SessionError> {
+    let line = exchange.converse(&Request::Hello { name: my_name.to_owned() }).await?;
+    let advice = match Reply::parse(&line) {
+        reply if reply.is_ok() => return Ok(true),
+        Reply::IdentificationFailed => format!(
+            "Does {my_name} resolve there to the address that we connect from, and is our certificate the one that is \
+             pinned there? "
+        ),
+        Reply::SslExpected => "Its configuration has no nossl entry for us: compare the configurations. ".to_owned(),
+        _ => String::new(),
+    };
+    let answer = String::from_utf8_lossy(&line);
+    outcome.report.error(format_args!(
+        "ERROR: {peer} does not accept us as {my_name}: {answer} {advice}{entries} entries stay dirty."
+    ));
+    tracing::info!("Host stays in dirty state. Try again later...");
+    Ok(false)
 }

@@ -1,0 +1,278 @@
+//! The conversation with one peer, in step (spec: protocol.md, 'Pipelining'). Requests go out before earlier answers are
+//! in; each answer is read whole, whatever becomes of it, and comes back with what it belongs to. What is asked and what
+//! answers mean is for `pipeline`.
+//!
+//! Behind a PATCH the peer waits for a delta, and would take any command for one: requests made meanwhile wait here.
+
+use std::collections::VecDeque;
+
+use tempfile::SpooledTempFile;
+
+use super::outbox::Outbox;
+use crate::delta::{Bounds, MISSING_BASIS};
+use crate::model::{Checktxt, MtimeUnit, Timestamp, checktxt};
+use crate::wire::codec::MAX_LINE;
+use crate::wire::{Connection, OctetHeader, Reader, Reply, Request, WireError};
+
+/// Which dialect the peer speaks (protocol.md, 'The second dialect').
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dialect {
+    /// Times in seconds, attributes in commands of their own.
+    Upstream,
+    /// Times in nanoseconds, ATOMICPATCH.
+    Atomic,
+}
+
+impl Dialect {
+    fn unit(self) -> MtimeUnit {
+        match self {
+            Self::Upstream => MtimeUnit::Seconds,
+            Self::Atomic => MtimeUnit::Nanoseconds,
+        }
+    }
+
+    /// The number that stands for a time in SETIME.
+    pub(super) fn mtime_number(self, mtime: Timestamp) -> i64 {
+        checktxt::mtime_number(mtime, self.unit())
+    }
+
+    /// A time as far as the peer knows times: what both sides can be compared by.
+    pub(super) fn comparable(self, mtime: Timestamp) -> Timestamp {
+        match self {
+            Self::Upstream => Timestamp::from_seconds(mtime.seconds),
+            Self::Atomic => mtime,
+        }
+    }
+
+    /// What a number in the answer to GETTM stands for.
+    pub(super) fn mtime(self, number: i64) -> Timestamp {
+        match self {
+            Self::Upstream => self.comparable(checktxt::mtime_of_unknown_unit(number)),
+            Self::Atomic => Timestamp::from_nanoseconds(number),
+        }
+    }
+}
+
+/// What was asked: it decides how much belongs to the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Question {
+    Signature,
+    Flush,
+    /// PATCH: `OK (send_data).`, then the signature.
+    SendData,
+    /// A delta, MK…, SETOWN, SETMOD, SETIME or DEL.
+    Change,
+    /// DEL of a directory that stands where a file shall be.
+    ClearTheWay,
+    Mtime,
+    Size,
+}
+
+impl Question {
+    /// It comes first for a file and changes nothing.
+    pub(super) fn is_opening(self) -> bool {
+        matches!(self, Self::Signature | Self::Flush)
+    }
+}
+
+/// What an answer that is to come belongs to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Awaited {
+    /// The job.
+    pub(super) number: usize,
+    pub(super) attempt: u32,
+    pub(super) question: Question,
+}
+
+/// An answer with all that belongs to it.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// The line as it came.
+    pub(super) line: Vec<u8>,
+    pub(super) reply: Reply,
+    /// Of a success; `None` where there is nothing but the line.
+    pub(super) data: Option<Data>,
+}
+
+/// What stands behind the line.
+#[derive(Debug)]
+pub(super) enum Data {
+    /// Of SIG: the peer's file. Without signature: it could not be made, or is too long to be kept.
+    State { checktxt: Checktxt, signature: Option<Vec<u8>> },
+    /// Of PATCH: what the delta is made against.
+    Basis(Vec<u8>),
+    /// Of GETTM and GETSZ.
+    Number(i64),
+}
+
+/// A request that no peer could read: the names in it are too long. Nothing was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct LineTooLong;
+
+#[derive(Debug)]
+pub(super) struct Exchange {
+    reader: Reader,
+    outbox: Outbox,
+    pub(super) dialect: Dialect,
+    expected: VecDeque<Awaited>,
+    /// Behind a PATCH whose delta is not sent.
+    held: Vec<(Vec<u8>, Awaited)>,
+    patching: bool,
+}
+
+impl Exchange {
+    pub(super) fn start(connection: Connection, dialect: Dialect) -> Self {
+        let (reader, writer) = connection.split();
+        Self {
+            reader,
+            outbox: Outbox::start(writer),
+            dialect,
+            expected: VecDeque::new(),
+            held: Vec::new(),
+            patching: false,
+        }
+    }
+
+    /// Sends a request of the session as a whole and waits for its answer line. Only between pipelines.
+    pub(super) async fn converse(&mut self, request: &Request) -> Result<Vec<u8>, WireError> {
+        debug_assert!(self.in_flight() == 0, "answers to earlier requests are to come");
+        self.outbox.send(request.encode());
+        self.line().await
+    }
+
+    /// Sends a request about one file, as soon as the peer reads commands.
+    pub(super) fn ask(&mut self, awaited: Awaited, request: &Request) -> Result<(), LineTooLong> {
+        let line = request.encode();
+        if line.len() > MAX_LINE {
+            return Err(LineTooLong);
+        }
+        if self.patching {
+            self.held.push((line, awaited));
+        } else {
+            self.dispatch(line, awaited);
+        }
+        Ok(())
+    }
+
+    fn dispatch(&mut self, line: Vec<u8>, awaited: Awaited) {
+        self.patching = awaited.question == Question::SendData;
+        self.outbox.send(line);
+        self.expected.push_back(awaited);
+    }
+
+    /// A PATCH is out, and its delta is not: only questions of small consequence should be asked.
+    pub(super) fn is_patching(&self) -> bool {
+        self.patching
+    }
+
+    /// Sends the delta that the peer waits for; `None`: there is none, and the peer leaves its file as it is.
+    pub(super) fn send_delta(&mut self, awaited: Awaited, delta: Option<(u64, SpooledTempFile)>) {
+        match delta {
+            Some((length, data)) => self.outbox.send_stream(length, data),
+            None => self.outbox.send(OctetHeader::Failed.encode()),
+        }
+        self.expected.push_back(awaited);
+        self.resume();
+    }
+
+    /// The peer reads commands again: what was held back follows, up to the next PATCH.
+    fn resume(&mut self) {
+        self.patching = false;
+        for (line, awaited) in std::mem::take(&mut self.held) {
+            if self.patching {
+                self.held.push((line, awaited));
+            } else {
+                self.dispatch(line, awaited);
+            }
+        }
+    }
+
+    /// Answers that are to come.
+    pub(super) fn in_flight(&self) -> usize {
+        self.expected.len() + self.held.len()
+    }
+
+    /// The next answer; `None` when nothing was asked. After the answer to a PATCH that was accepted, its delta must be
+    /// sent.
+    pub(super) async fn next(&mut self) -> Result<Option<(Awaited, Answer)>, WireError> {
+        let Some(awaited) = self.expected.pop_front() else { return Ok(None) };
+        let line = self.line().await?;
+        let reply = Reply::parse(&line);
+        let mut answer = Answer { line, reply, data: None };
+        if answer.reply.is_ok() {
+            match awaited.question {
+                Question::Signature => answer = self.state(answer).await?,
+                Question::SendData => {
+                    let signature = self.signature().await?.unwrap_or_else(|| MISSING_BASIS.to_vec());
+                    answer.data = Some(Data::Basis(signature));
+                }
+                Question::Mtime | Question::Size => answer.data = Some(Data::Number(self.number().await?)),
+                Question::Flush | Question::Change | Question::ClearTheWay => {}
+            }
+        } else if awaited.question == Question::SendData {
+            self.resume();
+        }
+        Ok(Some((awaited, answer)))
+    }
+
+    /// What follows the first line of the answer to SIG. An error behind it counts as the answer.
+    async fn state(&mut self, answer: Answer) -> Result<Answer, WireError> {
+        let checktxt = Checktxt::from_text(&self.line().await?);
+        let signature = self.signature().await?;
+        let end = self.line().await?;
+        let reply = Reply::parse(&end);
+        if reply.is_ok() {
+            Ok(Answer { data: Some(Data::State { checktxt, signature }), ..answer })
+        } else {
+            Ok(Answer { line: end, reply, data: None })
+        }
+    }
+
+    /// The signature that comes next; `None` when the peer could not make it. Of one that is too long, the header alone is
+    /// kept: it is equal to none, and a delta against it is the whole file.
+    async fn signature(&mut self) -> Result<Option<Vec<u8>>, WireError> {
+        let header = OctetHeader::parse(&self.line().await?)?;
+        let OctetHeader::Length(length) = header else { return Ok(None) };
+        let longest = Bounds::default().signature_length();
+        let kept = if length > longest as u64 { MISSING_BASIS.len() } else { longest };
+        let mut signature = Vec::new();
+        let mut sink = |bytes: &[u8]| {
+            let room = kept - signature.len();
+            signature.extend_from_slice(&bytes[..bytes.len().min(room)]);
+            Ok(())
+        };
+        // The sink never fails.
+        let _ = self.reader.read_body(length, &mut sink).await?;
+        Ok(Some(signature))
+    }
+
+    async fn number(&mut self) -> Result<i64, WireError> {
+        let line = self.line().await?;
+        let text = String::from_utf8_lossy(&line);
+        text.trim().parse().map_err(|_| WireError::Protocol(format!("a number expected, got `{text}'")))
+    }
+
+    /// The next line. As long as a delta is on its way out, the peer owes us none.
+    async fn line(&mut self) -> Result<Vec<u8>, WireError> {
+        loop {
+            let sent = self.outbox.progress();
+            match self.reader.read_line().await {
+                Err(WireError::TimedOut { .. }) if self.outbox.progress() != sent => {}
+                Ok(Some(line)) => {
+                    tracing::trace!("Peer> {}", String::from_utf8_lossy(&line));
+                    return Ok(line);
+                }
+                Ok(None) => return Err(WireError::Closed),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Says goodbye, and waits until the peer has run its actions: scripts count on them when we return.
+    pub(super) async fn finish(mut self) -> Result<(), WireError> {
+        self.converse(&Request::Bye).await?;
+        let writer = self.outbox.finish().await?;
+        Connection::unite(self.reader, writer).finish().await;
+        Ok(())
+    }
+}

@@ -1,0 +1,330 @@
+//! The work that brings one peer up to date (spec: update.md): which file's turn it is, and what is sent for it.
+//!
+//! Many files are under way at once. A file waits for its directory until that is on its way; a removal waits for the
+//! removals below it. Removals come first, then the rest in name order; the times of directories are set last, since
+//! every file made in them changes them. [`answers`] acts on what the peer says, [`refusals`] on what it refuses,
+//! [`conflicts`] on changes on both sides, [`parents`] on directories that the peer lacks; [`forecasts`] is all that a dry run leaves behind.
+
+mod answers;
+mod conflicts;
+mod forecasts;
+mod parents;
+mod refusals;
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use super::confirmed::{self, Confirmed};
+use super::exchange::{Awaited, Dialect, Exchange, Question};
+use super::job::{Job, Progress};
+use super::plan::{self, Candidate, Plan};
+use super::session::SessionError;
+use super::{Forecast, Prospect};
+use crate::config::Group;
+use crate::engine::{Node, Report, membership};
+use crate::model::{FileKind, Metadata, SyncPath};
+use crate::wire::{Attributes, Request};
+
+/// SIG and FLUSH requests under way at once. Enough to fill a long line, few enough to bound what waits in memory.
+const WINDOW: usize = 64;
+
+/// Requests of all kinds under way at once.
+const LONGEST_QUEUE: usize = 4 * WINDOW;
+
+/// Confirmed files whose dirty rows are removed in one statement.
+const RECORD_AT: usize = 500;
+
+/// With whom a pipeline works.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pair<'a> {
+    /// How the peer knows us.
+    pub(super) my_name: &'a str,
+    pub(super) peer: &'a str,
+}
+
+/// What came of a pipeline.
+#[derive(Debug)]
+pub(super) struct Worked {
+    pub(super) report: Report,
+    /// Of a dry run: in the order of the work.
+    pub(super) forecasts: Vec<Forecast>,
+    /// Files that were not brought to an end.
+    pub(super) left: usize,
+    /// An error: the session cannot go on.
+    pub(super) result: Result<(), SessionError>,
+}
+
+/// What is to be sent for a file whose turn it is.
+#[derive(Debug, Clone, Copy)]
+enum Task {
+    /// What makes the peer's file like ours.
+    Change(usize),
+    /// The time of a directory.
+    Time(usize),
+}
+
+#[derive(Debug)]
+pub(super) struct Pipeline<'a> {
+    node: &'a Arc<Node>,
+    pair: Pair<'a>,
+    exchange: &'a mut Exchange,
+    dry_run: bool,
+    jobs: Vec<Job>,
+    /// The files that are pushed, by name.
+    index: HashMap<SyncPath, usize>,
+    /// Jobs that may begin, lowest first.
+    ready: BinaryHeap<Reverse<usize>>,
+    /// Jobs that wait for the directory job they are filed under.
+    waiting: HashMap<usize, Vec<usize>>,
+    /// Jobs about which the peer was asked.
+    decided: VecDeque<Task>,
+    /// Openings under way.
+    asking: usize,
+    /// Directories whose time is to be set.
+    untimed: Vec<usize>,
+    confirmed: Vec<Confirmed>,
+    reported_parents: HashSet<SyncPath>,
+    report: Report,
+    /// With the number of its job.
+    forecasts: Vec<(usize, Prospect)>,
+}
+
+impl<'a> Pipeline<'a> {
+    pub(super) fn new(node: &'a Arc<Node>, pair: Pair<'a>, exchange: &'a mut Exchange, dry_run: bool) -> Self {
+        Self {
+            node,
+            pair,
+            exchange,
+            dry_run,
+            jobs: Vec::new(),
+            index: HashMap::new(),
+            ready: BinaryHeap::new(),
+            waiting: HashMap::new(),
+            decided: VecDeque::new(),
+            asking: 0,
+            untimed: Vec::new(),
+            confirmed: Vec::new(),
+            reported_parents: HashSet::new(),
+            report: Report::default(),
+            forecasts: Vec::new(),
+        }
+    }
+
+    /// Works the candidates off. What was confirmed is recorded also when the session breaks off.
+    pub(super) async fn run(mut self, candidates: Vec<Candidate>) -> Worked {
+        let all = candidates.len();
+        let worked = self.work(candidates).await;
+        let recorded = self.record_confirmed().await;
+        let left = if self.jobs.is_empty() { all } else { self.jobs.iter().filter(|job| !job.is_over()).count() };
+        debug_assert!(worked.is_err() || self.dry_run || left == 0 || self.jobs.is_empty(), "jobs were forgotten");
+        let forecasts = self.sorted_forecasts();
+        Worked { report: self.report, forecasts, left, result: worked.and(recorded) }
+    }
+
+    async fn work(&mut self, candidates: Vec<Candidate>) -> Result<(), SessionError> {
+        let Plan { removals, mut pushes, settled } = plan::look(candidates, &mut self.report).await?;
+        if !self.dry_run {
+            self.node.store.clear(&settled).await?;
+        }
+        self.add_removals(removals);
+        self.drain().await?;
+        let emptied: HashSet<SyncPath> = self.jobs.iter().filter_map(|removal| removal.path().parent()).collect();
+        for job in &mut pushes {
+            job.directory_in_the_way = emptied.contains(job.path());
+        }
+        self.add_pushes(pushes);
+        self.drain().await?;
+        self.decided.extend(std::mem::take(&mut self.untimed).into_iter().map(Task::Time));
+        self.drain().await
+    }
+
+    fn add_removals(&mut self, removals: Vec<Job>) {
+        let mut numbers: HashMap<SyncPath, usize> = HashMap::new();
+        for job in removals {
+            numbers.insert(job.path().clone(), self.jobs.len());
+            self.ready.push(Reverse(self.jobs.len()));
+            self.jobs.push(job);
+        }
+        for number in 0..self.jobs.len() {
+            let mut directory = self.jobs[number].path().parent();
+            while let Some(path) = directory {
+                if let Some(&above) = numbers.get(&path) {
+                    self.jobs[number].nest.above = Some(above);
+                    self.jobs[above].nest.below += 1;
+                    break;
+                }
+                directory = path.parent();
+            }
+        }
+    }
+
+    fn add_pushes(&mut self, pushes: Vec<Job>) {
+        for job in pushes {
+            let number = self.jobs.len();
+            let directory = job.path().parent().and_then(|parent| self.index.get(&parent).copied());
+            self.index.insert(job.path().clone(), number);
+            self.jobs.push(job);
+            match directory {
+                Some(directory) if !self.dry_run => self.wait_for(directory, number),
+                _ => self.ready.push(Reverse(number)),
+            }
+        }
+    }
+
+    fn wait_for(&mut self, directory: usize, number: usize) {
+        if self.jobs[directory].progress == Progress::Asking {
+            self.waiting.entry(directory).or_default().push(number);
+        } else {
+            self.ready.push(Reverse(number));
+        }
+    }
+
+    /// Lets what lies below a directory begin.
+    fn release(&mut self, number: usize) {
+        for child in self.waiting.remove(&number).unwrap_or_default() {
+            self.ready.push(Reverse(child));
+        }
+    }
+
+    /// Sends and receives until nothing is left to do.
+    async fn drain(&mut self) -> Result<(), SessionError> {
+        loop {
+            self.issue();
+            let Some((awaited, answer)) = self.exchange.next().await? else { return Ok(()) };
+            self.receive(awaited, answer).await?;
+            if self.confirmed.len() >= RECORD_AT {
+                self.record_confirmed().await?;
+            }
+        }
+    }
+
+    /// Sends as much as may be under way: questions first, so that answers are in when data may follow.
+    fn issue(&mut self) {
+        while !self.exchange.is_patching() && self.exchange.in_flight() < LONGEST_QUEUE {
+            if self.asking < WINDOW
+                && let Some(Reverse(number)) = self.ready.pop()
+            {
+                self.open(number);
+            } else if let Some(task) = self.decided.pop_front() {
+                match task {
+                    Task::Change(number) => self.change(number),
+                    Task::Time(number) => self.time_directory(number),
+                }
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn open(&mut self, number: usize) {
+        let job = &self.jobs[number];
+        let (key, file) = job.key_and_file();
+        if !job.forced {
+            self.ask(number, &Request::Sig { key, file }, Question::Signature);
+        } else if self.dry_run {
+            self.announce(number);
+            let prospect = if self.jobs[number].is_removal() { Prospect::Delete } else { Prospect::Modify };
+            self.forecast(number, prospect);
+        } else {
+            self.ask(number, &Request::Flush { key, file }, Question::Flush);
+        }
+    }
+
+    /// Sends a request. `false`: it cannot be sent, and the job is over.
+    fn ask(&mut self, number: usize, request: &Request, question: Question) -> bool {
+        let job = &mut self.jobs[number];
+        let awaited = Awaited { number, attempt: job.attempt, question };
+        if self.exchange.ask(awaited, request).is_err() {
+            let command = request.command();
+            let problem = format!("its names make the line of {command} longer than a peer reads; shorten them");
+            self.fail(number, Some(&problem));
+            return false;
+        }
+        tracing::trace!("Local> {} {}", request.command(), job.path());
+        job.outstanding += 1;
+        self.asking += usize::from(question.is_opening());
+        true
+    }
+
+    /// Sends what makes the peer's file like ours.
+    fn change(&mut self, number: usize) {
+        let job = &self.jobs[number];
+        let (key, file) = job.key_and_file();
+        let Some(metadata) = job.metadata.clone() else {
+            self.ask(number, &Request::Del { key, file }, Question::Change);
+            return;
+        };
+        let atomic = self.exchange.dialect == Dialect::Atomic;
+        if metadata.is_regular() && job.directory_in_the_way && !atomic {
+            // The C program's server hangs in a PATCH of a directory that it cannot remove; DEL tells us so.
+            self.ask(number, &Request::Del { key, file }, Question::ClearTheWay);
+            return;
+        }
+        let Metadata { uid, gid, mode, mtime, .. } = metadata;
+        let attributes = atomic.then_some(Attributes { uid, gid, mode, mtime });
+        let request = match &metadata.kind {
+            FileKind::Regular { .. } => {
+                let request = match attributes {
+                    Some(attributes) => Request::AtomicPatch { key, file, attributes },
+                    None => Request::Patch { key, file },
+                };
+                self.ask(number, &request, Question::SendData);
+                return;
+            }
+            FileKind::Directory => Request::MkDir { key, file, attributes },
+            FileKind::Symlink { target } => Request::MkLink { key, file, target: target.clone() },
+            FileKind::CharDevice { device } => Request::MkChr { key, file, device: Some(*device) },
+            FileKind::BlockDevice { device } => Request::MkBlk { key, file, device: Some(*device) },
+            FileKind::Fifo => Request::MkFifo { key, file },
+            FileKind::Socket => Request::MkSock { key, file },
+        };
+        if self.ask(number, &request, Question::Change) && self.set_attributes(number, &metadata) {
+            self.is_underway(number);
+        }
+    }
+
+    /// Owner, mode and time, as far as the kind of file has them. A directory's time waits for what comes into it.
+    fn set_attributes(&mut self, number: usize, metadata: &Metadata) -> bool {
+        let (key, file) = self.jobs[number].key_and_file();
+        let owner = Request::SetOwn { key: key.clone(), file: file.clone(), uid: metadata.uid, gid: metadata.gid };
+        let mode = Request::SetMod { key, file, mode: metadata.mode };
+        let sent = self.ask(number, &owner, Question::Change);
+        match metadata.kind {
+            FileKind::Symlink { .. } => sent,
+            FileKind::Directory => sent && self.ask(number, &mode, Question::Change),
+            _ => sent && self.ask(number, &mode, Question::Change) && self.set_time(number, metadata),
+        }
+    }
+
+    fn set_time(&mut self, number: usize, metadata: &Metadata) -> bool {
+        let (key, file) = self.jobs[number].key_and_file();
+        let mtime = self.exchange.dialect.mtime_number(metadata.mtime);
+        self.ask(number, &Request::SeTime { key, file, mtime }, Question::Change)
+    }
+
+    fn time_directory(&mut self, number: usize) {
+        if self.jobs[number].progress == Progress::Untimed
+            && let Some(metadata) = self.jobs[number].metadata.clone()
+        {
+            self.jobs[number].progress = Progress::Underway;
+            self.set_time(number, &metadata);
+        }
+    }
+
+    /// The peer has the file or is about to make it: what lies below may follow.
+    fn is_underway(&mut self, number: usize) {
+        self.jobs[number].progress = Progress::Underway;
+        self.release(number);
+    }
+
+    /// The group that decides about a file.
+    fn group_of(&self, path: &SyncPath) -> Option<&'a Group> {
+        let node: &'a Node = self.node;
+        membership::group_with_peer(&node.config, path, Some(self.pair.my_name), self.pair.peer)
+    }
+
+    async fn record_confirmed(&mut self) -> Result<(), SessionError> {
+        Ok(confirmed::record(self.node, std::mem::take(&mut self.confirmed)).await?)
+    }
+}

@@ -1,0 +1,84 @@
+//! What follows when the peer refuses something, or a file cannot be sent: reported once, and its row stays.
+
+use super::Pipeline;
+use crate::engine::update::Prospect;
+use crate::engine::update::exchange::Answer;
+use crate::engine::update::job::Progress;
+use crate::engine::update::session::SessionError;
+use crate::model::Scope;
+use crate::store::DirtyFilter;
+use crate::wire::Reply;
+
+/// What a server says where a component of a path is no directory.
+const NOT_A_DIRECTORY: &str = "Not a directory";
+
+impl Pipeline<'_> {
+    /// Any answer but OK to something that concerns one file.
+    pub(super) async fn on_refusal(&mut self, number: usize, answer: &Answer) -> Result<(), SessionError> {
+        let no_directory = match &answer.reply {
+            Reply::ParentDirMissing => true,
+            Reply::Text(text) => text == NOT_A_DIRECTORY,
+            _ => false,
+        };
+        let job = &self.jobs[number];
+        match answer.reply {
+            // Where its directory is missing, or is something else by now, there is nothing left to remove.
+            _ if no_directory && job.is_removal() => {
+                if self.dry_run {
+                    self.forecast(number, Prospect::InSync);
+                } else {
+                    self.jobs[number].outstanding = 0;
+                    self.conclude(number);
+                }
+                Ok(())
+            }
+            _ if no_directory => self.on_missing_parent(number, &answer.line).await,
+            Reply::AlsoDirty if !job.past.disputed => self.dispute(number).await,
+            _ => self.refuse(number, &answer.line).await,
+        }
+    }
+
+    /// The peer said no: reported with all that is needed to act on it.
+    pub(super) async fn refuse(&mut self, number: usize, line: &[u8]) -> Result<(), SessionError> {
+        // Another run has pushed the file meanwhile, or the peer has pushed its own to us: nothing is left to be done.
+        let rows = DirtyFilter {
+            peer: Some(self.pair.peer.to_owned()),
+            scopes: vec![Scope::File(self.jobs[number].path().clone())],
+        };
+        if !self.dry_run && self.node.store.dirty(rows).await?.is_empty() {
+            self.give_up(number);
+            return Ok(());
+        }
+        let advice = match Reply::parse(line) {
+            Reply::AlsoDirty => {
+                " Changed on both sides: `csync2 -f FILE` on the side that shall win, then `csync2 -u` there."
+            }
+            Reply::PermissionDenied => " Do both hosts have the same key file and the same patterns for the group?",
+            Reply::PermissionDeniedSlave => " This host is a slave in the group: it only receives.",
+            Reply::ParentDirMissing => " Its directory is missing there, and is none of ours: make it there.",
+            _ => "",
+        };
+        self.fail(number, Some(&format!("{}{advice}", String::from_utf8_lossy(line))));
+        Ok(())
+    }
+
+    /// The row stays. Without a problem to report, it is the consequence of one that was reported.
+    pub(super) fn fail(&mut self, number: usize, problem: Option<&str>) {
+        let job = &self.jobs[number];
+        if job.is_over() {
+            return;
+        }
+        if let Some(problem) = problem {
+            self.report.error(format_args!("ERROR: {}: {}: {problem}", self.pair.peer, job.path()));
+        }
+        tracing::info!("File stays in dirty state. Try again later...");
+        self.give_up(number);
+    }
+
+    fn give_up(&mut self, number: usize) {
+        let job = &mut self.jobs[number];
+        job.begin_anew();
+        job.progress = Progress::Failed;
+        self.is_over(number);
+    }
+}
