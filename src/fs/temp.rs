@@ -67,9 +67,8 @@ impl TempFile {
     /// Gives a file without a name the one that [`TempFile::name`] has told already, or another where that cannot be had.
     fn give_name(&mut self, place: &Place) -> io::Result<()> {
         let through_proc = proc_path(&self.file);
-        let link = |name: &CStr| {
-            Ok(linkat(CWD, through_proc.as_str(), &self.directory, name, AtFlags::SYMLINK_FOLLOW)?)
-        };
+        let link =
+            |name: &CStr| Ok(linkat(CWD, through_proc.as_str(), &self.directory, name, AtFlags::SYMLINK_FOLLOW)?);
         if link(&self.name).is_err() {
             self.name = under_fresh_name(place.name(), link)?.0;
         }
@@ -90,6 +89,11 @@ impl TempFile {
     /// Whether it lies beside the target (else in the tempdir).
     pub fn is_beside(&self) -> bool {
         self.beside
+    }
+
+    /// Whether it has its name already; else it gets it when it is put in place.
+    pub fn is_named(&self) -> bool {
+        self.named
     }
 
     /// Gives it the owner and mode of `old`, and the ACL, `user.` attributes and security label of `old_file`. Best effort:
