@@ -40,7 +40,7 @@ pub async fn run(invocation: Invocation, printer: &Printer) -> anyhow::Result<St
             return Ok(Status::Success);
         }
         Mode::Serve(kind) => return serve::serve(kind, &settings, printer).await,
-        Mode::Compare { .. } => return Ok(missing("-o")),
+        Mode::Compare { operands } if !operands.is_empty() => return Ok(missing("-o")),
         Mode::InSync { .. } => return Ok(missing("-T")),
         mode => mode,
     };

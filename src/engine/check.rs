@@ -11,10 +11,12 @@ mod compare;
 mod removal;
 
 use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
@@ -23,6 +25,7 @@ use super::membership::{self, Purpose};
 use super::selection::{self, Target};
 use super::{EngineError, Node, Report, blocking, content, mark};
 use crate::fs::{KindHint, Presence, Visitor, presence};
+use crate::logging::reason;
 use crate::model::{Checktxt, FileRecord, Metadata, Scope, SyncPath};
 use crate::store::Change;
 
@@ -41,7 +44,10 @@ pub struct CheckOptions {
 const CHUNK: usize = 2_000;
 
 /// How often a file is looked at again that changes while we look.
-const ATTEMPTS: usize = 5;
+const ATTEMPTS: u32 = 5;
+
+/// What is waited before the second attempt; each further one waits longer.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Checks what the targets name and writes what changed.
 ///
@@ -71,6 +77,7 @@ async fn check_target(node: &Arc<Node>, target: &Target, options: CheckOptions) 
         known,
         seen: HashSet::new(),
         skip: receiving.collect(),
+        unreadable: Vec::new(),
         outbox: Outbox { sender, chunk: Vec::with_capacity(CHUNK) },
         report: Report::default(),
     };
@@ -101,9 +108,13 @@ async fn check_target(node: &Arc<Node>, target: &Target, options: CheckOptions) 
 /// Those of the store.
 pub async fn examine(node: &Arc<Node>, paths: Vec<SyncPath>, options: CheckOptions) -> Result<(), EngineError> {
     let mut paths = paths;
-    for _ in 0..ATTEMPTS {
+    for attempt in 0..ATTEMPTS {
         if paths.is_empty() {
             return Ok(());
+        }
+        if attempt > 0 {
+            // A session is receiving the file, or another check has just written its row.
+            tokio::time::sleep(PAUSE * attempt).await;
         }
         let mut changes = Vec::new();
         for path in paths {
@@ -221,6 +232,8 @@ struct Detector {
     seen: HashSet<SyncPath>,
     /// Temporary files of sessions that are receiving.
     skip: HashSet<SyncPath>,
+    /// Where the walk could not look: nothing at and below these places counts as removed.
+    unreadable: Vec<Vec<u8>>,
     outbox: Outbox,
     report: Report,
 }
@@ -228,7 +241,7 @@ struct Detector {
 impl Detector {
     fn run(mut self) -> Report {
         let real = &self.top.clone()[..];
-        let top = Path::new(std::ffi::OsStr::from_bytes(real));
+        let top = Path::new(OsStr::from_bytes(real));
         if self.recursive {
             tracing::debug!("Running recursive check for {} ...", top.display());
             crate::fs::walk(top, &mut self);
@@ -249,7 +262,7 @@ impl Detector {
     fn removals(&mut self) {
         let unseen = self.known.keys().filter(|path| !self.seen.contains(*path));
         let covered = unseen.filter(|path| membership::is_covered(&self.node.config, path, Purpose::Sync));
-        let mut candidates: Vec<SyncPath> = covered.cloned().collect();
+        let mut candidates: Vec<SyncPath> = covered.filter(|path| !self.is_unreadable(path)).cloned().collect();
         candidates.sort();
         let verdict = removal::judge(&self.node.config, &self.known, candidates, self.options.allow_mass_removal);
         for error in verdict.errors {
@@ -260,6 +273,12 @@ impl Detector {
                 self.outbox.push(removal_of(&self.node, record, self.options));
             }
         }
+    }
+
+    fn is_unreadable(&self, path: &SyncPath) -> bool {
+        let Ok(local) = self.node.config.local(path) else { return false };
+        let place = local.absolute();
+        self.unreadable.iter().any(|directory| place.starts_with(OsStr::from_bytes(directory)))
     }
 
     /// The spellings of a real path that the walk has come to. Each spelling is walked for itself: entering `/a` as a
@@ -317,10 +336,21 @@ impl Visitor for Detector {
         descend
     }
 
+    /// Reported once a directory: what keeps us from one of its files keeps us from the others.
     fn failed(&mut self, path: &[u8], operation: &'static str, error: io::Error) {
+        let directory = match path.iter().rposition(|&byte| byte == b'/') {
+            Some(slash) if slash > 0 && operation == "stat" => &path[..slash],
+            _ => path,
+        };
+        if self.unreadable.iter().any(|known| known == directory) {
+            return;
+        }
+        self.unreadable.push(directory.to_vec());
         self.report.error(format_args!(
-            "ERROR: cannot {operation} {}: {error}. What is known at and below it stays as it is.",
-            String::from_utf8_lossy(path)
+            "ERROR: cannot {operation} {}: {}. What is known there stays as it is and does not count as removed; make \
+             it readable and check again.",
+            String::from_utf8_lossy(path),
+            reason(&error)
         ));
     }
 }

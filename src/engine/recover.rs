@@ -30,7 +30,8 @@ fn start_time(pid: u32) -> Option<String> {
     stat[stat.rfind(')')? + 1..].split_whitespace().nth(19).map(str::to_owned)
 }
 
-fn is_alive(holder: &str) -> bool {
+/// Whether the process that called itself so still exists.
+pub(super) fn is_alive(holder: &str) -> bool {
     let mut words = holder.split(' ');
     let (Some(boot), Some(pid), Some(start)) = (words.next(), words.next(), words.next()) else { return false };
     boot == boot_id() && pid.parse().ok().and_then(start_time).is_some_and(|now| now == start)

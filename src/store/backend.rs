@@ -5,7 +5,7 @@ use std::future::Future;
 use tokio::sync::mpsc::Sender;
 
 use super::error::Result;
-use super::{Change, DirtyFilter, Hint, Intent, IntentId, Receipt};
+use super::{Change, Claim, DirtyFilter, Hint, Intent, IntentId, Receipt};
 use crate::model::{DirtyEntry, FileRecord, Mark, ScheduledAction, Scope, SyncPath};
 
 /// The operations of [`super::Store`]. Futures may move between threads; arguments are owned, since SQLite's work runs
@@ -45,6 +45,10 @@ pub(super) trait Backend: Send + Sync {
     fn finish_receive(&self, id: Option<IntentId>, receipt: Receipt) -> impl Future<Output = Result<()>> + Send;
     fn abandon_receive(&self, id: IntentId) -> impl Future<Output = Result<()>> + Send;
     fn intents(&self) -> impl Future<Output = Result<Vec<(IntentId, Intent)>>> + Send;
+
+    /// Returns who has it now.
+    fn claim(&self, claim: Claim) -> impl Future<Output = Result<String>> + Send;
+    fn release(&self, peer: String, holder: String) -> impl Future<Output = Result<()>> + Send;
 
     fn close(&self) -> impl Future<Output = ()> + Send;
 }

@@ -8,9 +8,9 @@
 //! Its five tables stay as they are, with nullable or defaulted columns of ours beside its own, so that both programs
 //! work on one database in turns, each seeing what the other wrote:
 //!
-//! * **Spelling.** Where the database stores any byte (SQLite, PostgreSQL in an encoding other than UTF8), names are
+//! * **Spelling.** Where the database stores any byte (SQLite, PostgreSQL in an encoding other than UTF-8), names are
 //!   written as the C program spells them: it looks rows up by that text, and would neither find nor ever clear a row
-//!   under another. A UTF8 database refuses bytes that are no UTF-8, so there they are written as `%XX`. Read, replaced
+//!   under another. A UTF-8 database refuses bytes that are no UTF-8, so there they are written as `%XX`. Read, replaced
 //!   and removed are both spellings ([`spelling`]).
 //! * **Order** is that of the bytes of the C program's spelling. SQLite compares text like that already. PostgreSQL has
 //!   a column `name_key` with the first 1,000 bytes of it (an index entry holds 2,700 at most), and `name_digest` for
@@ -131,6 +131,18 @@ pub struct Intent {
     pub target: Option<Checktxt>,
     /// The process that does it: "boot-id pid starttime".
     pub holder: String,
+}
+
+/// The wish to be the only one that pushes to a peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    pub peer: String,
+    /// The process that wants it: "boot-id pid starttime".
+    pub holder: String,
+    /// Now, in seconds since 1970.
+    pub now: i64,
+    /// When it ends by itself, in seconds since 1970.
+    pub expires: i64,
 }
 
 /// What is recorded once a received change is on disk.
@@ -325,6 +337,17 @@ impl Store {
     /// Forgets an intent whose change was not made, or was undone.
     pub async fn abandon_receive(&self, id: IntentId) -> Result<()> {
         on!(self, backend => backend.abandon_receive(id).await)
+    }
+
+    /// Takes or renews the right to push to a peer, which one process has at a time, unless another one has it and its
+    /// time has not run out. Returns who has it now.
+    pub async fn claim(&self, claim: Claim) -> Result<String> {
+        on!(self, backend => backend.claim(claim).await)
+    }
+
+    /// Gives a claim back. Somebody else's is left alone.
+    pub async fn release(&self, peer: &str, holder: &str) -> Result<()> {
+        on!(self, backend => backend.release(peer.to_owned(), holder.to_owned()).await)
     }
 
     /// All intents, the oldest first: after a crash, those whose holder is no more.

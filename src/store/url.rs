@@ -78,13 +78,17 @@ impl Location {
     pub fn resolve(database: Option<&str>, host: &str, config_name: &str) -> Result<Self> {
         let name = if config_name.is_empty() { host.to_owned() } else { format!("{host}_{config_name}") };
         let file_in = |directory: &Path| directory.join(format!("{name}.db3"));
-        let text = database.unwrap_or(DEFAULT_DIRECTORY);
+        let text = database.filter(|text| !text.is_empty()).unwrap_or(DEFAULT_DIRECTORY);
         let Some((scheme, rest)) = text.split_once("://") else {
             let path = Path::new(text);
             let is_directory = path.is_absolute() || path.is_dir();
             return Ok(Self::Sqlite(if is_directory { file_in(path) } else { path.to_owned() }));
         };
         match scheme {
+            // SQLite would make a temporary database of it.
+            "sqlite" | "sqlite3" if rest.is_empty() => {
+                Err(StoreError::BadUrl { url: text.to_owned(), reason: "it names no file".into() })
+            }
             "sqlite" | "sqlite3" => {
                 let path = Path::new(rest);
                 Ok(Self::Sqlite(if path.is_dir() { file_in(path) } else { path.to_owned() }))
@@ -168,7 +172,7 @@ impl PostgresUrl {
             "dbname" => self.database = value,
             "sslmode" => {
                 let mode = SslMode::parse(&value).ok_or_else(|| {
-                    format!("sslmode is disable, prefer, require, verify-ca or verify-full, not {value:?}")
+                    "sslmode is one of disable, prefer, require, verify-ca and verify-full".to_owned()
                 })?;
                 self.ssl_mode = Some(mode);
             }
@@ -180,6 +184,9 @@ impl PostgresUrl {
             }
             "application_name" => self.application_name = Some(value),
             _ => {
+                // A `?` in a password makes the rest of it look like a parameter.
+                let is_word = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+                let name = if is_word { name } else { "" };
                 return Err(format!(
                     "unknown parameter {name:?}; known are host, port, user, password, dbname, sslmode, sslrootcert, \
                      passfile, connect_timeout and application_name"
@@ -274,6 +281,8 @@ mod tests {
     fn paths_are_sqlite_files_named_for_host_and_config() {
         let sqlite = |path: &str| Location::Sqlite(path.into());
         assert_eq!(Location::resolve(None, "a", "").unwrap(), sqlite("/var/lib/csync2/a.db3"));
+        assert_eq!(Location::resolve(Some(""), "a", "").unwrap(), sqlite("/var/lib/csync2/a.db3"));
+        assert!(resolve("sqlite3://").is_err());
         assert_eq!(Location::resolve(None, "a", "web").unwrap(), sqlite("/var/lib/csync2/a_web.db3"));
         assert_eq!(resolve("/no/such/dir").unwrap(), sqlite("/no/such/dir/1.csync2.test.db3"));
         assert_eq!(resolve("sqlite:///no/x.db").unwrap(), sqlite("/no/x.db"));

@@ -6,5 +6,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod cli;
+mod faults;
+mod interop;
+mod listing;
 mod serve;
 mod sync;

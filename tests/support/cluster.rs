@@ -216,6 +216,14 @@ impl Node {
         Node { name: name.into(), host, port, program, database, base, tree_dir, system_dir, daemon: None.into() }
     }
 
+    /// The PostgreSQL database's name, if it is one.
+    pub(crate) fn database_name(&self) -> Option<&str> {
+        match &self.database {
+            Database::Postgres { name } => Some(name),
+            Database::Sqlite { .. } => None,
+        }
+    }
+
     pub(crate) fn base(&self) -> &Path {
         &self.base
     }

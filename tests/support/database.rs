@@ -42,7 +42,7 @@ impl Database {
     pub(crate) fn option(&self) -> String {
         match self {
             Database::Sqlite { directory, .. } => directory.to_str().expect("UTF-8").to_owned(),
-            Database::Postgres { name } => Postgres::shared().url(name),
+            Database::Postgres { name } => Postgres::shared().user_url(name),
         }
     }
 
@@ -51,10 +51,7 @@ impl Database {
     pub(crate) fn rows(&self, table: Table) -> Vec<String> {
         let mut rows = match self {
             Database::Sqlite { .. } => self.sqlite_rows(table.select()),
-            Database::Postgres { name } => String::from_utf8_lossy(&Postgres::shared().psql(name, table.select()))
-                .lines()
-                .map(str::to_owned)
-                .collect(),
+            Database::Postgres { name } => Postgres::shared().rows(name, table.select()),
         };
         rows.sort();
         rows
@@ -65,7 +62,7 @@ impl Database {
     pub(crate) fn execute(&self, statements: &str) {
         match self {
             Database::Sqlite { .. } => self.open().execute_batch(statements).expect(statements),
-            Database::Postgres { name } => drop(Postgres::shared().psql(name, statements)),
+            Database::Postgres { name } => drop(Postgres::shared().sql(name, statements)),
         }
     }
 

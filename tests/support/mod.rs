@@ -14,6 +14,6 @@ pub(crate) mod session;
 pub(crate) mod tree;
 
 pub(crate) use cast::{Cast, Program, scenarios};
-pub(crate) use cluster::Cluster;
 pub(crate) use database::Table;
+pub(crate) use postgres::Postgres;
 pub(crate) use tree::{Tree, assert_same, dir, fifo, link, tree};

@@ -9,26 +9,58 @@ use std::ffi::OsStr;
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
 
 /// The superuser of the cluster.
-pub const SUPERUSER: &str = "csync2";
+pub(crate) const SUPERUSER: &str = "csync2";
+
+/// Who uses the databases of the shared server: may create some, and is bound by limits, as in the field.
+pub(crate) const USER: &str = "node";
 
 /// A running server. Fails, never skips, where PostgreSQL is not installed.
-pub struct Postgres {
+pub(crate) struct Postgres {
     directory: tempfile::TempDir,
     port: u16,
 }
 
 impl Postgres {
+    /// The server that all tests of this process share; started when first asked for.
+    ///
+    /// Nothing static is dropped at the end of a process, so a watchdog holds it: when the pipe from this process
+    /// closes, however that ended, it stops the server and removes the directory.
+    pub(crate) fn shared() -> &'static Self {
+        static SHARED: OnceLock<(Postgres, Child)> = OnceLock::new();
+        let start = || {
+            let server = Self::start();
+            server.sql("postgres", &format!("CREATE ROLE {USER} LOGIN CREATEDB"));
+            let stop = server.controlled("stop");
+            let mut watchdog = Command::new("bash");
+            watchdog
+                .args(["-c", r#"directory=$1; shift; read -r _; "$@"; rm -rf "$directory""#, "watchdog"])
+                .arg(server.directory.path())
+                .arg(stop.get_program())
+                .args(stop.get_args())
+                .current_dir("/")
+                .stdin(Stdio::piped())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .process_group(0);
+            let watchdog = watchdog.spawn().expect("start the server's watchdog");
+            (server, watchdog)
+        };
+        &SHARED.get_or_init(start).0
+    }
+
     /// Makes a cluster (encoding UTF8, locale C) and starts its server.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::start_with(&[])
     }
 
     /// The same with more lines for postgresql.conf.
-    pub fn start_with(settings: &[&str]) -> Self {
+    pub(crate) fn start_with(settings: &[&str]) -> Self {
         // Below /tmp itself: a socket's path may have 107 bytes, and the user `postgres` must get there.
         let directory = tempfile::Builder::new().prefix("csync2-pg-").tempdir_in("/tmp").expect("temporary directory");
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
@@ -64,35 +96,40 @@ impl Postgres {
 
     /// Creates a database and returns its URL for `-D`. `options` is what follows `CREATE DATABASE name`, such as
     /// `TEMPLATE template0 ENCODING 'LATIN1'`; empty: the cluster's own, UTF8 and C.
-    pub fn database(&self, name: &str, options: &str) -> String {
+    pub(crate) fn database(&self, name: &str, options: &str) -> String {
         self.sql("postgres", &format!("CREATE DATABASE \"{name}\" {options}"));
         self.url(name)
     }
 
     /// The URL of a database over TCP, whether it exists or not.
-    pub fn url(&self, name: &str) -> String {
+    pub(crate) fn url(&self, name: &str) -> String {
         format!("pgsql://{SUPERUSER}@127.0.0.1:{}/{name}", self.port)
     }
 
+    /// The same for [`USER`].
+    pub(crate) fn user_url(&self, name: &str) -> String {
+        format!("pgsql://{USER}@127.0.0.1:{}/{name}", self.port)
+    }
+
     /// The port, of TCP and of the socket's name.
-    pub fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
     /// The directory that holds the socket.
-    pub fn socket_directory(&self) -> &Path {
+    pub(crate) fn socket_directory(&self) -> &Path {
         self.directory.path()
     }
 
     /// Runs statements through psql and returns what they give, unaligned, one row a line.
-    pub fn sql(&self, database: &str, statements: &str) -> String {
+    pub(crate) fn sql(&self, database: &str, statements: &str) -> String {
         let output = self.psql(database, statements);
         assert!(output.status.success(), "psql {database}: {statements}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).trim_end_matches('\n').to_owned()
     }
 
     /// The same, for bytes and failures.
-    pub fn psql(&self, database: &str, statements: &str) -> Output {
+    pub(crate) fn psql(&self, database: &str, statements: &str) -> Output {
         Command::new("psql")
             .args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1"])
             .arg(format!("--host={}", self.directory.path().display()))
@@ -104,8 +141,14 @@ impl Postgres {
             .expect("psql is installed")
     }
 
+    /// Rows of a query, fields separated by tabs.
+    pub(crate) fn rows(&self, database: &str, query: &str) -> Vec<String> {
+        let output = self.sql(database, &format!("COPY ({query}) TO STDOUT"));
+        output.lines().map(str::to_owned).collect()
+    }
+
     /// Ends every connection to a database, as a crash of the server's side would.
-    pub fn terminate_connections(&self, database: &str) {
+    pub(crate) fn terminate_connections(&self, database: &str) {
         self.sql(
             "postgres",
             &format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'"),
@@ -113,7 +156,7 @@ impl Postgres {
     }
 
     /// Puts lines in front of pg_hba.conf and has the server read it.
-    pub fn prepend_hba(&self, lines: &str) {
+    pub(crate) fn prepend_hba(&self, lines: &str) {
         let path = self.directory.path().join("data/pg_hba.conf");
         let old = fs::read_to_string(&path).expect("pg_hba.conf");
         fs::write(&path, format!("{lines}\n{old}")).expect("pg_hba.conf");
@@ -121,7 +164,7 @@ impl Postgres {
     }
 
     /// Switches TLS on with this certificate and key (PEM).
-    pub fn enable_tls(&self, certificate: &str, key: &str) {
+    pub(crate) fn enable_tls(&self, certificate: &str, key: &str) {
         let data = self.directory.path().join("data");
         for (name, content) in [("server.crt", certificate), ("server.key", key)] {
             let path = data.join(name);
@@ -137,27 +180,33 @@ impl Postgres {
     }
 
     /// Stops the server; connections end at once.
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.control("stop");
     }
 
     /// Starts it again on the same port.
-    pub fn start_again(&self) {
+    pub(crate) fn start_again(&self) {
         assert!(self.control("start").status.success(), "PostgreSQL does not start again: {}", self.log());
     }
 
     fn control(&self, action: &str) -> Output {
-        let directory = self.directory.path();
-        as_server_user("pg_ctl")
-            .args([action, "--wait", "--silent", "--mode=immediate"])
-            .arg(format!("--pgdata={}", directory.join("data").display()))
-            .arg(format!("--log={}", directory.join("log").display()))
-            .arg(format!("--options=-p {}", self.port))
+        self.controlled(action)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .output()
             .expect("pg_ctl")
+    }
+
+    fn controlled(&self, action: &str) -> Command {
+        let directory = self.directory.path();
+        let mut command = as_server_user("pg_ctl");
+        command
+            .args([action, "--wait", "--silent", "--mode=immediate"])
+            .arg(format!("--pgdata={}", directory.join("data").display()))
+            .arg(format!("--log={}", directory.join("log").display()))
+            .arg(format!("--options=-p {}", self.port));
+        command
     }
 
     fn log(&self) -> String {

@@ -126,6 +126,22 @@ fn collect(mut pipe: impl Read + Send + 'static) -> mpsc::Receiver<Vec<u8>> {
     receiver
 }
 
+/// The same command, run by another one: `wrapper` gets the program and its arguments as last arguments.
+pub(crate) fn wrap(wrapper: &[&str], command: &Command) -> Command {
+    let mut wrapped = Command::new(wrapper[0]);
+    wrapped.args(&wrapper[1..]).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => wrapped.env(name, value),
+            None => wrapped.env_remove(name),
+        };
+    }
+    if let Some(directory) = command.get_current_dir() {
+        wrapped.current_dir(directory);
+    }
+    wrapped
+}
+
 /// A serving process; killed when dropped, and by the kernel when the thread that started it is gone.
 pub(crate) struct Daemon {
     child: Child,
@@ -144,17 +160,7 @@ impl Daemon {
     ///
     /// `stdbuf` makes the C program write out each line of its stdout; `setpriv` ties its life to ours.
     pub(crate) fn start(command: &Command, ready: &str) -> Daemon {
-        let mut wrapped = Command::new("setpriv");
-        wrapped.args(["--pdeathsig", "KILL", "stdbuf", "-oL"]).arg(command.get_program()).args(command.get_args());
-        for (name, value) in command.get_envs() {
-            match value {
-                Some(value) => wrapped.env(name, value),
-                None => wrapped.env_remove(name),
-            };
-        }
-        if let Some(directory) = command.get_current_dir() {
-            wrapped.current_dir(directory);
-        }
+        let mut wrapped = wrap(&["setpriv", "--pdeathsig", "KILL", "stdbuf", "-oL"], command);
         let mut child = wrapped
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -172,18 +178,15 @@ impl Daemon {
     /// Waits until some line contains `text`.
     #[track_caller]
     pub(crate) fn wait_for(&self, text: &str) {
-        self.wait_for_times(text, 1);
-    }
-
-    /// Waits until `times` lines contain `text`.
-    #[track_caller]
-    pub(crate) fn wait_for_times(&self, text: &str, times: usize) {
         let end = Instant::now() + LIMIT;
         let mut state = self.log.lines.lock().expect("log");
-        while state.0.iter().filter(|line| line.contains(text)).count() < times {
+        while !state.0.iter().any(|line| line.contains(text)) {
             let left = end.saturating_duration_since(Instant::now());
-            let over = state.1 == 2 || left.is_zero();
-            assert!(!over, "the daemon did not print `{text}` {times} times, but\n{}", state.0.join("\n"));
+            if state.1 == 2 || left.is_zero() {
+                let printed = state.0.join("\n");
+                drop(state);
+                panic!("the daemon did not print `{text}`, but\n{printed}");
+            }
             state = self.log.grown.wait_timeout(state, left).expect("log").0;
         }
     }
@@ -194,19 +197,15 @@ impl Daemon {
         let mut state = self.log.lines.lock().expect("log");
         while state.1 < 2 {
             let left = end.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "the daemon did not end, but printed\n{}", state.0.join("\n"));
+            if left.is_zero() {
+                let printed = state.0.join("\n");
+                drop(state);
+                panic!("the daemon did not end, but printed\n{printed}");
+            }
             state = self.log.grown.wait_timeout(state, left).expect("log").0;
         }
         drop(state);
         self.child.wait().expect("wait for a daemon").code()
-    }
-
-    pub(crate) fn id(&self) -> u32 {
-        self.child.id()
-    }
-
-    pub(crate) fn log(&self) -> String {
-        self.log.lines.lock().expect("log").0.join("\n")
     }
 }
 

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::{Config, MaxRemovals, RuleKind};
 use crate::fs::{self, Presence, PresenceChecker};
+use crate::logging::reason;
 use crate::model::{FileRecord, SyncPath};
 
 /// What is to be done about known files that the walk did not meet.
@@ -63,9 +64,10 @@ fn gone(config: &Config, candidates: Vec<SyncPath>, errors: &mut Vec<String>) ->
 
 fn unreadable_message(place: &Path, error: &io::Error) -> String {
     format!(
-        "ERROR: cannot look at {}: {error}. Known files there are not taken for removed; make the directory readable \
-         and check again.",
-        place.display()
+        "ERROR: cannot look at {}: {}. Known files there are not taken for removed; make the directory readable and \
+         check again.",
+        place.display(),
+        reason(error)
     )
 }
 

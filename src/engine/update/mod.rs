@@ -3,6 +3,7 @@
 //! [`session`] gets a peer to listen to us, [`pipeline`] brings it up to date, [`job`] knows the life of one file. A
 //! peer that is slow, dead or refuses us costs its own rows only: they stay, and the others are served.
 
+mod claim;
 mod job;
 mod local;
 mod outbox;
@@ -15,9 +16,9 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::{EngineError, Node, Report};
+use super::{EngineError, Node, Report, chain};
 use crate::model::{DirtyEntry, Scope, SyncPath};
-use crate::store::DirtyFilter;
+use crate::store::{DirtyFilter, StoreError};
 
 /// How an update behaves.
 #[derive(Debug, Clone, Default)]
@@ -60,7 +61,7 @@ pub struct Outcome {
 pub async fn update(node: &Arc<Node>, scopes: Vec<Scope>, options: &UpdateOptions) -> Result<Outcome, EngineError> {
     let mut outcome = Outcome::default();
     let mut work: BTreeMap<String, Vec<DirtyEntry>> = BTreeMap::new();
-    for entry in node.store.dirty(DirtyFilter { peer: None, scopes }).await? {
+    for entry in node.store.dirty(DirtyFilter { peer: None, scopes: scopes.clone() }).await? {
         let wanted = options.peers.as_ref().is_none_or(|peers| peers.contains(&entry.peer.to_lowercase()));
         if wanted {
             work.entry(entry.peer.clone()).or_default().push(entry);
@@ -70,10 +71,16 @@ pub async fn update(node: &Arc<Node>, scopes: Vec<Scope>, options: &UpdateOption
     let mut tasks = JoinSet::new();
     for (peer, entries) in work {
         let (node, places, dry_run) = (Arc::clone(node), Arc::clone(&places), options.dry_run);
+        let filter = DirtyFilter { peer: Some(peer.clone()), scopes: scopes.clone() };
         tasks.spawn(async move {
             // The semaphore is never closed.
             let _place = places.acquire_owned().await.ok();
-            (peer.clone(), session::serve_peer(&node, &peer, entries, dry_run).await)
+            let outcome = if dry_run {
+                session::serve_peer(&node, &peer, entries, true).await
+            } else {
+                alone(&node, &peer, filter).await
+            };
+            (peer, outcome)
         });
     }
     let mut outcomes = BTreeMap::new();
@@ -86,4 +93,22 @@ pub async fn update(node: &Arc<Node>, scopes: Vec<Scope>, options: &UpdateOption
         outcome.forecasts.extend(one.forecasts);
     }
     Ok(outcome)
+}
+
+/// Serves a peer while no other process does. What another one has delivered meanwhile is no longer to be sent.
+async fn alone(node: &Arc<Node>, peer: &str, filter: DirtyFilter) -> Outcome {
+    let serve = async {
+        let claimed = claim::claim(node, peer).await?;
+        let outcome = match node.store.dirty(filter).await? {
+            entries if entries.is_empty() => Outcome::default(),
+            entries => session::serve_peer(node, peer, entries, false).await,
+        };
+        claimed.release().await?;
+        Ok::<_, StoreError>(outcome)
+    };
+    serve.await.unwrap_or_else(|error| {
+        let mut outcome = Outcome::default();
+        outcome.report.error(format_args!("ERROR: {peer}: {}. What is dirty for it stays so.", chain(&error)));
+        outcome
+    })
 }

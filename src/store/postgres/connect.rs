@@ -3,6 +3,7 @@
 use std::error::Error as _;
 use std::ffi::OsString;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -153,13 +154,16 @@ impl Connector {
         // of the C program's bytes, or refuse them.
         let is_utf8 = connection.parameter("server_encoding").is_none_or(|encoding| encoding == "UTF8");
         let _ = self.spelling.set(if is_utf8 { Spelling::Utf8 } else { Spelling::Bytes });
+        let encoding = if is_utf8 { "" } else { "; SET client_encoding = 'SQL_ASCII'" };
+        // A plan made while the tables were empty would scan them from end to end when they are full.
+        let plans_can_be_forced = major_version(connection.parameter("server_version")) >= 12;
+        let plans = if plans_can_be_forced { "; SET plan_cache_mode = force_custom_plan" } else { "" };
         let task = tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!("database connection ended: {error}");
             }
         });
-        let encoding = if is_utf8 { "" } else { "; SET client_encoding = 'SQL_ASCII'" };
-        client.batch_execute(&format!("{}{encoding}", self.preamble)).await?;
+        client.batch_execute(&format!("{}{encoding}{plans}", self.preamble)).await?;
         Ok((client, task))
     }
 }
@@ -169,6 +173,12 @@ impl Connect for Connector {
         let config = config.clone();
         Box::pin(async move { self.establish(&config).await })
     }
+}
+
+/// The first number of `15.3 (Debian …)`.
+fn major_version(text: Option<&str>) -> u32 {
+    let digits = text.and_then(|text| text.split(|c: char| !c.is_ascii_digit()).next());
+    digits.and_then(|digits| digits.parse().ok()).unwrap_or(0)
 }
 
 fn refused(error: io::Error) -> Trouble {
@@ -208,11 +218,11 @@ fn ssl_mode(url: &PostgresUrl, environment: Environment<'_>) -> Result<SslMode, 
 }
 
 /// The file of trusted certificates: named, or libpq's, if it is there.
-fn root_certificate(url: &PostgresUrl, environment: Environment<'_>) -> Option<std::path::PathBuf> {
+fn root_certificate(url: &PostgresUrl, environment: Environment<'_>) -> Option<PathBuf> {
     let named = url.ssl_root_certificate.clone();
     let named = named.or_else(|| environment("PGSSLROOTCERT").filter(|path| !path.is_empty()).map(Into::into));
     named.or_else(|| {
-        let usual = std::path::Path::new(&environment("HOME")?).join(".postgresql/root.crt");
+        let usual = Path::new(&environment("HOME")?).join(".postgresql/root.crt");
         usual.exists().then_some(usual)
     })
 }

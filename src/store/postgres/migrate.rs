@@ -61,6 +61,8 @@ BEGIN
 END $body$;
 
 CREATE SEQUENCE csync2_dirty_version;
+-- The C program may come as another role.
+GRANT USAGE ON SEQUENCE csync2_dirty_version TO PUBLIC;
 
 ALTER TABLE file ADD COLUMN name_key bytea, ADD COLUMN name_digest bytea, ADD COLUMN mtime_ns bigint,
     ADD COLUMN ctime_ns bigint, ADD COLUMN device bigint, ADD COLUMN digest bytea;
@@ -121,6 +123,7 @@ CREATE TABLE csync2_intent (
     id bigint PRIMARY KEY DEFAULT nextval('csync2_intent_id'),
     filename text NOT NULL, peername text NOT NULL, temp_name text NOT NULL, target text, holder text NOT NULL
 );
+CREATE TABLE csync2_claim (peername text PRIMARY KEY, holder text NOT NULL, expires bigint NOT NULL);
 UPDATE csync2_schema SET version = 1;
 ";
 

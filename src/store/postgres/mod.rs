@@ -20,12 +20,12 @@ use tokio::sync::Semaphore;
 use tokio::sync::mpsc::Sender;
 
 use self::connect::Connector;
-use self::trouble::{Trouble, is_conflict};
+use self::trouble::{Trouble, is_conflict, is_lost};
 use super::backend::Backend;
 use super::error::{Result, StoreError};
 use super::spelling::{Spelling, ranges};
 use super::url::PostgresUrl;
-use super::{Change, DirtyFilter, Hint, Intent, IntentId, Receipt, StoreOptions};
+use super::{Change, Claim, DirtyFilter, Hint, Intent, IntentId, Receipt, StoreOptions};
 use crate::model::{DirtyEntry, FileRecord, Mark, ScheduledAction, Scope, SyncPath};
 
 /// How often a transaction is tried that the server gave up for another's sake.
@@ -90,18 +90,28 @@ impl Postgres {
         move |error| Trouble::from(error).during(operation, &self.database)
     }
 
-    /// Runs statements outside of a transaction.
+    /// Runs statements outside of a transaction. They do no harm when they are run twice: they are, when the server had
+    /// to choose between them and others, or the connection had been idle in the pool and turns out to be broken.
     async fn run<D: Sync + ?Sized, T>(
         &self,
         operation: &'static str,
         data: &D,
         work: for<'w> fn(&'w Object, Spelling, &'w D) -> Work<'w, T>,
     ) -> Result<T> {
-        let client = self.client(operation).await?;
-        work(&client, self.spelling, data).await.map_err(self.failed(operation))
+        let mut client = self.client(operation).await?;
+        let mut attempt = 1;
+        loop {
+            match work(&client, self.spelling, data).await {
+                Err(error) if attempt < ATTEMPTS && is_conflict(&error) => {
+                    give_way(operation, &error, &mut attempt).await;
+                }
+                Err(error) if is_lost(&error) && discard(client) => client = self.client(operation).await?,
+                result => return result.map_err(self.failed(operation)),
+            }
+        }
     }
 
-    /// Runs a transaction; again when the server had to choose between it and another.
+    /// Runs a transaction; again when the server had to choose between it and another, or was gone before it began.
     async fn transaction<D: Sync + ?Sized, T>(
         &self,
         operation: &'static str,
@@ -111,11 +121,16 @@ impl Postgres {
         let mut client = self.client(operation).await?;
         let mut attempt = 1;
         loop {
-            match attempt_transaction(&mut client, self.spelling, data, work).await {
+            let mut begun = false;
+            match attempt_transaction(&mut client, self.spelling, data, work, &mut begun).await {
                 Err(error) if attempt < ATTEMPTS && is_conflict(&error) => {
-                    tracing::debug!("{operation}: attempt {attempt} gave way to another transaction: {error}");
-                    tokio::time::sleep(PAUSE * attempt).await;
-                    attempt += 1;
+                    give_way(operation, &error, &mut attempt).await;
+                }
+                Err(error) if is_lost(&error) => {
+                    if !discard(client) || begun {
+                        return Err(self.failed(operation)(error));
+                    }
+                    client = self.client(operation).await?;
                 }
                 result => return result.map_err(self.failed(operation)),
             }
@@ -123,13 +138,30 @@ impl Postgres {
     }
 }
 
+/// Waits a little before the next attempt.
+async fn give_way(operation: &'static str, error: &tokio_postgres::Error, attempt: &mut u32) {
+    tracing::debug!("{operation}: attempt {attempt} gave way to another transaction: {error}");
+    tokio::time::sleep(PAUSE * *attempt).await;
+    *attempt += 1;
+}
+
+/// Takes a broken connection out of the pool. Returns whether it had been idle there, so that what failed on it may do
+/// better on another.
+fn discard(client: Object) -> bool {
+    let was_idle = Object::metrics(&client).recycle_count > 0;
+    drop(Object::take(client));
+    was_idle
+}
+
 async fn attempt_transaction<D: Sync + ?Sized, T>(
     client: &mut Object,
     spelling: Spelling,
     data: &D,
     work: for<'w> fn(&'w Transaction<'w>, Spelling, &'w D) -> Work<'w, T>,
+    begun: &mut bool,
 ) -> Answer<T> {
     let transaction = client.transaction().await?;
+    *begun = true;
     let result = work(&transaction, spelling, data).await?;
     transaction.commit().await?;
     Ok(result)
@@ -140,8 +172,20 @@ impl Backend for Postgres {
         let operation = "read the known files";
         // Never closed: there is always a permit, sooner or later.
         let _permit = self.streams.acquire().await;
+        let ranges = ranges(&scopes);
         let mut client = self.client(operation).await?;
-        read::files(&mut client, &ranges(&scopes), &sink).await.map_err(self.failed(operation))
+        loop {
+            let mut begun = false;
+            match read::files(&mut client, &ranges, &sink, &mut begun).await {
+                Err(error) if is_lost(&error) => {
+                    if !discard(client) || begun {
+                        return Err(self.failed(operation)(error));
+                    }
+                    client = self.client(operation).await?;
+                }
+                result => return result.map_err(self.failed(operation)),
+            }
+        }
     }
 
     async fn file(&self, path: SyncPath) -> Result<Option<FileRecord>> {
@@ -167,8 +211,8 @@ impl Backend for Postgres {
 
     async fn dirty(&self, filter: DirtyFilter) -> Result<Vec<DirtyEntry>> {
         let data = (filter.peer, ranges(&filter.scopes));
-        self.transaction("read the dirty files", &data, |transaction, spelling, (peer, ranges)| {
-            Box::pin(read::dirty(transaction, spelling, peer.as_deref(), ranges))
+        self.run("read the dirty files", &data, |client, spelling, (peer, ranges)| {
+            Box::pin(read::dirty(client, spelling, peer.as_deref(), ranges))
         })
         .await
     }
@@ -269,6 +313,18 @@ impl Backend for Postgres {
 
     async fn intents(&self) -> Result<Vec<(IntentId, Intent)>> {
         self.run("read the receives under way", &(), |client, _, ()| Box::pin(read::intents(client))).await
+    }
+
+    async fn claim(&self, claim: Claim) -> Result<String> {
+        self.run("claim a peer", &claim, |client, spelling, claim| Box::pin(write::claim(client, spelling, claim)))
+            .await
+    }
+
+    async fn release(&self, peer: String, holder: String) -> Result<()> {
+        self.run("release a peer", &(peer, holder), |client, spelling, (peer, holder)| {
+            Box::pin(write::release(client, spelling, peer, holder))
+        })
+        .await
     }
 
     async fn close(&self) {

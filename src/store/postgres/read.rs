@@ -1,8 +1,9 @@
 //! The statements that read.
 
+use std::fmt::Write as _;
 use std::pin::pin;
 
-use deadpool_postgres::{GenericClient, Object, Transaction};
+use deadpool_postgres::{GenericClient, Object};
 use futures_util::TryStreamExt;
 use tokio::sync::mpsc::Sender;
 use tokio_postgres::types::ToSql;
@@ -64,10 +65,16 @@ fn is_within(range: &Range, path: &SyncPath) -> bool {
     }
 }
 
-/// Sends the records within the ranges, in order, as of one moment.
-pub(super) async fn files(client: &mut Object, ranges: &[Range], sink: &Sender<Result<Vec<FileRecord>>>) -> Answer<()> {
+/// Sends the records within the ranges, in order, as of one moment. Sets `begun` before it may have sent anything.
+pub(super) async fn files(
+    client: &mut Object,
+    ranges: &[Range],
+    sink: &Sender<Result<Vec<FileRecord>>>,
+    begun: &mut bool,
+) -> Answer<()> {
     let builder = client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true);
     let snapshot = builder.start().await?;
+    *begun = true;
     let mut chunk = Chunk { sink, ready: Vec::with_capacity(CHUNK), alike: Vec::new() };
     for range in ranges {
         let Bounds { low, high } = Bounds::of(range);
@@ -141,7 +148,7 @@ pub(super) async fn file(client: &Object, path: &SyncPath) -> Answer<Option<File
 }
 
 pub(super) async fn dirty(
-    transaction: &Transaction<'_>,
+    client: &impl GenericClient,
     spelling: Spelling,
     peer: Option<&str>,
     ranges: &[Range],
@@ -159,10 +166,10 @@ pub(super) async fn dirty(
         }
         if let Some(peer) = &peer {
             parameters.push(peer);
-            sql.push_str(&format!(" AND peername = ${}", parameters.len()));
+            let _ = write!(sql, " AND peername = ${}", parameters.len());
         }
-        let statement = transaction.prepare_cached(&sql).await?;
-        for row in transaction.query(&statement, &parameters).await? {
+        let statement = client.prepare_cached(&sql).await?;
+        for row in client.query(&statement, &parameters).await? {
             if let Some(path) = read_path(text(&row, 0)?).filter(|path| is_within(range, path)) {
                 entries.push(DirtyEntry {
                     path,

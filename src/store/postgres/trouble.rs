@@ -81,11 +81,14 @@ impl From<tokio_postgres::Error> for Trouble {
 impl From<PoolError> for Trouble {
     fn from(error: PoolError) -> Self {
         match error {
-            // No connection could be made; one that existed cannot have been lost.
             PoolError::Backend(error) => {
+                let said = error.code().is_some();
                 let trouble = Self::from(error);
                 let kind = match trouble.kind {
+                    // No connection could be made; one that existed cannot have been lost.
                     ErrorKind::ConnectionLost => ErrorKind::Unreachable,
+                    // We and the server do not agree on TLS, or there is no password for it.
+                    ErrorKind::Other if !said => ErrorKind::Refused,
                     kind => kind,
                 };
                 Self { kind, ..trouble }
@@ -101,6 +104,11 @@ impl From<PoolError> for Trouble {
 /// Whether the server gave this transaction up for the sake of another: it can be tried again.
 pub(super) fn is_conflict(error: &tokio_postgres::Error) -> bool {
     matches!(error.code(), Some(&SqlState::T_R_SERIALIZATION_FAILURE | &SqlState::T_R_DEADLOCK_DETECTED))
+}
+
+/// Whether the connection is of no use any more.
+pub(super) fn is_lost(error: &tokio_postgres::Error) -> bool {
+    kind_of(error) == ErrorKind::ConnectionLost
 }
 
 /// The server's own codes first: it says more than the broken connection that follows.

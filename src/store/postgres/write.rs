@@ -9,8 +9,8 @@ use deadpool_postgres::{GenericClient, Object, Transaction};
 use futures_util::{TryStreamExt, future};
 use tokio_postgres::types::ToSql;
 
-use super::super::spelling::{Range, Spelling, read_path};
-use super::super::{Change, Hint, Intent, IntentId, Receipt};
+use super::super::spelling::{Range, Spelling, read_host, read_path};
+use super::super::{Change, Claim, Hint, Intent, IntentId, Receipt};
 use super::Answer;
 use super::read;
 use super::values::{NameDigest, Text, name_key, text};
@@ -99,17 +99,20 @@ pub(super) async fn apply(
     spelling: Spelling,
     changes: &[Change],
 ) -> Answer<Vec<SyncPath>> {
-    let (mut new, mut changed, mut gone) = (FileRows::default(), FileRows::default(), FileRows::default());
+    let (mut new, mut replaced, mut gone) = (FileRows::default(), FileRows::default(), FileRows::default());
     let mut absent = Vec::new();
+    let receiving = receiving(transaction).await?;
+    let (busy, changes): (Vec<&Change>, Vec<&Change>) =
+        changes.iter().partition(|change| receiving.contains(&change.path));
     let named: Vec<(NameDigest, &Change)> =
-        changes.iter().map(|change| (NameDigest::of(change.path.as_bytes()), change)).collect();
+        changes.into_iter().map(|change| (NameDigest::of(change.path.as_bytes()), change)).collect();
     for &(digest, change) in &named {
         match (&change.expected, &change.record) {
             (None, None) => absent.push(digest),
             (None, Some(record)) => new.push(spelling, &change.path, record, digest),
             (Some(expected), Some(record)) => {
-                changed.push(spelling, &change.path, record, digest);
-                changed.expect(spelling, expected.as_bytes());
+                replaced.push(spelling, &change.path, record, digest);
+                replaced.expect(spelling, expected.as_bytes());
             }
             (Some(expected), None) => {
                 gone.digests.push(digest);
@@ -119,8 +122,8 @@ pub(super) async fn apply(
     }
     let insert = format!("{INSERT_FILES} DO NOTHING RETURNING name_digest");
     let new_parameters = new.parameters();
-    let mut changed_parameters = changed.parameters().to_vec();
-    changed_parameters.extend([&changed.expected as &(dyn ToSql + Sync), &changed.expected_otherwise]);
+    let mut replaced_parameters = replaced.parameters().to_vec();
+    replaced_parameters.extend([&replaced.expected as &(dyn ToSql + Sync), &replaced.expected_otherwise]);
     let gone_parameters: [&(dyn ToSql + Sync); 3] = [&gone.digests, &gone.expected, &gone.expected_otherwise];
     let absent_parameters: [&(dyn ToSql + Sync); 1] = [&absent];
     let some = |count: usize, sql, parameters| async move {
@@ -128,7 +131,7 @@ pub(super) async fn apply(
     };
     let (inserted, updated, deleted, present) = future::try_join4(
         some(new.digests.len(), &insert, &new_parameters[..]),
-        some(changed.digests.len(), UPDATE_FILES, &changed_parameters[..]),
+        some(replaced.digests.len(), UPDATE_FILES, &replaced_parameters[..]),
         some(gone.digests.len(), DELETE_FILES, &gone_parameters[..]),
         some(
             absent.len(),
@@ -147,7 +150,16 @@ pub(super) async fn apply(
     let marks = done.iter().flat_map(|(_, change)| &change.marks);
     let actions = done.iter().flat_map(|(_, change)| &change.actions);
     future::try_join(set_marks(transaction, spelling, marks), schedule(transaction, spelling, actions)).await?;
-    Ok(stale.into_iter().map(|(_, change)| change.path.clone()).collect())
+    let stale = stale.into_iter().map(|(_, change)| change.path.clone());
+    Ok(stale.chain(busy.into_iter().map(|change| change.path.clone())).collect())
+}
+
+/// Files that sessions are receiving: what is on disk and what their rows say may differ for a moment.
+async fn receiving(transaction: &Transaction<'_>) -> Answer<HashSet<SyncPath>> {
+    let statement = transaction.prepare_cached("SELECT filename FROM csync2_intent").await?;
+    let rows = transaction.query(&statement, &[]).await?;
+    let paths = rows.iter().map(|row| Ok(read_path(text(row, 0)?)));
+    paths.filter_map(Result::transpose).collect()
 }
 
 pub(super) async fn remove_files(client: &Object, paths: &[SyncPath]) -> Answer<u64> {
@@ -173,7 +185,8 @@ pub(super) async fn remove_malformed(client: &Object) -> Answer<u64> {
     Ok(removed)
 }
 
-// The dirty table.
+// The dirty table. Statements that touch many rows lock them in the order of names and peers, the order in which marks
+// are written: two of them never wait for each other.
 
 const REPLACE_MARKS: &str = "INSERT INTO dirty (filename, forced, myname, peername, name_key, name_digest) \
      SELECT * FROM unnest($1::text[], $2::integer[], $3::text[], $4::text[], $5::bytea[], $6::bytea[]) \
@@ -220,9 +233,13 @@ pub(super) async fn clear(client: &Object, spelling: Spelling, entries: &[DirtyE
     let digests: Vec<NameDigest> = entries.iter().map(|entry| NameDigest::of(entry.path.as_bytes())).collect();
     let peers: Vec<Text> = entries.iter().map(|entry| Text(spelling.write(entry.peer.as_bytes()))).collect();
     let versions: Vec<i64> = entries.iter().map(|entry| entry.version.0).collect();
-    let sql = "DELETE FROM dirty USING unnest($1::bytea[], $2::text[], $3::bigint[]) \
-               AS n (name_digest, peername, version) \
-               WHERE dirty.name_digest = n.name_digest AND dirty.peername = n.peername AND dirty.version = n.version";
+    let sql = "WITH held AS (SELECT d.name_digest, d.peername, d.version FROM dirty d \
+               JOIN unnest($1::bytea[], $2::text[], $3::bigint[]) AS n (name_digest, peername, version) \
+               ON d.name_digest = n.name_digest AND d.peername = n.peername AND d.version = n.version \
+               ORDER BY d.name_key, d.peername COLLATE \"C\" FOR UPDATE OF d) \
+               DELETE FROM dirty USING held \
+               WHERE dirty.name_digest = held.name_digest AND dirty.peername = held.peername \
+               AND dirty.version = held.version";
     execute(client, sql, &[&digests, &peers, &versions]).await
 }
 
@@ -234,7 +251,11 @@ pub(super) async fn flush(client: &Object, path: &SyncPath) -> Answer<()> {
 pub(super) async fn force(transaction: &Transaction<'_>, spelling: Spelling, ranges: &[Range]) -> Answer<u64> {
     let entries = read::dirty(transaction, spelling, None, ranges).await?;
     let digests: Vec<NameDigest> = entries.iter().map(|entry| NameDigest::of(entry.path.as_bytes())).collect();
-    execute(transaction, "UPDATE dirty SET forced = 1 WHERE name_digest = ANY ($1::bytea[])", &[&digests]).await
+    let sql = "WITH held AS (SELECT name_digest, peername FROM dirty WHERE name_digest = ANY ($1::bytea[]) \
+               ORDER BY name_key, peername COLLATE \"C\" FOR UPDATE) \
+               UPDATE dirty SET forced = 1 FROM held \
+               WHERE dirty.name_digest = held.name_digest AND dirty.peername = held.peername";
+    execute(transaction, sql, &[&digests]).await
 }
 
 // Hints, actions, certificates.
@@ -365,4 +386,27 @@ const REMOVE_INTENT: &str = "DELETE FROM csync2_intent WHERE id = $1";
 
 pub(super) async fn abandon_receive(client: &Object, id: IntentId) -> Answer<()> {
     execute(client, REMOVE_INTENT, &[&id.0]).await.map(drop)
+}
+
+// Claims.
+
+pub(super) async fn claim(client: &Object, spelling: Spelling, claim: &Claim) -> Answer<String> {
+    let write = |raw: &str| Text(spelling.write(raw.as_bytes()));
+    let (peer, holder) = (write(&claim.peer), write(&claim.holder));
+    let take = "INSERT INTO csync2_claim (peername, holder, expires) VALUES ($1, $2, $3) \
+                ON CONFLICT (peername) DO UPDATE SET holder = excluded.holder, expires = excluded.expires \
+                WHERE csync2_claim.holder = excluded.holder OR csync2_claim.expires < $4";
+    execute(client, take, &[&peer, &holder, &claim.expires, &claim.now]).await?;
+    let statement = client.prepare_cached("SELECT holder FROM csync2_claim WHERE peername = $1").await?;
+    match client.query_opt(&statement, &[&peer]).await? {
+        Some(row) => Ok(read_host(text(&row, 0)?)),
+        // Released at this moment: whoever asks again may have it.
+        None => Ok(String::new()),
+    }
+}
+
+pub(super) async fn release(client: &Object, spelling: Spelling, peer: &str, holder: &str) -> Answer<()> {
+    let write = |raw: &str| Text(spelling.write(raw.as_bytes()));
+    let sql = "DELETE FROM csync2_claim WHERE peername = $1 AND holder = $2";
+    execute(client, sql, &[&write(peer), &write(holder)]).await.map(drop)
 }

@@ -19,7 +19,7 @@ pub(super) struct Opener {
     database: String,
     lock_timeout: Duration,
     asynchronous: bool,
-    /// A file system without shared memory, in tests.
+    /// What SQLite reaches the file through; `None`: the system's usual way.
     vfs: Option<&'static str>,
 }
 
@@ -35,12 +35,19 @@ pub(super) struct Opened {
 impl Opener {
     pub(super) fn new(path: &Path, options: &StoreOptions) -> Self {
         Self {
-            path: path.to_owned(),
+            // A relative `:memory:` has a meaning of its own otherwise.
+            path: if path.is_relative() { Path::new(".").join(path) } else { path.to_owned() },
             database: Location::Sqlite(path.to_owned()).to_string(),
             lock_timeout: options.lock_timeout,
             asynchronous: options.asynchronous,
             vfs: None,
         }
+    }
+
+    /// Opens as on a file system that SQLite's shared memory does not work on.
+    #[cfg(test)]
+    pub(super) fn without_shared_memory(path: &Path) -> Self {
+        Self { vfs: Some("unix-dotfile"), ..Self::new(path, &StoreOptions::default()) }
     }
 
     /// The name in messages.
@@ -80,15 +87,17 @@ impl Opener {
 
     /// A connection that only reads.
     pub(super) fn reader(&self) -> rusqlite::Result<Connection> {
-        let connection = self.connect(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-        match migrate::version(&connection) {
-            Err(error) if matches!(kind_of(&error), ErrorKind::Unreachable | ErrorKind::ReadOnly) => {
-                // A file in WAL mode needs its shared memory file beside it. Where that can be neither opened nor made,
-                // nobody writes either, and the file alone is the whole database.
-                self.connect(&immutable_uri(&self.path), OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI)
+        let read_only = OpenFlags::SQLITE_OPEN_READ_ONLY;
+        let connected = self.connect(&self.path, read_only);
+        let checked = connected.and_then(|connection| migrate::version(&connection).map(|_| connection));
+        checked.or_else(|error| match kind_of(&error) {
+            // A file in WAL mode needs its shared memory file beside it. Where that can be neither opened nor made,
+            // nobody writes either, and the file alone is the whole database.
+            ErrorKind::Unreachable | ErrorKind::ReadOnly => {
+                self.connect(&immutable_uri(&self.path), read_only | OpenFlags::SQLITE_OPEN_URI)
             }
-            _ => Ok(connection),
-        }
+            _ => Err(error),
+        })
     }
 
     fn connect(&self, path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {

@@ -37,6 +37,7 @@ CREATE TABLE csync2_intent (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     filename TEXT NOT NULL, peername TEXT NOT NULL, temp_name TEXT NOT NULL, target TEXT, holder TEXT NOT NULL
 );
+CREATE TABLE csync2_claim (peername TEXT PRIMARY KEY, holder TEXT NOT NULL, expires INTEGER NOT NULL);
 CREATE TABLE csync2_schema (version INTEGER NOT NULL);
 INSERT INTO csync2_schema VALUES (1);
 ";
@@ -61,7 +62,7 @@ pub(super) fn migrate(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(VERSION_1)
 }
 
-/// Gives names that were brought here from a UTF8 database of PostgreSQL the spelling that all names have here.
+/// Gives names that were brought here from a UTF-8 database of PostgreSQL the spelling that all names have here.
 fn respell(connection: &Connection) -> rusqlite::Result<()> {
     for table in ["file", "dirty", "action"] {
         let find = format!("SELECT rowid, filename FROM {table} WHERE filename GLOB '*%[89A-Fa-f][0-9A-Fa-f]*'");

@@ -23,7 +23,7 @@ use self::writer::Writer;
 use super::backend::Backend;
 use super::error::{ErrorKind, Result, StoreError};
 use super::spelling::ranges;
-use super::{CHUNK, Change, DirtyFilter, Hint, Intent, IntentId, Receipt, StoreOptions};
+use super::{CHUNK, Change, Claim, DirtyFilter, Hint, Intent, IntentId, Receipt, StoreOptions};
 use crate::model::{DirtyEntry, FileRecord, Mark, ScheduledAction, Scope, SyncPath};
 
 /// An open SQLite file.
@@ -41,18 +41,21 @@ pub(super) struct Sqlite {
 impl Sqlite {
     pub(super) async fn open(path: &Path, options: &StoreOptions) -> Result<Self> {
         let (opener, read_only) = (Opener::new(path, options), options.read_only);
-        let opening = task::spawn_blocking(move || opener.open(read_only).map(|opened| (opener, opened)));
-        let (opener, opened) = opening.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
-        let Opened { connection, wal, extended, writable } = opened;
+        let (opener, first) = blocking(move || opener.open(read_only).map(|first| (opener, first))).await?;
+        Ok(Self::with(opener, first, options.max_connections.max(1)))
+    }
+
+    fn with(opener: Opener, first: Opened, connections: usize) -> Self {
+        let Opened { connection, wal, extended, writable } = first;
         let (idle, writer) =
             if writable { (Vec::new(), Some(Writer::start(connection))) } else { (vec![connection], None) };
         let readers = Readers {
             opener,
             idle: Mutex::new(idle),
-            operations: Semaphore::new(options.max_connections.max(1)),
-            streams: Semaphore::new(options.max_connections.max(1)),
+            operations: Semaphore::new(connections),
+            streams: Semaphore::new(connections),
         };
-        Ok(Self { readers: Arc::new(readers), writer, wal, extended })
+        Self { readers: Arc::new(readers), writer, wal, extended }
     }
 
     /// Runs a query on a reader's connection.
@@ -63,8 +66,7 @@ impl Sqlite {
     ) -> Result<T> {
         let permit = self.readers.operations.acquire().await;
         let readers = Arc::clone(&self.readers);
-        let reading = task::spawn_blocking(move || readers.with(operation, query));
-        let result = reading.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+        let result = blocking(move || readers.with(operation, query)).await;
         drop(permit);
         result
     }
@@ -81,14 +83,17 @@ impl Sqlite {
             let database = database.to_owned();
             return Err(StoreError::Operation { database, operation, kind: ErrorKind::ReadOnly, source });
         };
-        match writer.run(work).await {
-            Some(result) => result.map_err(|error| operation_error(database, operation, error)),
-            None => {
-                let (database, source) = (database.to_owned(), "the database was closed".into());
-                Err(StoreError::Operation { database, operation, kind: ErrorKind::ConnectionLost, source })
-            }
+        if let Some(result) = writer.run(work).await {
+            return result.map_err(|error| operation_error(database, operation, error));
         }
+        let (database, source) = (database.to_owned(), "the database was closed".into());
+        Err(StoreError::Operation { database, operation, kind: ErrorKind::ConnectionLost, source })
     }
+}
+
+/// Runs work that blocks apart from the async threads; a panic in it is one here.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    task::spawn_blocking(work).await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
 /// Connections that only read.
@@ -123,7 +128,7 @@ impl Backend for Sqlite {
     async fn files(&self, scopes: Vec<Scope>, sink: Sender<Result<Vec<FileRecord>>>) -> Result<()> {
         let permit = self.readers.streams.acquire().await;
         let (readers, wal, extended) = (Arc::clone(&self.readers), self.wal, self.extended);
-        let reading = task::spawn_blocking(move || {
+        let result = blocking(move || {
             let mut held = Vec::new();
             readers.with("read the known files", |connection| {
                 rows::files(connection, &ranges(&scopes), extended, CHUNK, &mut |chunk| {
@@ -141,8 +146,8 @@ impl Backend for Sqlite {
                 }
             }
             Ok(())
-        });
-        let result = reading.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+        })
+        .await;
         drop(permit);
         result
     }
@@ -241,10 +246,88 @@ impl Backend for Sqlite {
         self.read("read the receives under way", move |connection| rows::intents(connection, extended)).await
     }
 
+    async fn claim(&self, claim: Claim) -> Result<String> {
+        self.write("claim a peer", move |connection| rows::claim(connection, &claim)).await
+    }
+
+    async fn release(&self, peer: String, holder: String) -> Result<()> {
+        self.write("release a peer", move |connection| rows::release(connection, &peer, &holder)).await
+    }
+
     async fn close(&self) {
         if let Some(writer) = &self.writer {
             writer.stop().await;
         }
         self.readers.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Checktxt;
+    use tokio::sync::mpsc;
+
+    fn new_files(count: usize) -> Vec<Change> {
+        let change = |number| {
+            let path = SyncPath::parse(format!("/{number:05}/{}", "long".repeat(50)).as_bytes()).unwrap();
+            let checktxt = Checktxt::from_text(b"v1:type=dir");
+            let record =
+                FileRecord { path: path.clone(), checktxt, mtime_ns: None, ctime_ns: None, device: None, digest: None };
+            Change { path, expected: None, record: Some(record), marks: Vec::new(), actions: Vec::new() }
+        };
+        (0..count).map(change).collect()
+    }
+
+    async fn count(sqlite: &Sqlite) -> usize {
+        let (sink, mut chunks) = mpsc::channel(1000);
+        sqlite.files(vec![Scope::All], sink).await.unwrap();
+        let mut count = 0;
+        while let Some(chunk) = chunks.recv().await {
+            count += chunk.unwrap().len();
+        }
+        count
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_told_as_such_and_keeps_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let sqlite = Sqlite::open(&directory.path().join("x.db3"), &StoreOptions::default()).await.unwrap();
+        let limit = |pages: i64| {
+            move |connection: &Connection| {
+                connection.pragma_update_and_check(None, "max_page_count", pages, |row| row.get::<_, i64>(0))
+            }
+        };
+        sqlite.write("limit the file", limit(40)).await.unwrap();
+        let error = sqlite.apply(new_files(5000)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Full);
+        assert!(error.to_string().ends_with("x.db3: no space left"), "{error}");
+        assert_eq!(count(&sqlite).await, 0);
+        sqlite.write("let the file grow", limit(1_000_000)).await.unwrap();
+        assert_eq!(sqlite.apply(new_files(5000)).await.unwrap(), []);
+        assert_eq!(count(&sqlite).await, 5000);
+    }
+
+    #[tokio::test]
+    async fn without_shared_memory_readers_still_do_not_stop_the_writer() {
+        let directory = tempfile::tempdir().unwrap();
+        let opener = Opener::without_shared_memory(&directory.path().join("x.db3"));
+        let first = opener.open(false).unwrap();
+        assert!(!first.wal);
+        let sqlite = Sqlite::with(opener, first, 2);
+        assert_eq!(sqlite.apply(new_files(5000)).await.unwrap(), []);
+        let (sink, mut chunks) = mpsc::channel(1);
+        let reading = async { sqlite.files(vec![Scope::All], sink).await.unwrap() };
+        let writing = async {
+            let mut seen = 0;
+            while let Some(chunk) = chunks.recv().await {
+                let paths: Vec<_> = chunk.unwrap().into_iter().map(|record| record.path).collect();
+                seen += paths.len();
+                assert_eq!(sqlite.remove_files(paths).await.unwrap(), 1000);
+            }
+            seen
+        };
+        let ((), seen) = tokio::join!(reading, writing);
+        assert_eq!((seen, count(&sqlite).await), (5000, 0));
     }
 }

@@ -3,11 +3,13 @@
 //! Text goes in and out as bytes: the C program's rows may hold bytes that are no UTF-8. A name is looked up under its
 //! spelling here first, and where that is another one, as `%XX` too.
 
+use std::collections::HashSet;
+
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 
 use super::super::spelling::{Range, Spelling, read_host, read_path};
-use super::super::{Change, Hint, Intent, IntentId, Receipt};
+use super::super::{Change, Claim, Hint, Intent, IntentId, Receipt};
 use crate::model::{Checktxt, DirtyEntry, DirtyVersion, FileRecord, Mark, ScheduledAction, SyncPath, encoding};
 
 /// A text that need not be UTF-8.
@@ -145,8 +147,10 @@ pub(super) fn file(connection: &Connection, path: &SyncPath, extended: bool) -> 
 pub(super) fn apply(connection: &Connection, changes: &[Change]) -> rusqlite::Result<Vec<SyncPath>> {
     let mut stale = Vec::new();
     let mut versions = Versions::reserve(connection, changes.iter().map(|change| change.marks.len()).sum())?;
+    let receiving: HashSet<SyncPath> = intents(connection, true)?.into_iter().map(|(_, intent)| intent.path).collect();
     for change in changes {
-        if current_checktxt(connection, &change.path)? != change.expected {
+        // What is on disk and what the row says may differ for a moment while a session receives the file.
+        if receiving.contains(&change.path) || current_checktxt(connection, &change.path)? != change.expected {
             stale.push(change.path.clone());
             continue;
         }
@@ -457,4 +461,22 @@ pub(super) fn intents(connection: &Connection, extended: bool) -> rusqlite::Resu
         intents.push((IntentId(row.get(0)?), intent));
     }
     Ok(intents)
+}
+
+// Claims.
+
+pub(super) fn claim(connection: &Connection, claim: &Claim) -> rusqlite::Result<String> {
+    let [peer, holder] = [&claim.peer, &claim.holder].map(|text| write(text.as_bytes()));
+    let take = "INSERT INTO csync2_claim (peername, holder, expires) VALUES (?1, ?2, ?3) \
+                ON CONFLICT (peername) DO UPDATE SET holder = excluded.holder, expires = excluded.expires \
+                WHERE csync2_claim.holder = excluded.holder OR csync2_claim.expires < ?4";
+    connection.prepare_cached(take)?.execute(params![Text(&peer), Text(&holder), claim.expires, claim.now])?;
+    let mut statement = connection.prepare_cached("SELECT holder FROM csync2_claim WHERE peername = ?1")?;
+    statement.query_row([Text(&peer)], |row| Ok(read_host(&bytes(row, 0)?)))
+}
+
+pub(super) fn release(connection: &Connection, peer: &str, holder: &str) -> rusqlite::Result<()> {
+    let [peer, holder] = [peer, holder].map(|text| write(text.as_bytes()));
+    let mut statement = connection.prepare_cached("DELETE FROM csync2_claim WHERE peername = ?1 AND holder = ?2")?;
+    statement.execute(params![Text(&peer), Text(&holder)]).map(drop)
 }
