@@ -305,7 +305,7 @@ fn take_over_attributes(new: &File, old: &File, attempt: &mut impl FnMut(&str, R
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{chmod, mode_of, names_in, unprivileged};
+    use super::super::testing::{chmod, names_in, unprivileged};
     use super::*;
     use crate::fs::Root;
     use std::fs;

@@ -18,6 +18,7 @@ const UNTIL_SETMOD: u32 = 0o700;
 #[derive(Debug)]
 pub(super) enum Refusal {
     Answer(Reply),
+    ParentMissing,
     /// A component of the path is something else.
     NotADirectory,
     /// Somebody here changed the file since the peer asked for it: a conflict, not to be covered up.
@@ -29,10 +30,19 @@ impl Refusal {
         Self::Answer(Reply::Text(text.into()))
     }
 
+    /// SIG and PATCH have words of their own for a missing parent; the other commands give the system's.
+    pub(super) fn in_system_words(self) -> Self {
+        match self {
+            Self::ParentMissing => Self::text("No such file or directory"),
+            other => other,
+        }
+    }
+
     /// What the peer is told.
     pub(super) fn reply(self) -> Reply {
         match self {
             Self::Answer(reply) => reply,
+            Self::ParentMissing => Reply::ParentDirMissing,
             Self::NotADirectory => Reply::Text("Not a directory".to_owned()),
             Self::ChangedHere => Reply::AlsoDirty,
         }
@@ -42,7 +52,7 @@ impl Refusal {
 impl From<BeneathError> for Refusal {
     fn from(error: BeneathError) -> Self {
         match error {
-            BeneathError::ParentMissing => Self::Answer(Reply::ParentDirMissing),
+            BeneathError::ParentMissing => Self::ParentMissing,
             BeneathError::NotADirectory => Self::NotADirectory,
             BeneathError::BehindSymlink => Self::text("Too many levels of symbolic links"),
             BeneathError::Io(error) => Self::from(error),

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::engine::membership;
 use crate::engine::{EngineError, Node};
-use crate::wire::trust::{self, Trust};
 use crate::wire::Reply;
+use crate::wire::trust::{self, Trust};
 
 /// A peer that has identified itself.
 #[derive(Debug)]

@@ -72,6 +72,16 @@ pub(super) enum Stop {
     Failed(EngineError),
 }
 
+impl Stop {
+    /// As [`Refusal::in_system_words`].
+    fn in_system_words(self) -> Self {
+        match self {
+            Self::Refused(refusal) => Self::Refused(refusal.in_system_words()),
+            failed @ Self::Failed(_) => failed,
+        }
+    }
+}
+
 impl<E: Into<Refusal>> From<E> for Stop {
     fn from(refusal: E) -> Self {
         Self::Refused(refusal.into())

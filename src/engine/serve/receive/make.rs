@@ -7,7 +7,7 @@ use super::{Actions, Receiver, Sequence, State, Stop, begin, given_up, record};
 use crate::engine::blocking;
 use crate::model::checktxt::mtime_of_unknown_unit;
 use crate::model::{Checktxt, FileKind, Ignore, Metadata, MtimeUnit, Timestamp};
-use crate::wire::{Attributes, Reply};
+use crate::wire::Attributes;
 
 impl Receiver {
     /// MKDIR, MKLINK, MKFIFO, MKCHR, MKBLK, MKSOCK.
@@ -18,7 +18,7 @@ impl Receiver {
         kind: FileKind,
         attributes: Option<Attributes>,
     ) -> Result<(), Stop> {
-        let (target, rules) = self.prepare(peer, &file).await?;
+        let (target, rules) = self.prepare(peer, &file).await.map_err(Stop::in_system_words)?;
         let ignore = rules.ignore;
         let backed_up = blocking("MK", move || target.back_up(&rules).map(|()| target));
         let target = backed_up.await??;
@@ -57,7 +57,7 @@ impl Receiver {
             Ok((target, rules)) if target.before.is_some() => (target, rules),
             // Nothing there, or nothing can be there: what was asked for is so.
             Ok(_) => return Ok(record(peer, None, file.path, None, Actions::Schedule).await?),
-            Err(Stop::Refused(Refusal::Answer(Reply::ParentDirMissing) | Refusal::NotADirectory)) => {
+            Err(Stop::Refused(Refusal::ParentMissing | Refusal::NotADirectory)) => {
                 return Ok(record(peer, None, file.path, None, Actions::Schedule).await?);
             }
             Err(stop) => return Err(stop),
@@ -96,7 +96,7 @@ impl Receiver {
             None => self.seen.get(&file.path).filter(|_| is_last).cloned(),
         };
         let target = match left {
-            None => self.prepare(peer, &file).await?.0,
+            None => self.prepare(peer, &file).await.map_err(Stop::in_system_words)?.0,
             Some(left) => {
                 let place = file.place.clone();
                 let target = blocking("SET", move || Target::find(&place)).await??;
