@@ -55,13 +55,12 @@ fn replace(bytes: &[u8], old: &[u8], new: &[u8]) -> Vec<u8> {
 async fn replay(story: &Story, name: &str) {
     let mut client: Client = story.connect();
     for (side, bytes) in recording(name) {
-        match side {
-            'C' => client.send(&bytes).await,
-            _ => {
-                let answer = client.bytes(bytes.len()).await;
-                assert_eq!(String::from_utf8_lossy(&answer), String::from_utf8_lossy(&bytes), "{name}");
-            }
+        if side == 'C' {
+            client.send(&bytes).await;
+            continue;
         }
+        let answer = client.bytes(bytes.len()).await;
+        assert_eq!(String::from_utf8_lossy(&answer), String::from_utf8_lossy(&bytes), "{name}");
     }
     assert_eq!(client.rest().await, "", "{name}");
 }

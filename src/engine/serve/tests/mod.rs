@@ -6,6 +6,7 @@ mod commands;
 mod dialect;
 mod hostile;
 mod receiving;
+mod recovery;
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
@@ -66,6 +67,11 @@ impl Story {
             read_only: false,
         };
         Self { directory, registry: Arc::new(Registry::new(settings)) }
+    }
+
+    /// As after a restart of the process.
+    pub(super) fn restart(&mut self) {
+        self.registry = Arc::new(Registry::new(self.registry.settings().clone()));
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
