@@ -263,11 +263,11 @@ fn a_slave_loses_a_conflict(cast: Cast) {
 fn auto_methods_decide(cast: Cast) {
     // Each file in a group of its own: the file's name is the method, and what alpha has is (left, later, longer).
     let methods = ["none", "first", "younger", "older", "bigger", "smaller", "left", "right"];
-    let mut config = "prefix d { on {alpha}: {alpha.tree}; on {beta}: {beta.tree}; }\n".to_owned();
-    for method in methods {
-        config += &format!("group {method} {{ host {{alpha}} {{beta}}; key demo.key; include %d%/{method}; ");
-        config += &format!("auto {method}; }}\n");
-    }
+    let group = |method: &str| {
+        format!("group {method} {{ host {{alpha}} {{beta}}; key demo.key; include %d%/{method}; auto {method}; }}\n")
+    };
+    let prefix = "prefix d { on {alpha}: {alpha.tree}; on {beta}: {beta.tree}; }\n";
+    let config = [prefix.to_owned(), methods.map(group).concat()].concat();
     let cluster = cast.cluster(["alpha", "beta"]).config(&config).start();
     let (alpha, beta) = (&cluster["alpha"], &cluster["beta"]);
     let all = |content: &str, mtime: i64| {
@@ -410,7 +410,7 @@ fn actions_run_on_both_sides(cast: Cast) {
     alpha.put(&tree! { "conf" => "setting = 1\n", "data" => "22" });
     alpha.csync2(["-x"]).success();
     // A plain client may return before the server has run its actions.
-    cluster["beta"].daemon().wait_for("Finished with");
+    cluster["beta"].daemon().wait_for("Connection closed.");
     let log = |name: &str| std::fs::read_to_string(cluster.directory().join(name)).unwrap_or_default();
     assert_eq!(log("both.log"), "both\nboth\n");
     assert_eq!(log("local.log"), "local\nto stderr\n");

@@ -125,9 +125,10 @@ impl Builder {
             self.names.iter().map(|name| join.replace('@', &format!("{{{name}{suffix}}}"))).collect::<String>()
         };
         let hosts = self.hosts.clone().unwrap_or_else(|| braced("", "@ "));
-        let prefix: String = self.names.iter().map(|name| format!("    on {{{name}}}: {{{name}.tree}};\n")).collect();
         let group = format!("group demo {{ host {hosts}; key demo.key; include %d%; {} }}\n", self.in_group);
-        let usual = format!("prefix d {{\n{prefix}}}\n{}\n{group}", self.top);
+        let on = |name: &String| format!("on {{{name}}}: {{{name}.tree}};");
+        let prefix = self.names.iter().map(on).collect::<Vec<_>>().join("\n    ");
+        let usual = format!("prefix d {{\n    {prefix}\n}}\n{}\n{group}", self.top);
         let nossl = if self.cast.tls { "" } else { "nossl * *;\n" };
         format!("{nossl}{}", self.config.as_ref().unwrap_or(&usual))
     }

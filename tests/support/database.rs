@@ -1,8 +1,9 @@
 //! The state database of a node, read and changed behind the program's back.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, TransactionBehavior};
 
 use super::postgres::Postgres;
 
@@ -47,11 +48,18 @@ impl Database {
     }
 
     /// All rows, fields joined by tabs, sorted by bytes.
+    ///
+    /// Waits for writers: a server of the C program commits what a session did some time after the client has gone.
     #[track_caller]
     pub(crate) fn rows(&self, table: Table) -> Vec<String> {
         let mut rows = match self {
-            Database::Sqlite { .. } => self.sqlite_rows(table.select()),
-            Database::Postgres { name } => Postgres::shared().rows(name, table.select()),
+            Database::Sqlite { file, .. } => sqlite_rows(file, table.select()),
+            Database::Postgres { name } => {
+                let tables = "file, dirty, hint, action, x509_cert";
+                let lock = format!("BEGIN; LOCK TABLE {tables} IN SHARE MODE");
+                let statements = format!("{lock}; COPY ({}) TO STDOUT; COMMIT", table.select());
+                Postgres::shared().sql(name, &statements).lines().map(str::to_owned).collect()
+            }
         };
         rows.sort();
         rows
@@ -61,33 +69,28 @@ impl Database {
     #[track_caller]
     pub(crate) fn execute(&self, statements: &str) {
         match self {
-            Database::Sqlite { .. } => self.open().execute_batch(statements).expect(statements),
+            Database::Sqlite { file, .. } => open(file).execute_batch(statements).expect(statements),
             Database::Postgres { name } => drop(Postgres::shared().sql(name, statements)),
         }
     }
+}
 
-    /// The SQLite file; panics for PostgreSQL.
-    pub(crate) fn file(&self) -> &PathBuf {
-        match self {
-            Database::Sqlite { file, .. } => file,
-            Database::Postgres { name } => panic!("{name} is no file"),
-        }
-    }
+fn open(file: &Path) -> Connection {
+    let connection = Connection::open(file).expect("open the state database");
+    connection.busy_timeout(Duration::from_secs(60)).expect("set a timeout");
+    connection
+}
 
-    fn open(&self) -> Connection {
-        Connection::open(self.file()).expect("open the state database")
-    }
-
-    fn sqlite_rows(&self, select: &str) -> Vec<String> {
-        let connection = self.open();
-        let mut statement = connection.prepare(select).expect(select);
-        let columns = statement.column_count();
-        let rows = statement.query_map([], |row| {
-            let fields = (0..columns).map(|column| Ok(text(row.get_ref(column)?)));
-            Ok(fields.collect::<rusqlite::Result<Vec<_>>>()?.join("\t"))
-        });
-        rows.and_then(Iterator::collect).expect(select)
-    }
+fn sqlite_rows(file: &Path, select: &str) -> Vec<String> {
+    let mut connection = open(file);
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).expect("wait for writers");
+    let mut statement = transaction.prepare(select).expect(select);
+    let columns = statement.column_count();
+    let rows = statement.query_map([], |row| {
+        let fields = (0..columns).map(|column| Ok(text(row.get_ref(column)?)));
+        Ok(fields.collect::<rusqlite::Result<Vec<_>>>()?.join("\t"))
+    });
+    rows.and_then(Iterator::collect).expect(select)
 }
 
 fn text(value: rusqlite::types::ValueRef<'_>) -> String {

@@ -141,12 +141,6 @@ impl Postgres {
             .expect("psql is installed")
     }
 
-    /// Rows of a query, fields separated by tabs.
-    pub(crate) fn rows(&self, database: &str, query: &str) -> Vec<String> {
-        let output = self.sql(database, &format!("COPY ({query}) TO STDOUT"));
-        output.lines().map(str::to_owned).collect()
-    }
-
     /// Ends every connection to a database, as a crash of the server's side would.
     pub(crate) fn terminate_connections(&self, database: &str) {
         self.sql(

@@ -128,18 +128,18 @@ fn collect(mut pipe: impl Read + Send + 'static) -> mpsc::Receiver<Vec<u8>> {
 
 /// The same command, run by another one: `wrapper` gets the program and its arguments as last arguments.
 pub(crate) fn wrap(wrapper: &[&str], command: &Command) -> Command {
-    let mut wrapped = Command::new(wrapper[0]);
-    wrapped.args(&wrapper[1..]).arg(command.get_program()).args(command.get_args());
+    let mut outer = Command::new(wrapper[0]);
+    outer.args(&wrapper[1..]).arg(command.get_program()).args(command.get_args());
     for (name, value) in command.get_envs() {
         match value {
-            Some(value) => wrapped.env(name, value),
-            None => wrapped.env_remove(name),
+            Some(value) => outer.env(name, value),
+            None => outer.env_remove(name),
         };
     }
     if let Some(directory) = command.get_current_dir() {
-        wrapped.current_dir(directory);
+        outer.current_dir(directory);
     }
-    wrapped
+    outer
 }
 
 /// A serving process; killed when dropped, and by the kernel when the thread that started it is gone.
