@@ -73,8 +73,12 @@ fn inspect(node: &Node, intent: &Intent) -> Found {
         let directory = temp.relative.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
         temp.relative.truncate(directory);
         temp.relative.extend_from_slice(&intent.temp_name);
-        if let Ok(at) = content::locate(&temp) {
+        if let Ok(at) = content::locate(&temp)
+            && at.metadata().is_ok_and(|found| found.is_some())
+        {
+            // Its rename is the last thing that happens on disk.
             at.clear_the_way();
+            return Found::NotReceived;
         }
     }
     match (fs::presence(&place.root, &place.relative), &intent.target) {

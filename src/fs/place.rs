@@ -66,6 +66,15 @@ impl Place {
         }
     }
 
+    /// `st_size` of whatever is there: of a directory what its file system says, of a symlink the length of its target.
+    ///
+    /// # Errors
+    /// Any of lstat's, also that nothing is there.
+    pub fn size(&self) -> io::Result<u64> {
+        let stat = statat(&self.parent, &*self.name, AtFlags::SYMLINK_NOFOLLOW)?;
+        Ok(u64::try_from(stat.st_size).unwrap_or_default())
+    }
+
     /// Opens a regular file for reading. Anything else is refused without opening it, since opening a FIFO blocks and
     /// opening a device may do something.
     ///

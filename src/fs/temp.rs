@@ -1,15 +1,18 @@
-//! A new file under a temporary name that replaces another at once: complete, durable, with its owner and attributes.
-//! What goes into it, and when, is for others.
+//! A new file that replaces another at once: complete, durable, with its owner and attributes. What goes into it, and
+//! when, is for others.
+//!
+//! Where the file system allows, it has no name until it is put in place: nobody takes it for a file of the tree
+//! meanwhile, and a crash leaves nothing behind.
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, Mode, OFlags, XattrFlags, fchmod, fchown, fgetxattr, flistxattr, fremovexattr, fsetxattr, fstat, futimens,
-    openat, renameat, unlinkat,
+    AtFlags, CWD, Mode, OFlags, XattrFlags, fchmod, fchown, fgetxattr, flistxattr, fremovexattr, fsetxattr, fstat,
+    futimens, linkat, openat, renameat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -26,15 +29,15 @@ pub struct NotTakenOver {
     pub source: io::Error,
 }
 
-/// A new file under a temporary name. Dropping it without [`TempFile::persist`] removes it.
+/// A new file with a temporary name, or without one yet. Dropping it without [`TempFile::persist`] removes it.
 #[derive(Debug)]
 pub struct TempFile {
     directory: OwnedFd,
     name: CString,
     file: File,
     beside: bool,
-    /// The name is no longer ours to remove.
-    persisted: bool,
+    /// The name is in the directory, and ours to remove.
+    named: bool,
 }
 
 impl TempFile {
@@ -51,10 +54,26 @@ impl TempFile {
     }
 
     fn create_in(directory: OwnedFd, name: &CStr, beside: bool) -> io::Result<Self> {
+        if let Some(file) = nameless(&directory) {
+            let name = temporary_name(name.to_bytes(), KEPT[0])?;
+            return Ok(Self { directory, name, file, beside, named: false });
+        }
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let (name, file) =
             under_fresh_name(name, |candidate| Ok(openat(&directory, candidate, flags, Mode::RUSR | Mode::WUSR)?))?;
-        Ok(Self { directory, name, file: file.into(), beside, persisted: false })
+        Ok(Self { directory, name, file: file.into(), beside, named: true })
+    }
+
+    /// Gives a file without a name the one that [`TempFile::name`] has told already, or another where that cannot be had.
+    fn give_name(&mut self, place: &Place) -> io::Result<()> {
+        let through_proc = proc_path(&self.file);
+        let link =
+            |name: &CStr| Ok(linkat(CWD, through_proc.as_str(), &self.directory, name, AtFlags::SYMLINK_FOLLOW)?);
+        if link(&self.name).is_err() {
+            self.name = under_fresh_name(place.name(), link)?.0;
+        }
+        self.named = true;
+        Ok(())
     }
 
     /// Open for reading and writing.
@@ -62,7 +81,7 @@ impl TempFile {
         &mut self.file
     }
 
-    /// The name in its directory: `.NAME.XXXXXX`, at most 255 bytes.
+    /// The name that it has, or will have for a moment, in its directory: `.NAME.XXXXXX`, at most 255 bytes.
     pub fn name(&self) -> &[u8] {
         self.name.to_bytes()
     }
@@ -70,6 +89,11 @@ impl TempFile {
     /// Whether it lies beside the target (else in the tempdir).
     pub fn is_beside(&self) -> bool {
         self.beside
+    }
+
+    /// Whether it has its name already; else it gets it when it is put in place.
+    pub fn is_named(&self) -> bool {
+        self.named
     }
 
     /// Gives it the owner and mode of `old`, and the ACL, `user.` attributes and security label of `old_file`. Best effort:
@@ -140,6 +164,9 @@ impl TempFile {
         if durable {
             self.file.sync_all()?;
         }
+        if !self.named {
+            self.give_name(place)?;
+        }
         match renameat(&self.directory, &*self.name, place.parent(), place.name()) {
             // The tempdir is another mount of the same file system.
             Err(Errno::XDEV) if !self.beside => {
@@ -148,7 +175,7 @@ impl TempFile {
             }
             result => result?,
         }
-        self.persisted = true;
+        self.named = false;
         if durable { open::sync(place.parent()) } else { Ok(()) }
     }
 
@@ -161,10 +188,22 @@ impl TempFile {
 
 impl Drop for TempFile {
     fn drop(&mut self) {
-        if !self.persisted {
+        if self.named {
             let _ = unlinkat(&self.directory, &*self.name, AtFlags::empty());
         }
     }
+}
+
+/// A file in `directory` without a name. `None` where the file system has none such, or where it could not be given one
+/// later (no /proc).
+fn nameless(directory: &OwnedFd) -> Option<File> {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    let file = File::from(openat(directory, c".", flags, Mode::RUSR | Mode::WUSR).ok()?);
+    std::fs::symlink_metadata(proc_path(&file)).is_ok().then_some(file)
+}
+
+fn proc_path(file: &File) -> String {
+    format!("/proc/self/fd/{}", file.as_raw_fd())
 }
 
 /// A temporary file beside `place` with the content, times and attributes of `source`, which is read from where it stands.
@@ -266,7 +305,7 @@ fn take_over_attributes(new: &File, old: &File, attempt: &mut impl FnMut(&str, R
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{chmod, mode_of, names_in, unprivileged};
+    use super::super::testing::{chmod, names_in, unprivileged};
     use super::*;
     use crate::fs::Root;
     use std::fs;
@@ -286,8 +325,9 @@ mod tests {
         let name = String::from_utf8(temp.name().to_vec()).unwrap();
         assert!(name.starts_with(".name.") && name.len() == 12, "{name}");
         temp.file().write_all(b"the new content").unwrap();
-        assert_eq!(mode_of(&directory.path().join(&name)), 0o600);
+        assert_eq!(meta::metadata_of(&temp.file).unwrap().mode, 0o100_600);
         assert_eq!(fs::read(directory.path().join("name")).unwrap(), b"old");
+        assert_eq!(names_in(directory.path()), ["name"], "nobody sees it yet");
         temp.persist(&place, true).unwrap();
         assert_eq!(fs::read(directory.path().join("name")).unwrap(), b"the new content");
         assert_eq!(names_in(directory.path()), ["name"]);
@@ -318,6 +358,18 @@ mod tests {
         drop(place.temp(None).unwrap());
         assert!(place.temp(None).unwrap().persist(&place, true).is_err(), "a directory is in the way");
         assert_eq!(names_in(directory.path()), ["name"]);
+    }
+
+    #[test]
+    fn a_file_without_a_name_gets_another_when_its_own_is_taken() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = place(directory.path(), "name");
+        let mut temp = place.temp(None).unwrap();
+        temp.file().write_all(b"content").unwrap();
+        fs::write(directory.path().join(std::str::from_utf8(temp.name()).unwrap()), "somebody else's").unwrap();
+        temp.persist(&place, true).unwrap();
+        assert_eq!(fs::read(directory.path().join("name")).unwrap(), b"content");
+        assert_eq!(names_in(directory.path()).len(), 2);
     }
 
     #[test]

@@ -11,16 +11,50 @@ use crate::fs::{self, BeneathError, DeviceKind, Place, TempFile};
 use crate::model::{FileKind, Ignore, Metadata, Timestamp};
 use crate::wire::{Attributes, Reply, error::system_text};
 
-/// Why a command was not carried out: the answer to the peer.
+/// The mode of a new directory or special file, as the C program leaves it until SETMOD comes.
+const UNTIL_SETMOD: u32 = 0o700;
+
+/// Why a command was not carried out.
 #[derive(Debug)]
-pub(super) struct Refusal(pub(super) Reply);
+pub(super) enum Refusal {
+    Answer(Reply),
+    ParentMissing,
+    /// A component of the path is something else.
+    NotADirectory,
+    /// Somebody here changed the file since the peer asked for it: a conflict, not to be covered up.
+    ChangedHere,
+}
+
+impl Refusal {
+    pub(super) fn text(text: impl Into<String>) -> Self {
+        Self::Answer(Reply::Text(text.into()))
+    }
+
+    /// SIG and PATCH have words of their own for a missing parent; the other commands give the system's.
+    pub(super) fn in_system_words(self) -> Self {
+        match self {
+            Self::ParentMissing => Self::text("No such file or directory"),
+            other => other,
+        }
+    }
+
+    /// What the peer is told.
+    pub(super) fn reply(self) -> Reply {
+        match self {
+            Self::Answer(reply) => reply,
+            Self::ParentMissing => Reply::ParentDirMissing,
+            Self::NotADirectory => Reply::Text("Not a directory".to_owned()),
+            Self::ChangedHere => Reply::AlsoDirty,
+        }
+    }
+}
 
 impl From<BeneathError> for Refusal {
     fn from(error: BeneathError) -> Self {
         match error {
-            BeneathError::ParentMissing => Self(Reply::ParentDirMissing),
-            BeneathError::NotADirectory => Self(Reply::Text("Not a directory".to_owned())),
-            BeneathError::BehindSymlink => Self(Reply::Text("Too many levels of symbolic links".to_owned())),
+            BeneathError::ParentMissing => Self::ParentMissing,
+            BeneathError::NotADirectory => Self::NotADirectory,
+            BeneathError::BehindSymlink => Self::text("Too many levels of symbolic links"),
             BeneathError::Io(error) => Self::from(error),
         }
     }
@@ -28,7 +62,7 @@ impl From<BeneathError> for Refusal {
 
 impl From<io::Error> for Refusal {
     fn from(error: io::Error) -> Self {
-        Self(Reply::Text(system_text(&error)))
+        Self::text(system_text(&error))
     }
 }
 
@@ -36,7 +70,7 @@ impl From<DeltaError> for Refusal {
     fn from(error: DeltaError) -> Self {
         match error {
             DeltaError::Io { source, .. } => Self::from(source),
-            other => Self(Reply::Text(other.to_string())),
+            other => Self::text(other.to_string()),
         }
     }
 }
@@ -81,36 +115,59 @@ impl Target {
                     self.real.display(),
                     backup.directory.display()
                 );
-                Refusal(Reply::Text(format!("Backup failed: {}", system_text(&error))))
+                Refusal::text(format!("Backup failed: {}", system_text(&error)))
             })?;
         }
         Ok(())
     }
 
-    /// What is there must not be what is coming.
+    /// Removes what is there, ignoring errors, to make room for something of another kind.
     pub(super) fn clear_the_way(&self) {
         self.place.clear_the_way();
+    }
+
+    /// Refuses what a regular file cannot take the place of.
+    pub(super) fn can_become_a_file(&self) -> Result<(), Refusal> {
+        if self.before.as_ref().is_some_and(Metadata::is_directory) && !self.place.entries()?.is_empty() {
+            return Err(Refusal::text("Directory not empty"));
+        }
+        Ok(())
+    }
+
+    /// A file on the same file system as the target that vanishes when it is closed: large deltas wait in it.
+    pub(super) fn scratch(&self, rules: &Rules) -> io::Result<File> {
+        self.place.temp(rules.tempdir.as_deref())?.file().try_clone()
     }
 
     pub(super) fn remove(&self) -> Result<(), Refusal> {
         Ok(self.place.remove()?)
     }
 
-    /// Makes anything but a regular file. Owner, mode and time follow in commands of their own.
+    /// Makes anything but a regular file (sockets are not created), in place of what is there. Owner, mode and time follow
+    /// in commands of their own.
     pub(super) fn make(&self, kind: &FileKind) -> Result<(), Refusal> {
+        self.clear_the_way();
         match kind {
-            FileKind::Directory => self.place.make_directory(0o700)?,
+            FileKind::Directory => self.place.make_directory(UNTIL_SETMOD)?,
             FileKind::Symlink { target } => self.place.make_symlink(target)?,
             FileKind::CharDevice { device } => self.place.make_device(DeviceKind::Char, *device)?,
             FileKind::BlockDevice { device } => self.place.make_device(DeviceKind::Block, *device)?,
             FileKind::Fifo => self.place.make_fifo()?,
             FileKind::Socket | FileKind::Regular { .. } => {}
         }
+        if matches!(kind, FileKind::CharDevice { .. } | FileKind::BlockDevice { .. } | FileKind::Fifo) {
+            self.place.set_mode(UNTIL_SETMOD)?;
+        }
         Ok(())
     }
 
     pub(super) fn set(&self, attribute: Attribute, ignore: Ignore) -> Result<(), Refusal> {
-        self.own_inode()?;
+        // A file with several links may have names outside the group: before it changes, it gets an inode of its own.
+        if self.before.as_ref().is_some_and(|before| before.is_regular() && !attribute.is_set_on(before, ignore))
+            && self.place.has_other_links()?
+        {
+            self.place.detach()?;
+        }
         match attribute {
             Attribute::Owner { uid, gid } => {
                 self.place.set_owner((!ignore.uid).then_some(uid), (!ignore.gid).then_some(gid))?;
@@ -127,27 +184,17 @@ impl Target {
         Ok(self.place.sync_directory()?)
     }
 
-    /// A file with several links may have names outside the group: what is changed gets an inode of its own first.
-    fn own_inode(&self) -> Result<(), Refusal> {
-        if self.before.as_ref().is_some_and(Metadata::is_regular) && self.place.has_other_links()? {
-            self.place.detach()?;
-        }
-        Ok(())
-    }
-
-    /// Opens what is there as the basis of a delta; `None` when nothing is.
+    /// Opens what is there as the basis of a delta; `None` when nothing is, or nothing that could be one.
     pub(super) fn basis(&self) -> Result<Option<File>, Refusal> {
-        if self.before.is_none() {
-            return Ok(None);
-        }
-        Ok(Some(self.place.open_regular()?))
+        let is_basis = self.before.as_ref().is_some_and(Metadata::is_regular);
+        Ok(if is_basis { Some(self.place.open_regular()?) } else { None })
     }
 
     /// Builds the new content beside the target. Nothing is replaced yet.
     pub(super) fn assemble(
         &self,
         basis: Option<File>,
-        delta: &mut dyn io::Read,
+        mut delta: impl io::Read,
         attributes: Option<&Attributes>,
         rules: &Rules,
     ) -> Result<Assembled, Refusal> {
@@ -161,7 +208,7 @@ impl Target {
             None => File::open("/dev/null")?,
         };
         let mut output = io::BufWriter::with_capacity(1 << 16, temp.file());
-        delta::patch(basis, delta, &mut output, u64::MAX)?;
+        delta::patch(basis, &mut delta, &mut output, u64::MAX)?;
         output.flush()?;
         drop(output);
         let (metadata, file) = old.as_ref().map_or((None, None), |(metadata, file)| (Some(metadata), Some(file)));
@@ -175,23 +222,32 @@ impl Target {
         Ok(assembled)
     }
 
-    /// Whether what is there is still what it was when the command began.
-    pub(super) fn is_unchanged(&self) -> Result<bool, Refusal> {
-        let now = self.place.metadata()?;
-        Ok(match (&now, &self.before) {
-            (None, None) => true,
-            (Some(now), Some(before)) => {
-                now.inode == before.inode && now.ctime == before.ctime && now.kind == before.kind
-            }
-            _ => false,
-        })
+    /// Refuses when what is there is no longer what it was when the command began.
+    pub(super) fn must_be_unchanged(&self) -> Result<(), Refusal> {
+        match (&self.place.metadata()?, &self.before) {
+            (None, None) => Ok(()),
+            (Some(now), Some(before)) if is_untouched(before, now) => Ok(()),
+            _ => Err(Refusal::ChangedHere),
+        }
     }
 
     /// Puts the new content in place of the old, durably.
     pub(super) fn replace(&self, assembled: Assembled) -> Result<Option<Metadata>, Refusal> {
+        if self.before.as_ref().is_some_and(Metadata::is_directory) {
+            // No rename replaces a directory by a file.
+            self.place.remove()?;
+        }
         assembled.temp.persist(&self.place, true)?;
         Ok(self.place.metadata()?)
     }
+}
+
+/// Whether nobody changed the file between two looks. A directory's ctime changes with every file made in it.
+pub(super) fn is_untouched(before: &Metadata, now: &Metadata) -> bool {
+    let owner_and_mode = |metadata: &Metadata| (metadata.mode, metadata.uid, metadata.gid);
+    before.inode == now.inode
+        && before.device == now.device
+        && if before.is_directory() { owner_and_mode(before) == owner_and_mode(now) } else { before.ctime == now.ctime }
 }
 
 /// New content, complete, beside its target.
@@ -201,13 +257,18 @@ pub(super) struct Assembled {
 }
 
 impl Assembled {
+    /// Whether others can see it beside the target.
+    pub(super) fn is_visible(&self) -> bool {
+        self.temp.is_beside() && self.temp.is_named()
+    }
+
     /// The name beside the target; empty when it lies elsewhere.
     pub(super) fn name(&self) -> Vec<u8> {
         if self.temp.is_beside() { self.temp.name().to_vec() } else { Vec::new() }
     }
 
-    pub(super) fn metadata(&mut self) -> Result<Metadata, Refusal> {
-        Ok(fs::meta::metadata_of(self.temp.file())?)
+    pub(super) fn metadata(&mut self) -> io::Result<Metadata> {
+        fs::meta::metadata_of(self.temp.file())
     }
 
     pub(super) fn set(&self, attribute: Attribute, ignore: Ignore) -> Result<(), Refusal> {
@@ -240,5 +301,14 @@ impl Attribute {
     pub(super) fn all(attributes: &Attributes) -> [Self; 3] {
         let Attributes { uid, gid, mode, mtime } = *attributes;
         [Self::Owner { uid, gid }, Self::Mode(mode), Self::Time(mtime)]
+    }
+
+    /// Whether there is nothing to be done.
+    fn is_set_on(self, metadata: &Metadata, ignore: Ignore) -> bool {
+        match self {
+            Self::Owner { uid, gid } => (ignore.uid || uid == metadata.uid) && (ignore.gid || gid == metadata.gid),
+            Self::Mode(mode) => ignore.mode || mode & 0o7777 == metadata.mode & 0o7777,
+            Self::Time(mtime) => mtime == metadata.mtime,
+        }
     }
 }

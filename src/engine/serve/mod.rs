@@ -1,21 +1,31 @@
 //! Serving: accepts sessions within a limit and runs each to its end, whatever becomes of the others.
 
 mod apply;
+mod commands;
+mod peer;
 mod permission;
 mod query;
 mod receive;
 mod registry;
 mod session;
+mod spool;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tracing::Instrument;
 
 pub use self::registry::Registry;
+use self::registry::Served;
 use super::Report;
 use super::action;
 use crate::wire::{Connection, Listener, Timeouts, WireError};
+
+/// How long to wait when no connection can be accepted.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Serves one session on a connection that is there already (`-i`).
 pub async fn serve_one(registry: &Arc<Registry>, connection: Connection) -> Report {
@@ -46,7 +56,9 @@ pub async fn serve(
         let (connection, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!("WARNING: cannot accept a connection: {error}");
+                tracing::warn!("WARNING: {}", super::chain(&error));
+                // Too many open files, most likely: that passes when a session ends.
+                tokio::time::sleep(PAUSE).await;
                 continue;
             }
         };
@@ -56,6 +68,7 @@ pub async fn serve(
             tracing::info!("New connection from {}:{}.", peer.ip(), peer.port());
             let report = session::run(registry, connection).await;
             tracing::info!("Connection closed.");
+            tracing::info!("Finished with {} errors.", report.errors);
             drop(place);
             report
         };
@@ -67,9 +80,18 @@ pub async fn serve(
     Ok(Report::default())
 }
 
-/// Runs what a session scheduled. Failures are logged: the peer has its answer already.
-async fn run_actions(node: &super::Node, report: &mut Report) {
-    match action::run(node).await {
+/// Runs what a session scheduled, and what others left. Failures are logged: the peer has its answer already.
+async fn run_actions(served: &Served, has_changed: bool, report: &mut Report) {
+    let turn = served.turn.try_lock().ok();
+    if turn.is_none() && !has_changed {
+        // Whoever has the turn runs everything there is, and none of it is of this session.
+        return;
+    }
+    let _turn = match turn {
+        Some(turn) => turn,
+        None => served.turn.lock().await,
+    };
+    match action::run(&served.node).await {
         Ok(done) => report.merge(done),
         Err(error) => report.error(format_args!("ERROR: cannot run the scheduled actions: {}", super::chain(&error))),
     }

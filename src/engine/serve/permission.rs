@@ -1,11 +1,10 @@
 //! What a peer may do to a file, and what happens when it may not.
 
-use std::sync::Arc;
-
+use super::peer::Peer;
 use crate::config::LocalPath;
+use crate::engine::EngineError;
 use crate::engine::check::{self, CheckOptions};
 use crate::engine::membership::{self, DeniedBecause, Permission, Purpose};
-use crate::engine::{EngineError, Node};
 use crate::model::{Mark, Scope, SyncPath};
 use crate::store::DirtyFilter;
 use crate::wire::Reply;
@@ -19,24 +18,24 @@ pub(super) struct Admitted {
 
 /// Checks name, group, membership and key. The inner error is the answer to the peer.
 pub(super) async fn admit(
-    node: &Arc<Node>,
-    peer: &str,
+    peer: &Peer,
     key: &str,
     file: &[u8],
     purpose: Purpose,
 ) -> Result<Result<Admitted, Reply>, EngineError> {
+    let (name, node) = (&peer.name, &peer.node);
     let shown = String::from_utf8_lossy(file);
     let path = match SyncPath::parse(file) {
         Ok(path) => path,
         Err(error) => {
-            tracing::warn!("{peer} asked for {shown}: refused, {error}.");
+            tracing::warn!("{name} asked for {shown}: refused, {error}.");
             return Ok(Err(Reply::PermissionDenied));
         }
     };
-    match membership::permission(&node.config, &path, peer, key, purpose) {
+    match membership::permission(&node.config, &path, name, key, purpose) {
         Permission::Allowed => {}
         Permission::Slave => {
-            mark_for_groups_of(node, &path, peer).await?;
+            mark_for_groups_of(peer, &path).await?;
             return Ok(Err(Reply::PermissionDeniedSlave));
         }
         Permission::Denied(because) => {
@@ -45,14 +44,14 @@ pub(super) async fn admit(
                 DeniedBecause::NotAMember => "it is in no group that covers the file",
                 DeniedBecause::WrongKey => "its key is not that of the group; compare the key files",
             };
-            tracing::warn!("{peer} asked for {shown}: refused, {reason}.");
+            tracing::warn!("{name} asked for {shown}: refused, {reason}.");
             return Ok(Err(Reply::PermissionDenied));
         }
     }
     match node.config.local(&path) {
         Ok(place) => Ok(Ok(Admitted { path, place })),
         Err(error) => {
-            tracing::warn!("{peer} asked for {shown}: {error}");
+            tracing::warn!("{name} asked for {shown}: {error}");
             Ok(Err(Reply::PermissionDenied))
         }
     }
@@ -60,22 +59,24 @@ pub(super) async fn admit(
 
 /// Looks at the file on disk as `-c FILE` would. If it is dirty then, it is marked for everybody in the groups that
 /// hold the peer, and the peer is told.
-pub(super) async fn dirty_check(node: &Arc<Node>, peer: &str, path: &SyncPath) -> Result<Option<Reply>, EngineError> {
+pub(super) async fn dirty_check(peer: &Peer, path: &SyncPath) -> Result<Option<Reply>, EngineError> {
+    let node = &peer.node;
     check::examine(node, vec![path.clone()], CheckOptions::default()).await?;
     if !node.store.is_dirty(path).await? {
         return Ok(None);
     }
-    mark_for_groups_of(node, path, peer).await?;
+    mark_for_groups_of(peer, path).await?;
     Ok(Some(Reply::AlsoDirty))
 }
 
 /// Marks a file for all hosts of the groups that hold the peer. What is marked already stays as it is: the C program
 /// loses `forced` here, and schedules actions.
-pub(super) async fn mark_for_groups_of(node: &Node, path: &SyncPath, peer: &str) -> Result<(), EngineError> {
+pub(super) async fn mark_for_groups_of(peer: &Peer, path: &SyncPath) -> Result<(), EngineError> {
+    let node = &peer.node;
     let marked = node.store.dirty(DirtyFilter { peer: None, scopes: vec![Scope::File(path.clone())] }).await?;
     let mut marks: Vec<Mark> = Vec::new();
     for group in membership::groups_of(&node.config, path, Purpose::Sync) {
-        if !group.hosts.iter().any(|host| host.name == peer) {
+        if !group.hosts.iter().any(|host| host.name == peer.name) {
             continue;
         }
         for host in &group.hosts {

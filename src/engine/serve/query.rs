@@ -1,19 +1,18 @@
 //! The commands that only read: SIG, GETTM, GETSZ, TYPE, LIST.
 
 use std::io::{Seek, SeekFrom, Write};
-use std::sync::Arc;
-
 use tempfile::{SpooledData, SpooledTempFile, spooled_tempfile};
 
 use super::apply::Refusal;
+use super::peer::Peer;
 use super::permission::Admitted;
-use crate::config::LocalPath;
+use crate::config::{Config, LocalPath};
 use crate::delta;
 use crate::engine::membership::{self, Permission, Purpose};
-use crate::engine::{EngineError, Node, blocking, content};
+use crate::engine::{EngineError, blocking, content};
 use crate::fs::{self, BeneathError, Presence};
 use crate::model::checktxt::mtime_number;
-use crate::model::{Checktxt, FileKind, Metadata, MtimeUnit, Scope, SyncPath, encoding};
+use crate::model::{Checktxt, Metadata, MtimeUnit, Scope, SyncPath, encoding};
 use crate::wire::{Connection, Reply, WireError};
 
 /// Signatures above this size wait on disk.
@@ -26,20 +25,27 @@ pub(super) enum Signature {
     Refused(Reply),
 }
 
+/// What GETTM and GETSZ ask for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Measure {
+    Mtime(MtimeUnit),
+    Size,
+}
+
 /// Describes a file and makes its signature.
-pub(super) async fn signature(node: &Arc<Node>, file: &Admitted) -> Result<Signature, EngineError> {
-    let (ignore, place) = (node.config.ignore, file.place.clone());
+pub(super) async fn signature(peer: &Peer, file: &Admitted) -> Result<Signature, EngineError> {
+    let (ignore, place) = (peer.node.config.ignore, file.place.clone());
     blocking("SIG", move || {
         let metadata = match find(&place) {
             Ok(Some(metadata)) => metadata,
             Ok(None) => return Signature::Missing(Reply::PathNotFound),
             Err(BeneathError::BehindSymlink) => return Signature::Missing(Reply::NotFound),
-            Err(error) => return Signature::Refused(Refusal::from(error).0),
+            Err(error) => return Signature::Refused(Refusal::from(error).reply()),
         };
         let checktxt = Checktxt::of(&metadata, ignore, MtimeUnit::Zero);
         match spool_signature(&place, &metadata) {
             Ok((length, data)) => Signature::There { checktxt, metadata: Box::new(metadata), length, data },
-            Err(refusal) => Signature::Refused(refusal.0),
+            Err(refusal) => Signature::Refused(refusal.reply()),
         }
     })
     .await
@@ -87,31 +93,37 @@ pub(super) async fn send_stream(
 }
 
 /// GETTM and GETSZ: the number, −1 for what cannot be looked at.
-pub(super) async fn measure(file: &Admitted, unit: Option<MtimeUnit>) -> Result<i64, EngineError> {
+pub(super) async fn measure(file: &Admitted, what: Measure) -> Result<i64, EngineError> {
     let place = file.place.clone();
-    blocking("GETTM", move || match (fs::presence(&place.root, &place.relative), unit) {
-        (Presence::Present(metadata), Some(unit)) => mtime_number(metadata.mtime, unit),
-        (Presence::Present(metadata), None) => match metadata.kind {
-            FileKind::Regular { size } => i64::try_from(size).unwrap_or(i64::MAX),
-            _ => 0,
+    blocking("GETTM", move || match what {
+        Measure::Mtime(unit) => match fs::presence(&place.root, &place.relative) {
+            Presence::Present(metadata) => mtime_number(metadata.mtime, unit),
+            _ => -1,
         },
-        _ => -1,
+        Measure::Size => {
+            let size = content::locate(&place).ok().and_then(|place| place.size().ok());
+            size.map_or(-1, |size| i64::try_from(size).unwrap_or(i64::MAX))
+        }
     })
     .await
 }
 
-/// TYPE: the content of a regular file; nothing else has any.
-pub(super) async fn content(file: &Admitted) -> Result<Option<tokio::fs::File>, EngineError> {
+/// TYPE: the content of a regular file; nothing else has any. The inner error is the answer to the peer.
+pub(super) async fn content(file: &Admitted) -> Result<Result<Option<tokio::fs::File>, Reply>, EngineError> {
     let place = file.place.clone();
-    let opened = blocking("TYPE", move || content::open(&place).ok()).await?;
-    Ok(opened.map(tokio::fs::File::from_std))
+    blocking("TYPE", move || match content::locate(&place) {
+        Err(BeneathError::NotADirectory) => Err(Refusal::NotADirectory.reply()),
+        located => Ok(located.ok().and_then(|place| place.open_regular().ok()).map(tokio::fs::File::from_std)),
+    })
+    .await
 }
 
-/// LIST: every known file that the pair shares under one of the keys, in name order.
+/// LIST: every known file that the pair shares under one of the keys, in name order. `server` is what we are called in
+/// the groups that count.
 pub(super) async fn list(
-    node: &Arc<Node>,
+    peer: &Peer,
     connection: &mut Connection,
-    peer: &str,
+    server: &str,
     file: Option<&[u8]>,
     keys: &[String],
     unit: MtimeUnit,
@@ -121,11 +133,13 @@ pub(super) async fn list(
         Some(Ok(path)) => Scope::File(path),
         Some(Err(_)) => return Ok(Ok(())),
     };
-    let mut rows = node.store.files(vec![scope]);
+    let mut config = Config::clone(&peer.node.config);
+    config.groups.retain(|group| group.my_name == server);
+    let mut rows = peer.node.store.files(vec![scope]);
     while let Some(chunk) = rows.recv().await {
         for record in chunk? {
             let shared = keys.iter().any(|key| {
-                let permission = membership::permission(&node.config, &record.path, peer, key, Purpose::Sync);
+                let permission = membership::permission(&config, &record.path, &peer.name, key, Purpose::Sync);
                 matches!(permission, Permission::Allowed | Permission::Slave)
             });
             if !shared {

@@ -4,38 +4,56 @@
 //! only when a peer has passed HELLO's address check; configurations that name the same database share its handle.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use tokio::sync::{Mutex, OnceCell};
 
 use crate::config::Config;
 use crate::engine::open::{NodeSettings, OpenError};
 use crate::engine::{EngineError, Node, recover};
-use crate::store::Store;
+use crate::store::{Location, Store};
 
 /// Reads configurations and opens their databases on demand.
 #[derive(Debug)]
 pub struct Registry {
     settings: NodeSettings,
     known: Mutex<HashMap<String, Arc<Known>>>,
-    /// By the database's name.
-    stores: Mutex<HashMap<String, Store>>,
+    /// Opened by whoever needs it first, while others wait for that one only.
+    databases: Mutex<Vec<(Location, Arc<OnceCell<Database>>)>>,
 }
 
-/// One configuration, and its node once that is needed.
+/// One configuration, and what serves it once that is needed.
 #[derive(Debug)]
 pub(super) struct Known {
     pub(super) config: Arc<Config>,
-    stamps: Vec<(PathBuf, Option<SystemTime>)>,
-    node: OnceCell<Arc<Node>>,
+    /// Of all files it was read from; `None`: the file was not there.
+    stamps: Vec<(PathBuf, Option<Stamp>)>,
+    served: OnceCell<Arc<Served>>,
 }
+
+/// A node, and the right to run what is scheduled in its database.
+#[derive(Debug)]
+pub(super) struct Served {
+    pub(super) node: Arc<Node>,
+    /// Held while actions run: two sessions that end at the same time must not both run them.
+    pub(super) turn: Arc<Mutex<()>>,
+}
+
+#[derive(Debug, Clone)]
+struct Database {
+    store: Store,
+    turn: Arc<Mutex<()>>,
+}
+
+/// Changes whenever a file is replaced or written: device, inode, size, ctime in seconds and nanoseconds.
+type Stamp = (u64, u64, u64, i64, i64);
 
 impl Registry {
     #[must_use]
     pub fn new(settings: NodeSettings) -> Self {
-        Self { settings, known: Mutex::default(), stores: Mutex::default() }
+        Self { settings, known: Mutex::default(), databases: Mutex::default() }
     }
 
     pub(super) fn settings(&self) -> &NodeSettings {
@@ -44,47 +62,61 @@ impl Registry {
 
     /// The configuration of that name; empty: the one given to `-C`.
     pub(super) async fn config(&self, name: &str) -> Result<Arc<Known>, OpenError> {
-        let name = if name.is_empty() { self.settings.config_name.as_str() } else { name };
+        let name = self.full_name(name);
         let mut known = self.known.lock().await;
         if let Some(entry) = known.get(name)
-            && entry.stamps.iter().all(|(path, stamp)| modified(path) == *stamp)
+            && entry.stamps.iter().all(|(path, before)| stamp(path) == *before)
         {
             return Ok(Arc::clone(entry));
         }
         let config = self.settings.load(name)?;
         let mut files = config.files.clone();
         files.extend(["csync2_ssl_cert.pem", "csync2_ssl_key.pem"].map(|file| self.settings.system_dir.join(file)));
-        let stamps = files.into_iter().map(|path| (path.clone(), modified(&path))).collect();
-        let entry = Arc::new(Known { config: Arc::new(config), stamps, node: OnceCell::new() });
+        let stamps = files.into_iter().map(|path| (path.clone(), stamp(&path))).collect();
+        let entry = Arc::new(Known { config: Arc::new(config), stamps, served: OnceCell::new() });
         known.insert(name.to_owned(), Arc::clone(&entry));
         Ok(entry)
     }
 
     /// The node of a configuration, its database open and what a crash left behind put in order.
-    pub(super) async fn node(&self, name: &str, known: &Known) -> Result<Arc<Node>, OpenError> {
-        let name = if name.is_empty() { self.settings.config_name.as_str() } else { name };
+    pub(super) async fn serve(&self, name: &str, known: &Known) -> Result<Arc<Served>, OpenError> {
         let open = || async {
-            let location = self.settings.location(&known.config, name)?;
-            let mut stores = self.stores.lock().await;
-            let store = if let Some(store) = stores.get(&location.to_string()) {
-                store.clone()
-            } else {
-                let store = self.settings.open_store(&location, &known.config).await?;
-                stores.insert(location.to_string(), store.clone());
-                store
-            };
-            drop(stores);
+            let name = self.full_name(name);
+            let Database { store, turn } = self.database(name, &known.config).await?;
             let node = Arc::new(self.settings.node(Arc::clone(&known.config), name, store));
             match recover::recover(&node).await {
-                Ok(()) => Ok(node),
+                Ok(()) => Ok(Arc::new(Served { node, turn })),
                 Err(EngineError::Store(error)) => Err(OpenError::Store(error)),
                 Err(error) => Err(OpenError::Engine(error)),
             }
         };
-        known.node.get_or_try_init(open).await.cloned()
+        known.served.get_or_try_init(open).await.cloned()
+    }
+
+    async fn database(&self, name: &str, config: &Config) -> Result<Database, OpenError> {
+        let location = self.settings.location(config, name)?;
+        let cell = {
+            let mut databases = self.databases.lock().await;
+            let known = databases.iter().find(|(known, _)| *known == location).map(|(_, cell)| Arc::clone(cell));
+            known.unwrap_or_else(|| {
+                let cell = Arc::default();
+                databases.push((location.clone(), Arc::clone(&cell)));
+                cell
+            })
+        };
+        let open = || async {
+            let store = self.settings.open_store(&location, config).await?;
+            Ok(Database { store, turn: Arc::default() })
+        };
+        cell.get_or_try_init(open).await.cloned()
+    }
+
+    fn full_name<'n>(&'n self, name: &'n str) -> &'n str {
+        if name.is_empty() { &self.settings.config_name } else { name }
     }
 }
 
-fn modified(path: &std::path::Path) -> Option<SystemTime> {
-    std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok()
+fn stamp(path: &Path) -> Option<Stamp> {
+    let found = std::fs::metadata(path).ok()?;
+    Some((found.dev(), found.ino(), found.size(), found.ctime(), found.ctime_nsec()))
 }

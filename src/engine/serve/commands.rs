@@ -1,0 +1,226 @@
+//! The commands of a peer that has identified itself, one by one.
+
+use super::apply::Attribute;
+use super::peer::Peer;
+use super::permission::{self, Admitted};
+use super::query::{self, Measure, Signature};
+use super::receive::{Stop, time_of};
+use super::session::{Flow, Session, SessionError};
+use crate::engine::EngineError;
+use crate::engine::check::{self, CheckOptions};
+use crate::engine::membership::Purpose;
+use crate::model::{FileKind, MtimeUnit};
+use crate::wire::{Attributes, OctetHeader, Reply, Request, WireError};
+
+impl Session {
+    /// Carries out one command and answers it.
+    pub(super) async fn serve(&mut self, peer: &Peer, command: Request) -> Result<Flow, SessionError> {
+        let purpose = if matches!(command, Request::Type { .. }) { Purpose::Compare } else { Purpose::Sync };
+        let admitted = match subject(&command) {
+            Some((key, file)) => permission::admit(peer, key, file, purpose).await?.map(Some),
+            None => Ok(None),
+        };
+        let continued = match (&admitted, &command) {
+            (Ok(Some(file)), Request::SetOwn { .. } | Request::SetMod { .. } | Request::SeTime { .. }) => {
+                Some(&file.path)
+            }
+            _ => None,
+        };
+        self.receiver.settle(peer, continued).await?;
+        self.has_changed |= !is_question(&command);
+        let reply = match (admitted, command) {
+            (Err(reply), _) => reply,
+            (Ok(Some(file)), command) => match self.command(peer, file, command).await? {
+                Answered::With(reply) => reply,
+                Answered::Already(flow) => return Ok(flow),
+            },
+            (Ok(None), Request::List { server, file, keys }) => {
+                let unit = self.unit.unwrap_or_default();
+                query::list(peer, &mut self.connection, &server, file.as_deref(), &keys, unit).await??;
+                Reply::CmdFinished
+            }
+            (Ok(None), _) => Reply::UnknownCommand,
+        };
+        self.answer(&reply).await?;
+        Ok(Flow::Continue)
+    }
+
+    async fn command(&mut self, peer: &Peer, file: Admitted, command: Request) -> Result<Answered, SessionError> {
+        if matches!(command, Request::AtomicPatch { .. } | Request::MkDir { attributes: Some(_), .. }) {
+            self.unit = Some(MtimeUnit::Nanoseconds);
+        }
+        let path = file.path.clone();
+        let receiver = &mut self.receiver;
+        let (outcome, is_told) = match command {
+            Request::Sig { .. } => return self.signature(peer, &file).await,
+            Request::Type { .. } => return self.content(&file).await,
+            Request::GetTm { .. } => {
+                return self.number(&file, Measure::Mtime(self.unit.unwrap_or_default())).await;
+            }
+            Request::GetSz { .. } => return self.number(&file, Measure::Size).await,
+            Request::Mark { .. } => (permission::mark_for_groups_of(peer, &path).await.map_err(Stop::from), false),
+            Request::Flush { .. } => (flush(peer, &file).await.map_err(Stop::from), false),
+            Request::Patch { .. } => (self.patch(peer, file, None).await?, true),
+            Request::AtomicPatch { attributes, .. } => (self.patch(peer, file, Some(attributes)).await?, true),
+            Request::Del { .. } => (receiver.delete(peer, file).await, true),
+            Request::SetOwn { uid, gid, .. } => (receiver.set(peer, file, Attribute::Owner { uid, gid }).await, false),
+            Request::SetMod { mode, .. } => (receiver.set(peer, file, Attribute::Mode(mode)).await, false),
+            Request::SeTime { mtime, .. } => {
+                (receiver.set(peer, file, Attribute::Time(time_of(mtime, self.unit))).await, false)
+            }
+            command => match made(command) {
+                Some((kind, attributes)) => (receiver.make(peer, file, kind, attributes).await, true),
+                None => return Ok(Answered::With(Reply::UnknownCommand)),
+            },
+        };
+        let reply = self.receiver.conclude(peer, &path, outcome).await?;
+        match &reply {
+            Reply::CmdFinished if is_told => tracing::info!("Updated {path} from {}.", peer.name),
+            Reply::Text(text) => tracing::warn!("ERROR: {path} from {}: {text}", peer.name),
+            _ => {}
+        }
+        Ok(Answered::With(reply))
+    }
+
+    async fn signature(&mut self, peer: &Peer, file: &Admitted) -> Result<Answered, SessionError> {
+        let not_there = |reply: Reply| (reply, b"---".to_vec(), 0, tempfile::spooled_tempfile(0));
+        let (reply, checktxt, length, data) = match query::signature(peer, file).await? {
+            Signature::Refused(reply) => return Ok(Answered::With(reply)),
+            Signature::Missing(reply) => {
+                self.receiver.saw(&file.path, None);
+                not_there(reply)
+            }
+            Signature::There { checktxt, metadata, length, data } => {
+                self.receiver.saw(&file.path, Some(*metadata));
+                (Reply::DataFollows, checktxt.as_bytes().to_vec(), length, data)
+            }
+        };
+        self.connection.write_line(&reply.encode()).await?;
+        self.connection.write_line(&checktxt).await?;
+        query::send_stream(&mut self.connection, length, data).await?;
+        Ok(Answered::With(Reply::CmdFinished))
+    }
+
+    async fn number(&mut self, file: &Admitted, what: Measure) -> Result<Answered, SessionError> {
+        let number = query::measure(file, what).await?;
+        self.connection.write_line(&Reply::DataFollows.encode()).await?;
+        self.connection.write_line(number.to_string().as_bytes()).await?;
+        Ok(Answered::Already(Flow::Continue))
+    }
+
+    /// TYPE has no length: the content ends with the connection.
+    async fn content(&mut self, file: &Admitted) -> Result<Answered, SessionError> {
+        use tokio::io::AsyncReadExt;
+        let content = match query::content(file).await? {
+            Ok(content) => content,
+            Err(reply) => return Ok(Answered::With(reply)),
+        };
+        self.connection.write_line(&Reply::DataFollows.encode()).await?;
+        if let Some(mut content) = content {
+            let mut buffer = vec![0; 1 << 16];
+            loop {
+                let length = content.read(&mut buffer).await.map_err(|source| WireError::Io {
+                    operation: "read a file for",
+                    peer: self.connection.peer_name().to_owned(),
+                    source,
+                })?;
+                if length == 0 {
+                    break;
+                }
+                self.connection.write(&buffer[..length]).await?;
+            }
+        }
+        self.connection.flush().await?;
+        Ok(Answered::Already(Flow::Close))
+    }
+
+    async fn patch(
+        &mut self,
+        peer: &Peer,
+        file: Admitted,
+        attributes: Option<Attributes>,
+    ) -> Result<Result<(), Stop>, WireError> {
+        let (mut patch, length, signature) = match self.receiver.begin_patch(peer, file, attributes).await {
+            Ok(begun) => begun,
+            Err(stop) => return Ok(Err(stop)),
+        };
+        self.connection.write_line(&Reply::SendData.encode()).await?;
+        query::send_stream(&mut self.connection, length, signature).await?;
+        let received = match self.connection.read_octet_header().await? {
+            OctetHeader::Failed => Err(std::io::Error::from(rustix::io::Errno::IO)),
+            OctetHeader::Length(length) => self.connection.read_body(length, &mut |bytes| patch.push(bytes)).await?,
+        };
+        Ok(match received {
+            Ok(()) => self.receiver.finish_patch(peer, patch).await,
+            Err(error) => Err(error.into()),
+        })
+    }
+}
+
+/// What became of a command: the answer is still to be sent, or all is said.
+enum Answered {
+    With(Reply),
+    Already(Flow),
+}
+
+/// Key and file of a command that has them.
+fn subject(command: &Request) -> Option<(&str, &[u8])> {
+    match command {
+        Request::Sig { key, file }
+        | Request::Mark { key, file }
+        | Request::Type { key, file }
+        | Request::GetTm { key, file }
+        | Request::GetSz { key, file }
+        | Request::Flush { key, file }
+        | Request::Del { key, file }
+        | Request::Patch { key, file }
+        | Request::AtomicPatch { key, file, .. }
+        | Request::MkDir { key, file, .. }
+        | Request::MkChr { key, file, .. }
+        | Request::MkBlk { key, file, .. }
+        | Request::MkFifo { key, file }
+        | Request::MkLink { key, file, .. }
+        | Request::MkSock { key, file }
+        | Request::SetOwn { key, file, .. }
+        | Request::SetMod { key, file, .. }
+        | Request::SeTime { key, file, .. } => Some((key, file)),
+        Request::List { .. }
+        | Request::Ssl
+        | Request::Config { .. }
+        | Request::Group { .. }
+        | Request::Hello { .. }
+        | Request::AtomicDialect
+        | Request::Bye => None,
+    }
+}
+
+/// Whether a command leaves everything here as it is.
+fn is_question(command: &Request) -> bool {
+    matches!(
+        command,
+        Request::Sig { .. }
+            | Request::Type { .. }
+            | Request::GetTm { .. }
+            | Request::GetSz { .. }
+            | Request::List { .. }
+    )
+}
+
+/// What an MK… command makes.
+fn made(command: Request) -> Option<(FileKind, Option<Attributes>)> {
+    Some(match command {
+        Request::MkDir { attributes, .. } => (FileKind::Directory, attributes),
+        Request::MkChr { device, .. } => (FileKind::CharDevice { device: device.unwrap_or_default() }, None),
+        Request::MkBlk { device, .. } => (FileKind::BlockDevice { device: device.unwrap_or_default() }, None),
+        Request::MkFifo { .. } => (FileKind::Fifo, None),
+        Request::MkLink { target, .. } => (FileKind::Symlink { target }, None),
+        Request::MkSock { .. } => (FileKind::Socket, None),
+        _ => return None,
+    })
+}
+
+/// FLUSH: looks at the file once more, so that its row is that of what is on disk, and forgets that it is dirty.
+async fn flush(peer: &Peer, file: &Admitted) -> Result<(), EngineError> {
+    check::examine(&peer.node, vec![file.path.clone()], CheckOptions::default()).await?;
+    Ok(peer.node.store.flush(&file.path).await?)
+}

@@ -1,0 +1,64 @@
+//! Who is at the other end: the name it proved to have, and the node that serves it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::engine::membership;
+use crate::engine::{EngineError, Node};
+use crate::wire::Reply;
+use crate::wire::trust::{self, Trust};
+
+/// A peer that has identified itself.
+#[derive(Debug)]
+pub(super) struct Peer {
+    /// In lower case.
+    pub(super) name: String,
+    /// Restricted to the groups that the session asked for.
+    pub(super) node: Arc<Node>,
+}
+
+/// Whether a connection from `address` may speak under `name`: it must come from one of the name's addresses.
+pub(super) async fn resolves_to(name: &str, address: Option<IpAddr>) -> bool {
+    let Some(address) = address.map(|address| address.to_canonical()) else {
+        tracing::warn!("{name}: Identification failed! The peer's address is not known (SSH_CLIENT is not set).");
+        return false;
+    };
+    let resolved = tokio::net::lookup_host((name, 0)).await;
+    let addresses: Vec<IpAddr> =
+        resolved.map(|found| found.map(|found| found.ip().to_canonical()).collect()).unwrap_or_default();
+    if addresses.contains(&address) {
+        return true;
+    }
+    let list = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    tracing::warn!(
+        "{name}: Identification failed! It connects from {address}, and its name resolves here to: {}.",
+        if list.is_empty() { "nothing" } else { &list }
+    );
+    false
+}
+
+/// The certificate of the session against the one that is pinned for the name. The first one is pinned, for names that
+/// the configuration knows. The inner error is the answer to the peer.
+pub(super) async fn check_certificate(
+    node: &Node,
+    name: &str,
+    presented: &[u8],
+) -> Result<Result<(), Reply>, EngineError> {
+    let pinned = match node.store.certificate(name).await? {
+        Some(pinned) => pinned,
+        None if membership::pairs(&node.config).iter().any(|(_, peer)| peer == name) => {
+            node.store.pin(name, presented).await?
+        }
+        None => return Ok(Ok(())),
+    };
+    if trust::judge(Some(&pinned), presented) == Trust::Different {
+        tracing::warn!(
+            "{name}: Peer did provide a wrong SSL X509 cetrificate. Pinned is {}, presented was {}. If the change was \
+             intended, remove its row from the table x509_cert.",
+            trust::fingerprint(&pinned),
+            trust::fingerprint(presented)
+        );
+        return Ok(Err(Reply::IdentificationFailed));
+    }
+    Ok(Ok(()))
+}

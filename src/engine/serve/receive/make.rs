@@ -1,0 +1,151 @@
+//! Everything but contents: MKDIR and its like, DEL, SETOWN, SETMOD, SETIME.
+
+use super::super::apply::{Attribute, Refusal, Target, is_untouched};
+use super::super::peer::Peer;
+use super::super::permission::Admitted;
+use super::{Actions, Receiver, Sequence, State, Stop, begin, given_up, record};
+use crate::engine::blocking;
+use crate::model::checktxt::mtime_of_unknown_unit;
+use crate::model::{Checktxt, FileKind, Ignore, Metadata, MtimeUnit, Timestamp};
+use crate::wire::Attributes;
+
+impl Receiver {
+    /// MKDIR, MKLINK, MKFIFO, MKCHR, MKBLK, MKSOCK.
+    pub(in super::super) async fn make(
+        &mut self,
+        peer: &Peer,
+        file: Admitted,
+        kind: FileKind,
+        attributes: Option<Attributes>,
+    ) -> Result<(), Stop> {
+        let (target, rules) = self.prepare(peer, &file).await.map_err(Stop::in_system_words)?;
+        let ignore = rules.ignore;
+        let backed_up = blocking("MK", move || target.back_up(&rules).map(|()| target));
+        let target = backed_up.await??;
+        // Sockets are not created: what is in their place goes all the same.
+        let described = (kind != FileKind::Socket).then(|| described(&kind, ignore));
+        let intent = begin(peer, &file.path, Vec::new(), described).await?;
+        let made = blocking("MK", move || {
+            let make = || {
+                target.must_be_unchanged()?;
+                target.make(&kind)?;
+                attributes.iter().flat_map(Attribute::all).try_for_each(|attribute| target.set(attribute, ignore))
+            };
+            let outcome = make();
+            let left = target.now()?;
+            Ok::<_, Refusal>((outcome, target.before.is_some() && left.is_none(), left))
+        });
+        match made.await? {
+            Ok((Ok(()), _, left)) => {
+                self.saw(&file.path, left.clone());
+                let state = State::Made { place: file.place, intent, left };
+                self.open = Some(Sequence { path: file.path, state });
+                Ok(())
+            }
+            Ok((Err(refusal), is_gone, _)) if is_gone => {
+                // The way was cleared for nothing: that is no removal of ours, to be sent to everybody.
+                record(peer, Some(intent), file.path, None, Actions::None).await?;
+                Err(refusal.into())
+            }
+            Ok((Err(refusal), ..)) | Err(refusal) => Err(given_up(peer, Some(intent), refusal).await),
+        }
+    }
+
+    /// DEL.
+    pub(in super::super) async fn delete(&mut self, peer: &Peer, file: Admitted) -> Result<(), Stop> {
+        let (target, rules) = match self.prepare(peer, &file).await {
+            Ok((target, rules)) if target.before.is_some() => (target, rules),
+            // Nothing there, or nothing can be there: what was asked for is so.
+            Ok(_) => return Ok(record(peer, None, file.path, None, Actions::Schedule).await?),
+            Err(Stop::Refused(Refusal::ParentMissing | Refusal::NotADirectory)) => {
+                return Ok(record(peer, None, file.path, None, Actions::Schedule).await?);
+            }
+            Err(stop) => return Err(stop),
+        };
+        let backed_up = blocking("DEL", move || target.back_up(&rules).map(|()| target));
+        let target = backed_up.await??;
+        let intent = begin(peer, &file.path, Vec::new(), None).await?;
+        let removed = blocking("DEL", move || {
+            target.must_be_unchanged()?;
+            target.remove()?;
+            target.sync()
+        });
+        if let Err(refusal) = removed.await? {
+            return Err(given_up(peer, Some(intent), refusal).await);
+        }
+        self.saw(&file.path, None);
+        Ok(record(peer, Some(intent), file.path, None, Actions::Schedule).await?)
+    }
+
+    /// SETOWN, SETMOD, SETIME.
+    pub(in super::super) async fn set(
+        &mut self,
+        peer: &Peer,
+        file: Admitted,
+        attribute: Attribute,
+    ) -> Result<(), Stop> {
+        let ignore = peer.node.config.ignore;
+        let is_last = matches!(attribute, Attribute::Time(_));
+        let left = match &self.open {
+            Some(Sequence { state: State::Assembled(assembly), .. }) => {
+                // An open file of ours, its inode in memory: not worth a change of threads.
+                assembly.new.set(attribute, ignore)?;
+                return if is_last { self.finish(peer).await } else { Ok(()) };
+            }
+            Some(Sequence { state: State::Made { left, .. }, .. }) => left.clone(),
+            None => self.seen.get(&file.path).filter(|_| is_last).cloned(),
+        };
+        let target = match left {
+            None => self.prepare(peer, &file).await.map_err(Stop::in_system_words)?.0,
+            Some(left) => {
+                let place = file.place.clone();
+                let target = blocking("SET", move || Target::find(&place)).await??;
+                if target.before.as_ref().is_some_and(|now| !is_untouched(&left, now)) {
+                    self.settle_as_left(peer).await?;
+                    return Err(Refusal::ChangedHere.into());
+                }
+                target
+            }
+        };
+        let set = blocking("SET", move || {
+            target.set(attribute, ignore)?;
+            target.now()
+        });
+        let now = set.await??;
+        self.saw(&file.path, now.clone());
+        if let Some(Sequence { state: State::Made { left, .. }, .. }) = &mut self.open {
+            *left = now;
+            return if is_last { self.finish(peer).await } else { Ok(()) };
+        }
+        Ok(record(peer, None, file.path, now, Actions::None).await?)
+    }
+
+    /// Records what we made as we left it, so that what somebody did to it since shows as a change.
+    async fn settle_as_left(&mut self, peer: &Peer) -> Result<(), Stop> {
+        if self.open.is_some() { self.finish(peer).await } else { Ok(()) }
+    }
+}
+
+/// The state that MK… makes, as far as the kind goes: owner, mode and time are not part of what `recover` compares.
+fn described(kind: &FileKind, ignore: Ignore) -> Checktxt {
+    let metadata = Metadata {
+        kind: kind.clone(),
+        mode: 0,
+        uid: 0,
+        gid: 0,
+        mtime: Timestamp::default(),
+        ctime: Timestamp::default(),
+        device: 0,
+        inode: 0,
+        links: 1,
+    };
+    Checktxt::of(&metadata, ignore, MtimeUnit::Seconds)
+}
+
+/// SETIME's number in the unit of the session, as far as that is known.
+pub(in super::super) fn time_of(number: i64, unit: Option<MtimeUnit>) -> Timestamp {
+    match unit {
+        Some(MtimeUnit::Nanoseconds) => Timestamp::from_nanoseconds(number),
+        _ => mtime_of_unknown_unit(number),
+    }
+}

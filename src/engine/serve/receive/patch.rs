@@ -1,0 +1,74 @@
+//! PATCH: the signature of what we have goes out, a delta comes in, and the new content is built beside the old.
+
+use std::fs::File;
+use std::io;
+
+use tempfile::SpooledTempFile;
+
+use super::super::apply::{Refusal, Rules, Target};
+use super::super::peer::Peer;
+use super::super::permission::Admitted;
+use super::super::query;
+use super::super::spool::Spool;
+use super::{Assembly, Receiver, Sequence, State, Stop, begin_file};
+use crate::engine::blocking;
+use crate::model::SyncPath;
+use crate::wire::Attributes;
+
+/// A basis that waits for its delta.
+#[derive(Debug)]
+pub(in super::super) struct Patch {
+    path: SyncPath,
+    target: Target,
+    basis: Option<File>,
+    rules: Rules,
+    /// Those that came along, in the second dialect.
+    attributes: Option<Attributes>,
+    delta: Spool,
+}
+
+impl Patch {
+    /// The next piece of the delta.
+    ///
+    /// # Errors
+    /// When it cannot be kept.
+    pub(in super::super) fn push(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.delta.push(bytes, || self.target.scratch(&self.rules))
+    }
+}
+
+impl Receiver {
+    /// First half: everything up to the signature of the basis, with its length.
+    pub(in super::super) async fn begin_patch(
+        &mut self,
+        peer: &Peer,
+        file: Admitted,
+        attributes: Option<Attributes>,
+    ) -> Result<(Patch, u64, SpooledTempFile), Stop> {
+        let (target, rules) = self.prepare(peer, &file).await?;
+        let prepared = blocking("PATCH", move || {
+            target.can_become_a_file()?;
+            target.back_up(&rules)?;
+            let basis = target.basis()?;
+            let (length, signature) = query::signature_of(basis.as_ref())?;
+            let patch = Patch { path: file.path, target, basis, rules, attributes, delta: Spool::default() };
+            Ok::<_, Refusal>((patch, length, signature))
+        });
+        Ok(prepared.await??)
+    }
+
+    /// Second half: the delta is here.
+    pub(in super::super) async fn finish_patch(&mut self, peer: &Peer, patch: Patch) -> Result<(), Stop> {
+        let Patch { path, target, basis, rules, attributes, delta } = patch;
+        let complete = attributes.is_some();
+        let built = blocking("PATCH", move || {
+            let mut new = target.assemble(basis, delta.into_reader()?, attributes.as_ref(), &rules)?;
+            let metadata = new.metadata()?;
+            Ok::<_, Refusal>((target, new, metadata))
+        });
+        let (target, new, metadata) = built.await??;
+        let intent = if new.is_visible() { Some(begin_file(peer, &path, &new, &metadata).await?) } else { None };
+        self.open = Some(Sequence { path, state: State::Assembled(Box::new(Assembly { target, new, intent })) });
+        if complete { self.finish(peer).await } else { Ok(()) }
+    }
+}
