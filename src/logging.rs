@@ -22,6 +22,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use self::clock::{LocalTime, hours_minutes_seconds};
 use self::layer::LogLayer;
 use self::syslog::Syslog;
+use crate::model::errors::strerror;
 
 /// Where the log goes and how much of it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -50,24 +51,14 @@ pub enum DebugFile {
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     // The misspelling is the C program's: scripts may look for it.
-    #[error("Can't open timestanp file `{}': {}", .path.display(), reason(.source))]
+    #[error("Can't open timestanp file `{}': {}", .path.display(), strerror(.source))]
     TimestampFile { path: PathBuf, source: io::Error },
-    #[error("Can't open debug file `{}': {}", .path.display(), reason(.source))]
+    #[error("Can't open debug file `{}': {}", .path.display(), strerror(.source))]
     DebugFile { path: PathBuf, source: io::Error },
-    #[error("Can't open syslog: {}", reason(.0))]
+    #[error("Can't open syslog: {}", strerror(.0))]
     Syslog(#[source] io::Error),
     #[error("there is a log already")]
     Installed(#[from] tracing::subscriber::SetGlobalDefaultError),
-}
-
-/// The system's words for an error, without the number that Rust adds: what strerror(3) says.
-#[must_use]
-pub fn reason(error: &io::Error) -> String {
-    let text = error.to_string();
-    match text.rfind(" (os error ") {
-        Some(end) => text[..end].to_owned(),
-        None => text,
-    }
 }
 
 /// Opens the log's files and makes the log the process's, for panics too: on an inherited socket their usual place,

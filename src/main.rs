@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use csync2::cli::output::OutputError;
 use csync2::cli::{self, Environment, Invocation, Parsed, Printer, Status};
-use csync2::{commands, engine, logging};
+use csync2::{commands, logging};
 
 fn main() -> ExitCode {
     let printer = Printer::stdout();
@@ -60,7 +60,7 @@ fn run(invocation: Invocation, printer: &Printer) -> Status {
         }
         Err(error) if matches!(error.downcast_ref(), Some(OutputError::ReaderGone)) => Status::ReaderGone,
         Err(error) => {
-            tracing::warn!("{}", engine::chain(error.as_ref()));
+            tracing::warn!("{}", csync2::model::errors::chain(error.as_ref()));
             Status::Failure
         }
     }

@@ -11,7 +11,8 @@ use std::{env, io};
 
 use clap::ArgMatches;
 
-use crate::logging::{DebugFile, LogOptions, reason};
+use crate::logging::{DebugFile, LogOptions};
+use crate::model::errors::strerror;
 
 /// The port that csync2 has with IANA.
 pub const DEFAULT_PORT: u16 = 30865;
@@ -170,7 +171,7 @@ fn parse_descriptor(text: &OsStr) -> Result<RawFd, String> {
     let descriptor = text.to_str().and_then(|text| text.parse().ok()).unwrap_or(-1);
     match duplicate_for_writing(descriptor) {
         Ok(_) => Ok(descriptor),
-        Err(error) => Err(format!("Invalid dump_dir_fd {}: {}", text.to_string_lossy(), reason(&error))),
+        Err(error) => Err(format!("Invalid dump_dir_fd {}: {}", text.to_string_lossy(), strerror(&error))),
     }
 }
 

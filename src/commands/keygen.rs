@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use crate::logging::reason;
+use crate::model::errors::strerror;
 
 /// 6 bits a character: 48 random bytes are 64 of them.
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._";
@@ -13,9 +13,9 @@ const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx
 /// Why there is no new key file. The texts are those of the C program.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
-    #[error("Can't create key file: {}", reason(.0))]
+    #[error("Can't create key file: {}", strerror(.0))]
     Create(#[source] io::Error),
-    #[error("Can't write key file: {}", reason(.0))]
+    #[error("Can't write key file: {}", strerror(.0))]
     Write(#[source] io::Error),
     #[error("Can't get random bytes: {0}")]
     Random(#[source] getrandom::Error),

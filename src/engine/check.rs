@@ -25,7 +25,7 @@ use super::membership::{self, Purpose};
 use super::selection::{self, Target};
 use super::{EngineError, Node, Report, blocking, content, mark};
 use crate::fs::{KindHint, Presence, Visitor, presence};
-use crate::logging::reason;
+use crate::model::errors::strerror;
 use crate::model::{Checktxt, FileRecord, Metadata, Scope, SyncPath};
 use crate::store::Change;
 
@@ -350,7 +350,7 @@ impl Visitor for Detector {
             "ERROR: cannot {operation} {}: {}. What is known there stays as it is and does not count as removed; make \
              it readable and check again.",
             String::from_utf8_lossy(path),
-            reason(&error)
+            strerror(&error)
         ));
     }
 }

@@ -121,21 +121,3 @@ pub async fn blocking<T: Send + 'static>(
 ) -> Result<T, EngineError> {
     tokio::task::spawn_blocking(work).await.map_err(|source| EngineError::Worker { operation, source })
 }
-
-/// An error with what caused it, in one line.
-#[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        // Transparent errors repeat the text of what they wrap, those of the wire that of the system.
-        let known = cause_text.split(" (os error ").next().unwrap_or_default();
-        if !text.ends_with(&cause_text) && !text.ends_with(known) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
-}

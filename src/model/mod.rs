@@ -4,6 +4,7 @@ pub mod action;
 pub mod checktxt;
 pub mod dirty;
 pub mod encoding;
+pub mod errors;
 pub mod file;
 pub mod path;
 

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::model::errors::strerror;
+
 /// Why a connection failed. After any of these the connection is of no further use.
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {
@@ -21,14 +23,14 @@ pub enum WireError {
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// A failure of the socket itself.
-    #[error("{operation} {peer}: {}", system_text(.source))]
+    #[error("{operation} {peer}: {}", strerror(.source))]
     Io { operation: &'static str, peer: String, source: io::Error },
     /// No address of the peer could be reached, or its name has none.
-    #[error("connect to {peer} port {port}: {}{hint}", system_text(.source))]
+    #[error("connect to {peer} port {port}: {}{hint}", strerror(.source))]
     Unreachable { peer: String, port: u16, source: io::Error, hint: &'static str },
     /// The listening socket could not be made. Displays as the bare system text, which scripts know as
     /// `Server error: TEXT`.
-    #[error("{}", system_text(.source))]
+    #[error("{}", strerror(.source))]
     Listen { address: String, source: io::Error },
 }
 
@@ -50,14 +52,4 @@ pub enum TlsError {
     /// The TLS library refused our own settings.
     #[error("TLS cannot be set up: {0}")]
     Setup(String),
-}
-
-/// The text of a system error as strerror gives it: what the C program prints and peers show to their users, without Rust's `(os error N)`.
-#[must_use]
-pub fn system_text(error: &io::Error) -> String {
-    let text = error.to_string();
-    match text.rfind(" (os error ") {
-        Some(end) => text[..end].to_owned(),
-        None => text,
-    }
 }

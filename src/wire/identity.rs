@@ -20,8 +20,8 @@ use rustls::{Error, SignatureAlgorithm, SignatureScheme};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::TlsError;
-use super::error::system_text;
 use super::tls::{self, MIN_RSA_BITS, RING_RSA_BITS, Version};
+use crate::model::errors::strerror;
 
 /// What we present to every peer. A clone costs nothing.
 #[derive(Clone)]
@@ -141,7 +141,7 @@ impl Files {
     }
 
     fn read(&self, path: &Path) -> Result<Vec<u8>, TlsError> {
-        std::fs::read(path).map_err(|error| self.refuse(path, &system_text(&error)))
+        std::fs::read(path).map_err(|error| self.refuse(path, &strerror(&error)))
     }
 
     fn refuse(&self, path: &Path, problem: &str) -> TlsError {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::{Config, MaxRemovals, RuleKind};
 use crate::fs::{self, Presence, PresenceChecker};
-use crate::logging::reason;
+use crate::model::errors::strerror;
 use crate::model::{FileRecord, SyncPath};
 
 /// What is to be done about known files that the walk did not meet.
@@ -67,7 +67,7 @@ fn unreadable_message(place: &Path, error: &io::Error) -> String {
         "ERROR: cannot look at {}: {}. Known files there are not taken for removed; make the directory readable and \
          check again.",
         place.display(),
-        reason(error)
+        strerror(error)
     )
 }
 

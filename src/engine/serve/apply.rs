@@ -8,8 +8,9 @@ use crate::config::{Backup, LocalPath};
 use crate::delta::{self, DeltaError};
 use crate::engine::content;
 use crate::fs::{self, BeneathError, DeviceKind, Place, TempFile};
+use crate::model::errors::strerror;
 use crate::model::{FileKind, Ignore, Metadata, Timestamp};
-use crate::wire::{Attributes, Reply, error::system_text};
+use crate::wire::{Attributes, Reply};
 
 /// The mode of a new directory or special file, as the C program leaves it until SETMOD comes.
 const UNTIL_SETMOD: u32 = 0o700;
@@ -62,7 +63,7 @@ impl From<BeneathError> for Refusal {
 
 impl From<io::Error> for Refusal {
     fn from(error: io::Error) -> Self {
-        Self::text(system_text(&error))
+        Self::text(strerror(&error))
     }
 }
 
@@ -115,7 +116,7 @@ impl Target {
                     self.real.display(),
                     backup.directory.display()
                 );
-                Refusal::text(format!("Backup failed: {}", system_text(&error)))
+                Refusal::text(format!("Backup failed: {}", strerror(&error)))
             })?;
         }
         Ok(())

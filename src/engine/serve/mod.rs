@@ -56,7 +56,7 @@ pub async fn serve(
         let (connection, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!("WARNING: {}", super::chain(&error));
+                tracing::warn!("WARNING: {}", crate::model::errors::chain(&error));
                 // Too many open files, most likely: that passes when a session ends.
                 tokio::time::sleep(PAUSE).await;
                 continue;
@@ -93,6 +93,7 @@ async fn run_actions(served: &Served, has_changed: bool, report: &mut Report) {
     };
     match action::run(&served.node).await {
         Ok(done) => report.merge(done),
-        Err(error) => report.error(format_args!("ERROR: cannot run the scheduled actions: {}", super::chain(&error))),
+        Err(error) => report
+            .error(format_args!("ERROR: cannot run the scheduled actions: {}", crate::model::errors::chain(&error))),
     }
 }

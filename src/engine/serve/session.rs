@@ -9,8 +9,9 @@ use super::peer::{self, Peer};
 use super::receive::Receiver;
 use super::registry::{Known, Registry, Served};
 use crate::engine::open::OpenError;
-use crate::engine::{EngineError, Node, Report, chain};
+use crate::engine::{EngineError, Node, Report};
 use crate::model::MtimeUnit;
+use crate::model::errors::chain;
 use crate::wire::{Connection, Identity, Reply, Request, RequestError, WireError};
 
 /// Why a session ended before BYE.

@@ -22,7 +22,8 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::{EngineError, Node, Report, chain};
+use super::{EngineError, Node, Report};
+use crate::model::errors::chain;
 use crate::model::{DirtyEntry, Scope, SyncPath};
 use crate::store::{DirtyFilter, StoreError};
 

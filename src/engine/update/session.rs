@@ -8,8 +8,9 @@ use super::Outcome;
 use super::exchange::{Dialect, Exchange};
 use super::pipeline::{Pair, Pipeline, Worked};
 use super::plan::{self, Candidate};
-use crate::engine::{EngineError, Node, chain, membership};
+use crate::engine::{EngineError, Node, membership};
 use crate::model::DirtyEntry;
+use crate::model::errors::chain;
 use crate::store::StoreError;
 use crate::wire::trust::{self, Trust};
 use crate::wire::{Connection, Reply, Request, Timeouts, TlsError, WireError, dial};
@@ -60,14 +61,16 @@ pub(super) async fn serve_peer(node: &Arc<Node>, peer: &str, entries: Vec<DirtyE
 }
 
 fn report_connection(outcome: &mut Outcome, peer: &str, error: &SessionError, left: usize) {
-    let words = match error {
-        // The misspelling is the C program's: scripts look for it.
-        SessionError::WrongCertificate { .. } => format!("Peer did provide a wrong SSL X509 cetrificate. {peer}: "),
-        _ => format!("ERROR: Connection to remote host `{peer}' failed. Reason: "),
-    };
+    // The words that scripts look for (the misspelling is the C program's) are a line to themselves.
+    match error {
+        SessionError::WrongCertificate { .. } => {
+            tracing::warn!("Peer did provide a wrong SSL X509 cetrificate.");
+        }
+        _ => tracing::warn!("ERROR: Connection to remote host `{peer}' failed."),
+    }
     let reason = chain(error);
     let stop = if reason.ends_with(['.', '?']) { "" } else { "." };
-    outcome.report.error(format_args!("{words}{reason}{stop} {left} entries stay dirty; csync2 -u sends them."));
+    outcome.report.error(format_args!("{peer}: {reason}{stop} {left} entries stay dirty; csync2 -u sends them."));
     tracing::info!("Host stays in dirty state. Try again later...");
 }
 

@@ -1,13 +1,14 @@
 //! What follows from the peer's answers.
 
 use super::{Pipeline, Task};
+use crate::engine::blocking;
 use crate::engine::update::Prospect;
 use crate::engine::update::confirmed::Confirmed;
 use crate::engine::update::exchange::{Answer, Awaited, Data, Question};
 use crate::engine::update::job::Progress;
 use crate::engine::update::local::{self, Compared, Prepared};
 use crate::engine::update::session::SessionError;
-use crate::engine::{blocking, chain};
+use crate::model::errors::chain;
 use crate::model::{Checktxt, FileKind, MtimeUnit};
 use crate::wire::Reply;
 
