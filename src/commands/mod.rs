@@ -13,8 +13,6 @@ mod update;
 
 use std::sync::Arc;
 
-use anyhow::Context;
-
 use crate::cli::{Invocation, Mode, Printer, Settings, Status};
 use crate::engine::open::{NodeSettings, OpenError};
 use crate::engine::{Node, Report, action, recover};
@@ -108,7 +106,7 @@ impl Run {
             Mode::ListFiles => return self.list_files(None).await.map(Some),
             Mode::ListDirty => return self.list_dirty().await.map(Some),
             Mode::ListPair { my_name, peer } => return self.list_files(Some((&my_name, &peer))).await.map(Some),
-            Mode::RemoveOld => self.remove_old().await.context("remove old rows")?,
+            Mode::RemoveOld => self.remove_old().await?,
             Mode::Compare { .. } | Mode::InSync { .. } | Mode::Serve(_) | Mode::NewKey { .. } => {}
         }
         Ok(None)

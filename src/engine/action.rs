@@ -9,6 +9,7 @@ use std::process::Stdio;
 use tokio::process::Command;
 
 use super::{EngineError, Node, Report};
+use crate::model::errors::strerror;
 use crate::model::{ScheduledAction, SyncPath};
 
 /// Runs everything that is scheduled, also what an interrupted run left behind.
@@ -38,7 +39,10 @@ async fn execute(node: &Node, command: &[u8], logfile: &[u8], paths: &[SyncPath]
         Ok(log) => log,
         Err(error) => {
             let place = place.to_string_lossy();
-            tracing::warn!("WARNING: cannot open logfile {place} of the action '{shown}': {error}. It runs without.");
+            tracing::warn!(
+                "WARNING: cannot open logfile {place} of the action '{shown}': {}. It runs without.",
+                strerror(&error)
+            );
             match OpenOptions::new().append(true).open("/dev/null") {
                 Ok(null) => null,
                 Err(error) => return report.error(format_args!("ERROR: cannot open /dev/null: {error}")),

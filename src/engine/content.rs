@@ -1,7 +1,7 @@
 //! The content of a file of ours, opened without following a symlink on the way and without blocking on a FIFO.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 
 use sha2::{Digest, Sha256};
 
@@ -50,35 +50,47 @@ pub fn digest(place: &LocalPath) -> io::Result<[u8; 32]> {
     Ok(content.digest())
 }
 
-/// Reads a file and hashes what it reads.
+/// Hashes what passes through it: a file that is read, or one that is written.
 #[derive(Debug)]
-pub struct Hashing {
-    input: File,
+pub struct Hashing<F> {
+    file: F,
     hash: Sha256,
 }
 
-impl Hashing {
+impl<F> Hashing<F> {
     #[must_use]
-    pub fn new(input: File) -> Self {
-        Self { input, hash: Sha256::new() }
+    pub fn new(file: F) -> Self {
+        Self { file, hash: Sha256::new() }
     }
 
     #[must_use]
-    pub fn file(&self) -> &File {
-        &self.input
+    pub fn file(&self) -> &F {
+        &self.file
     }
 
-    /// Of what has been read so far.
+    /// Of what has passed so far.
     #[must_use]
     pub fn digest(&self) -> [u8; 32] {
         self.hash.clone().finalize().into()
     }
 }
 
-impl Read for Hashing {
+impl<F: Read> Read for Hashing<F> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let length = self.input.read(buffer)?;
+        let length = self.file.read(buffer)?;
         self.hash.update(&buffer[..length]);
         Ok(length)
+    }
+}
+
+impl<F: Write> Write for Hashing<F> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let length = self.file.write(bytes)?;
+        self.hash.update(&bytes[..length]);
+        Ok(length)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
     }
 }

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 
 use crate::config::{Backup, LocalPath};
 use crate::delta::{self, DeltaError};
-use crate::engine::content;
+use crate::engine::content::{self, Hashing};
 use crate::fs::{self, BeneathError, DeviceKind, Place, TempFile};
-use crate::model::errors::strerror;
+use crate::model::errors::{chain, strerror};
 use crate::model::{FileKind, Ignore, Metadata, Timestamp};
 use crate::wire::{Attributes, Reply};
 
@@ -208,15 +208,16 @@ impl Target {
             Some(file) => file,
             None => File::open("/dev/null")?,
         };
-        let mut output = io::BufWriter::with_capacity(1 << 16, temp.file());
+        let mut output = Hashing::new(io::BufWriter::with_capacity(1 << 16, temp.file()));
         delta::patch(basis, &mut delta, &mut output, u64::MAX)?;
         output.flush()?;
+        let digest = output.digest();
         drop(output);
         let (metadata, file) = old.as_ref().map_or((None, None), |(metadata, file)| (Some(metadata), Some(file)));
         for lost in temp.take_over(metadata, file) {
-            tracing::info!("WARNING: {}: not kept: {lost:?}", self.real.display());
+            tracing::info!("WARNING: {}: not kept: {}", self.real.display(), chain(&lost));
         }
-        let assembled = Assembled { temp };
+        let assembled = Assembled { temp, digest };
         for attribute in attributes.into_iter().flat_map(Attribute::all) {
             assembled.set(attribute, rules.ignore)?;
         }
@@ -255,6 +256,8 @@ pub(super) fn is_untouched(before: &Metadata, now: &Metadata) -> bool {
 #[derive(Debug)]
 pub(super) struct Assembled {
     temp: TempFile,
+    /// Of its content.
+    pub(super) digest: [u8; 32],
 }
 
 impl Assembled {

@@ -173,7 +173,7 @@ impl Receiver {
         match state {
             State::Made { place, intent, left } => {
                 let synced = blocking("MK", move || Target::find(&place).and_then(|target| target.sync())).await?;
-                record(peer, Some(intent), path, left, Actions::Schedule).await?;
+                record(peer, Some(intent), path, left.into(), Actions::Schedule).await?;
                 Ok(synced?)
             }
             State::Assembled(assembly) => {
@@ -191,10 +191,12 @@ impl Receiver {
                     Some(intent) => intent,
                     None => begin_file(peer, &path, &new, &metadata).await?,
                 };
+                let digest = Some(new.digest);
                 match blocking("PATCH", move || target.replace(new)).await? {
                     Ok(now) => {
                         self.saw(&path, now.clone());
-                        Ok(record(peer, Some(intent), path, now, Actions::Schedule).await?)
+                        let found = OnDisk { metadata: now, digest };
+                        Ok(record(peer, Some(intent), path, found, Actions::Schedule).await?)
                     }
                     Err(refusal) => Err(given_up(peer, Some(intent), refusal).await),
                 }
@@ -211,6 +213,21 @@ impl Receiver {
             return Err(Refusal::Answer(reply).into());
         }
         Ok((found?, rules(peer, &file.path)))
+    }
+}
+
+/// What is on disk after a command.
+#[derive(Debug, Default)]
+struct OnDisk {
+    /// `None`: the file is gone.
+    metadata: Option<Metadata>,
+    /// Of the content, where it has passed through our hands.
+    digest: Option<[u8; 32]>,
+}
+
+impl From<Option<Metadata>> for OnDisk {
+    fn from(metadata: Option<Metadata>) -> Self {
+        Self { metadata, digest: None }
     }
 }
 
@@ -262,14 +279,14 @@ async fn record(
     peer: &Peer,
     intent: Option<IntentId>,
     path: SyncPath,
-    metadata: Option<Metadata>,
+    found: OnDisk,
     actions: Actions,
 ) -> Result<(), EngineError> {
     let actions = match actions {
         Actions::Schedule => membership::actions_for(&peer.node.config, &path, Event::Received),
         Actions::None => Vec::new(),
     };
-    let record = metadata.map(|metadata| peer.node.record(path.clone(), &metadata, None));
+    let record = found.metadata.map(|metadata| peer.node.record(path.clone(), &metadata, found.digest));
     let receipt = Receipt { path, sender: peer.name.clone(), record, actions };
     Ok(peer.node.store.finish_receive(intent, receipt).await?)
 }

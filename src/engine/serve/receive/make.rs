@@ -3,7 +3,8 @@
 use super::super::apply::{Attribute, Refusal, Target, is_untouched};
 use super::super::peer::Peer;
 use super::super::permission::Admitted;
-use super::{Actions, Receiver, Sequence, State, Stop, begin, given_up, record};
+use super::{Actions, OnDisk, Receiver, Sequence, State, Stop, begin, given_up, record};
+use crate::engine::EngineError;
 use crate::engine::blocking;
 use crate::model::checktxt::mtime_of_unknown_unit;
 use crate::model::{Checktxt, FileKind, Ignore, Metadata, MtimeUnit, Timestamp};
@@ -44,7 +45,7 @@ impl Receiver {
             }
             Ok((Err(refusal), is_gone, _)) if is_gone => {
                 // The way was cleared for nothing: that is no removal of ours, to be sent to everybody.
-                record(peer, Some(intent), file.path, None, Actions::None).await?;
+                record(peer, Some(intent), file.path, OnDisk::default(), Actions::None).await?;
                 Err(refusal.into())
             }
             Ok((Err(refusal), ..)) | Err(refusal) => Err(given_up(peer, Some(intent), refusal).await),
@@ -56,9 +57,9 @@ impl Receiver {
         let (target, rules) = match self.prepare(peer, &file).await {
             Ok((target, rules)) if target.before.is_some() => (target, rules),
             // Nothing there, or nothing can be there: what was asked for is so.
-            Ok(_) => return Ok(record(peer, None, file.path, None, Actions::Schedule).await?),
+            Ok(_) => return Ok(record(peer, None, file.path, OnDisk::default(), Actions::Schedule).await?),
             Err(Stop::Refused(Refusal::ParentMissing | Refusal::NotADirectory)) => {
-                return Ok(record(peer, None, file.path, None, Actions::Schedule).await?);
+                return Ok(record(peer, None, file.path, OnDisk::default(), Actions::Schedule).await?);
             }
             Err(stop) => return Err(stop),
         };
@@ -74,7 +75,7 @@ impl Receiver {
             return Err(given_up(peer, Some(intent), refusal).await);
         }
         self.saw(&file.path, None);
-        Ok(record(peer, Some(intent), file.path, None, Actions::Schedule).await?)
+        Ok(record(peer, Some(intent), file.path, OnDisk::default(), Actions::Schedule).await?)
     }
 
     /// SETOWN, SETMOD, SETIME.
@@ -107,6 +108,7 @@ impl Receiver {
                 target
             }
         };
+        let before = target.before.as_ref().map(|before| before.ctime.as_nanoseconds());
         let set = blocking("SET", move || {
             target.set(attribute, ignore)?;
             target.now()
@@ -117,7 +119,10 @@ impl Receiver {
             *left = now;
             return if is_last { self.finish(peer).await } else { Ok(()) };
         }
-        Ok(record(peer, None, file.path, now, Actions::None).await?)
+        // The content is what it was: so is its digest, if the row was about this state.
+        let known = peer.node.store.file(&file.path).await.map_err(EngineError::from)?;
+        let digest = known.filter(|known| known.ctime_ns == before).and_then(|known| known.digest);
+        Ok(record(peer, None, file.path, OnDisk { metadata: now, digest }, Actions::None).await?)
     }
 
     /// Records what we made as we left it, so that what somebody did to it since shows as a change.

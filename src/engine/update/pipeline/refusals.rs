@@ -9,15 +9,16 @@ use crate::model::Scope;
 use crate::store::DirtyFilter;
 use crate::wire::Reply;
 
-/// What a server says where a component of a path is no directory.
-const NOT_A_DIRECTORY: &str = "Not a directory";
+/// What a server says where a component of a path is no directory, and what the C program's server says to anything
+/// but SIG where one is missing.
+const NO_DIRECTORY: [&str; 2] = ["Not a directory", "No such file or directory"];
 
 impl Pipeline<'_> {
     /// Any answer but OK to something that concerns one file.
     pub(super) async fn on_refusal(&mut self, number: usize, answer: &Answer) -> Result<(), SessionError> {
         let no_directory = match &answer.reply {
             Reply::ParentDirMissing => true,
-            Reply::Text(text) => text == NOT_A_DIRECTORY,
+            Reply::Text(text) => NO_DIRECTORY.contains(&text.as_str()),
             _ => false,
         };
         let job = &self.jobs[number];
