@@ -107,14 +107,14 @@ mod tests {
                 by_size(method, ours, theirs) == Step::Won(SIZE),
             )
         };
-        assert_eq!(won(AutoMethod::Younger, 5, Some(5)).0, false);
-        assert_eq!(won(AutoMethod::Older, 5, Some(5)).0, true);
-        assert_eq!(won(AutoMethod::Bigger, 5, Some(5)).1, false);
-        assert_eq!(won(AutoMethod::Smaller, 5, Some(5)).1, true);
-        assert_eq!(won(AutoMethod::Younger, 6, Some(5)).0, true);
-        assert_eq!(won(AutoMethod::Older, 6, Some(5)).0, false);
-        assert_eq!(won(AutoMethod::Bigger, 6, Some(5)).1, true);
-        assert_eq!(won(AutoMethod::Smaller, 6, Some(5)).1, false);
+        assert!(!won(AutoMethod::Younger, 5, Some(5)).0);
+        assert!(won(AutoMethod::Older, 5, Some(5)).0);
+        assert!(!won(AutoMethod::Bigger, 5, Some(5)).1);
+        assert!(won(AutoMethod::Smaller, 5, Some(5)).1);
+        assert!(won(AutoMethod::Younger, 6, Some(5)).0);
+        assert!(!won(AutoMethod::Older, 6, Some(5)).0);
+        assert!(won(AutoMethod::Bigger, 6, Some(5)).1);
+        assert!(!won(AutoMethod::Smaller, 6, Some(5)).1);
         for method in [AutoMethod::Younger, AutoMethod::Older, AutoMethod::Bigger, AutoMethod::Smaller] {
             assert_eq!(won(method, 5, None), (true, true));
         }

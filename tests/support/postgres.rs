@@ -72,11 +72,11 @@ impl Postgres {
             .args(["--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions"])
             .arg(format!("--username={SUPERUSER}"))
             .arg(format!("--pgdata={}", data.display())));
-        let mut configuration = String::from(
+        let mut configuration = format!(
             "fsync = off\nsynchronous_commit = off\nfull_page_writes = off\nmax_connections = 200\n\
-             shared_buffers = 32MB\nlisten_addresses = '127.0.0.1'\n",
+             shared_buffers = 32MB\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = '{}'\n",
+            directory.path().display()
         );
-        configuration.push_str(&format!("unix_socket_directories = '{}'\n", directory.path().display()));
         for setting in settings {
             configuration.push_str(setting);
             configuration.push('\n');

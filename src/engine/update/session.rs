@@ -62,11 +62,10 @@ pub(super) async fn serve_peer(node: &Arc<Node>, peer: &str, entries: Vec<DirtyE
 
 fn report_connection(outcome: &mut Outcome, peer: &str, error: &SessionError, left: usize) {
     // The words that scripts look for (the misspelling is the C program's) are a line to themselves.
-    match error {
-        SessionError::WrongCertificate { .. } => {
-            tracing::warn!("Peer did provide a wrong SSL X509 cetrificate.");
-        }
-        _ => tracing::warn!("ERROR: Connection to remote host `{peer}' failed."),
+    if let SessionError::WrongCertificate { .. } = error {
+        tracing::warn!("Peer did provide a wrong SSL X509 cetrificate.");
+    } else {
+        tracing::warn!("ERROR: Connection to remote host `{peer}' failed.");
     }
     let reason = chain(error);
     let stop = if reason.ends_with(['.', '?']) { "" } else { "." };
