@@ -12,8 +12,12 @@ impl Run {
         }
         for hint in self.node.store.hints().await? {
             let target = Target { real: hint.path.clone(), recursive: hint.recursive };
+            let errors = self.report.errors;
             self.check_targets(&[target]).await?;
-            self.node.store.remove_hints(&[hint]).await?;
+            // What could not be checked is to be checked again.
+            if self.report.errors == errors {
+                self.node.store.remove_hints(&[hint]).await?;
+            }
         }
         Ok(())
     }

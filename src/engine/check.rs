@@ -8,7 +8,7 @@
 //! row, and [`removal`] refuses to take a missing file system for a mass removal.
 
 mod compare;
-mod removal;
+pub mod removal;
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
@@ -94,23 +94,25 @@ async fn check_target(node: &Arc<Node>, target: &Target, options: CheckOptions) 
         }
     }
     drop(receiver);
-    let report = work.await.map_err(|source| EngineError::Worker { operation: "check", source })??;
+    let mut report = work.await.map_err(|source| EngineError::Worker { operation: "check", source })??;
     if let Some(error) = failed {
         return Err(error);
     }
-    examine(node, stale, options).await?;
+    report.merge(examine(node, stale, options).await?);
     Ok(report)
 }
 
-/// Looks at single names: as `-c FILE` does, and as a session does before it changes a file.
+/// Looks at single names: as `-c FILE` does, and as a session does before it changes a file. What could not be decided is
+/// counted in the report: nothing may be concluded about it then.
 ///
 /// # Errors
 /// Those of the store.
-pub async fn examine(node: &Arc<Node>, paths: Vec<SyncPath>, options: CheckOptions) -> Result<(), EngineError> {
+pub async fn examine(node: &Arc<Node>, paths: Vec<SyncPath>, options: CheckOptions) -> Result<Report, EngineError> {
+    let mut report = Report::default();
     let mut paths = paths;
     for attempt in 0..ATTEMPTS {
         if paths.is_empty() {
-            return Ok(());
+            return Ok(report);
         }
         if attempt > 0 {
             // A session is receiving the file, or another check has just written its row.
@@ -120,20 +122,37 @@ pub async fn examine(node: &Arc<Node>, paths: Vec<SyncPath>, options: CheckOptio
         for path in paths {
             let known = node.store.file(&path).await?;
             let worker = Arc::clone(node);
-            changes.extend(blocking("check", move || examine_one(&worker, path, known, options)).await?);
+            match blocking("check", move || examine_one(&worker, path, known, options)).await? {
+                Ok(change) => changes.extend(change),
+                Err(disbelief) => report.error(disbelief),
+            }
         }
         paths = Vec::new();
         write(node, changes, &mut paths).await?;
     }
-    Ok(())
+    for path in paths {
+        report.error(format_args!("ERROR: {path} is being received or checked all the time: it was not checked."));
+    }
+    Ok(report)
 }
 
-fn examine_one(node: &Node, path: SyncPath, known: Option<FileRecord>, options: CheckOptions) -> Option<Change> {
-    let local = node.config.local(&path).ok()?;
+fn examine_one(
+    node: &Node,
+    path: SyncPath,
+    known: Option<FileRecord>,
+    options: CheckOptions,
+) -> Result<Option<Change>, String> {
+    let Ok(local) = node.config.local(&path) else { return Ok(None) };
     match presence(&local.root, &local.relative) {
-        Presence::Present(metadata) => change_of(node, path, &metadata, known.as_ref(), options),
-        Presence::Gone | Presence::BehindSymlink => known.map(|record| removal_of(node, record, options)),
-        Presence::Unknown(_) => None,
+        Presence::Present(metadata) => Ok(change_of(node, path, &metadata, known.as_ref(), options)),
+        Presence::Gone | Presence::BehindSymlink => {
+            let Some(record) = known else { return Ok(None) };
+            match removal::disbelief(&node.config, &record) {
+                Some(disbelief) if !options.allow_mass_removal => Err(disbelief),
+                _ => Ok(Some(removal_of(node, record, options))),
+            }
+        }
+        Presence::Unknown(_) => Ok(None),
     }
 }
 

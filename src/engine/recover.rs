@@ -1,11 +1,12 @@
 //! What a crash left behind: intents of sessions that no longer exist are finished or dropped.
 //!
 //! A session writes its intent before it changes a file, and removes it together with the file's new row. An intent
-//! whose holder is gone therefore marks a file whose row may be older than the file. Disk and intent decide: what has
-//! the kind and size that was to be received was received, and is recorded as such; anything else is left to the next
+//! whose holder is gone therefore marks a file whose row may be older than the file. Disk and intent decide: what is
+//! as it was to be received was received, and is recorded as such; anything else is left to the next
 //! check. Temporary files are removed by the name that stands in the intent, never by what they look like.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::membership::{self, Event};
 use super::{EngineError, Node, blocking, content};
@@ -42,8 +43,22 @@ pub(super) fn is_alive(holder: &str) -> bool {
 /// # Errors
 /// Those of the store.
 pub async fn recover(node: &Arc<Node>) -> Result<(), EngineError> {
+    settle(node, |holder| !is_alive(holder)).await
+}
+
+/// Finishes or drops what a session of this process left when its database failed: again and again until that works.
+pub(super) async fn retry(node: Arc<Node>, holder: String) {
+    let mut pause = Duration::from_secs(1);
+    while let Err(error) = settle(&node, |other| other == holder).await {
+        tracing::debug!("receives of a broken session: {error}");
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(60));
+    }
+}
+
+async fn settle(node: &Arc<Node>, is_left: impl Fn(&str) -> bool) -> Result<(), EngineError> {
     for (id, intent) in node.store.intents().await? {
-        if is_alive(&intent.holder) {
+        if !is_left(&intent.holder) {
             continue;
         }
         let (worker, path) = (Arc::clone(node), intent.path.clone());
@@ -84,19 +99,18 @@ fn inspect(node: &Node, intent: &Intent) -> Found {
     match (fs::presence(&place.root, &place.relative), &intent.target) {
         (Presence::Present(metadata), Some(target)) => {
             let now = node.record(intent.path.clone(), &metadata, None).checktxt;
-            if kind_and_size(&now) == kind_and_size(target) {
-                Found::Received(Some(metadata))
-            } else {
-                Found::NotReceived
-            }
+            // A regular file is complete, with its attributes, before it is renamed into place.
+            let received =
+                if metadata.is_regular() { target.describes(&now, metadata.mtime) } else { kind(&now) == kind(target) };
+            if received { Found::Received(Some(metadata)) } else { Found::NotReceived }
         }
         (Presence::Gone, None) => Found::Received(None),
         _ => Found::NotReceived,
     }
 }
 
-/// The part of a checktxt that owner, mode and time do not touch: these are set after the content.
-fn kind_and_size(checktxt: &Checktxt) -> &[u8] {
+/// The part of a checktxt that owner and mode do not touch: of anything but a regular file they are set after it is made.
+fn kind(checktxt: &Checktxt) -> &[u8] {
     let text = checktxt.as_bytes();
     let at = text.windows(6).position(|window| window == b":type=").unwrap_or_default();
     &text[at..]

@@ -14,6 +14,9 @@ use crate::support::{Cast, Postgres, Program, Table, assert_same, dir, link, sce
 scenarios! { ours:
     an_unreadable_directory_removes_nothing
     a_missing_prefix_directory_removes_nothing
+    a_missing_directory_keeps_back_what_was_dirty
+    a_session_takes_a_missing_directory_for_no_removal
+    a_hint_that_cannot_be_checked_stays
     a_file_below_a_prefix_can_be_pushed_alone
     an_operand_below_a_missing_parent_arrives
     a_file_behind_a_regular_file_is_gone
@@ -95,6 +98,59 @@ fn a_missing_prefix_directory_removes_nothing(cast: Cast) {
     fs::rename(alpha.tree_dir(), &away).expect("rename");
     as_ordinary_user(alpha, &["-cr", "/", "--allow-mass-removal"]).success();
     assert_eq!(alpha.rows(Table::Dirty).len(), before.len());
+}
+
+/// Files that waited for a peer when their file system went away are not removed there.
+fn a_missing_directory_keeps_back_what_was_dirty(cast: Cast) {
+    let cluster = cast.cluster(["alpha", "beta"]).start();
+    let (alpha, beta) = (&cluster["alpha"], &cluster["beta"]);
+    alpha.put(&tree! { "f" => "first", "g" => "stays" });
+    alpha.csync2(["-x"]).success();
+    alpha.put(&tree! { "f" => "the second" });
+    alpha.csync2(["-cr", "/"]).success();
+    let away = alpha.base().join("moved away");
+    fs::rename(alpha.tree_dir(), &away).expect("rename");
+    for mode in ["-x", "-u"] {
+        alpha.csync2([mode]).exits(1).logs("--allow-mass-removal");
+        assert_eq!(beta.read("f"), "first");
+    }
+    fs::rename(&away, alpha.tree_dir()).expect("rename");
+    alpha.csync2(["-x"]).success();
+    cluster.expect_agreement();
+    alpha.expect_clean();
+}
+
+/// A push to a host whose file system is not mounted is refused, and marks nothing for third hosts.
+fn a_session_takes_a_missing_directory_for_no_removal(cast: Cast) {
+    let cluster = cast.cluster(["alpha", "beta", "gamma"]).start();
+    let (alpha, beta) = (&cluster["alpha"], &cluster["beta"]);
+    alpha.put(&tree! { "f" => "first", "d/g" => "second" });
+    alpha.csync2(["-x"]).success();
+    let away = beta.base().join("moved away");
+    fs::rename(beta.tree_dir(), &away).expect("rename");
+    alpha.put(&tree! { "f" => "changed since", "d/g" => "this one too" });
+    alpha.csync2(["-x"]).exits(1).logs(&beta.host);
+    assert!(!beta.tree_dir().exists());
+    beta.expect_clean();
+    fs::rename(&away, beta.tree_dir()).expect("rename");
+    alpha.csync2(["-u"]).success();
+    cluster.expect_agreement();
+}
+
+fn a_hint_that_cannot_be_checked_stays(cast: Cast) {
+    let cluster = cast.cluster(["alpha", "beta"]).start();
+    let alpha = &cluster["alpha"];
+    alpha.put(&tree! { "f" => "first" });
+    alpha.csync2(["-x"]).success();
+    let tree = alpha.tree_dir().display().to_string();
+    alpha.csync2(["-h", "-r", &tree]).success();
+    let away = alpha.base().join("moved away");
+    fs::rename(alpha.tree_dir(), &away).expect("rename");
+    alpha.csync2(["-c"]).exits(1);
+    alpha.csync2(["-H"]).success().prints(&format!("1\t{tree}\n"));
+    fs::rename(&away, alpha.tree_dir()).expect("rename");
+    alpha.csync2(["-c"]).success();
+    alpha.csync2(["-H"]).exits(2);
 }
 
 fn a_file_below_a_prefix_can_be_pushed_alone(cast: Cast) {

@@ -82,7 +82,8 @@ fn refuse_missing_roots(config: &Config, known: &HashMap<SyncPath, FileRecord>, 
     let removed: HashSet<&SyncPath> = verdict.removed.iter().collect();
     let mut guards: BTreeMap<PathBuf, Guard> = BTreeMap::new();
     for path in &verdict.removed {
-        for directory in guard_directories(config, path) {
+        let Some(record) = known.get(path) else { continue };
+        for directory in guard_directories(config, record) {
             guards
                 .entry(directory)
                 .or_insert_with(|| Guard { removed: Vec::new(), alive: false })
@@ -121,6 +122,31 @@ fn refuse_missing_roots(config: &Config, known: &HashMap<SyncPath, FileRecord>, 
     verdict.removed.retain(|path| !refused.contains(path));
 }
 
+/// Why the absence of one file is not believed: the directory that stands for its file system is missing, or lies on
+/// another device than the file did. Its row is what is known of it; a removal that a check has found has none any more.
+#[must_use]
+pub fn disbelief(config: &Config, record: &FileRecord) -> Option<String> {
+    let place = config.local(&record.path).ok()?.absolute();
+    guard_directories(config, record).into_iter().find_map(|directory| {
+        if directory == place && !record.checktxt.is_directory() {
+            return None;
+        }
+        let reason = match fs::metadata(&directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => "is missing",
+            Ok(now) if record.device.is_some_and(|device| device != now.device.cast_signed()) => {
+                "lies on another device than before"
+            }
+            _ => return None,
+        };
+        Some(format!(
+            "ERROR: {} {reason}: what was known there does not count as removed. Is a file system not mounted? If it \
+             was removed on purpose, confirm it: csync2 -cr --allow-mass-removal {}",
+            directory.display(),
+            directory.display()
+        ))
+    })
+}
+
 /// Why a directory below which everything known is gone is not trusted; `None`: it is an ordinary removal.
 fn suspicion(
     config: &Config,
@@ -144,7 +170,13 @@ fn suspicion(
                     .and_then(|record| record.device)
                     .is_some_and(|device| device != now.device.cast_signed())
             };
-            removed.iter().any(elsewhere).then_some("lies on another device than before")
+            if removed.iter().any(elsewhere) {
+                return Some("lies on another device than before");
+            }
+            // The C program records no device: an empty directory is all that can be seen of a missing file system.
+            let unrecorded = |path: &SyncPath| known.get(path).is_some_and(|record| record.device.is_none());
+            let is_empty = || std::fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_none());
+            (removed.iter().all(unrecorded) && is_empty()).then_some("is empty")
         }
     }
 }
@@ -153,8 +185,10 @@ fn is_directory(record: &FileRecord) -> bool {
     record.checktxt.as_bytes().ends_with(b":type=dir")
 }
 
-/// The directories that stand for the file's prefix and for the include patterns that cover it.
-fn guard_directories(config: &Config, path: &SyncPath) -> Vec<PathBuf> {
+/// The directories that stand for the file's prefix, for the include patterns that cover it, and for a file system that
+/// was mounted below them.
+fn guard_directories(config: &Config, record: &FileRecord) -> Vec<PathBuf> {
+    let path = &record.path;
     let mut directories = Vec::new();
     let Ok(local) = config.local(path) else { return directories };
     if path.split_prefix().is_some() {
@@ -171,9 +205,22 @@ fn guard_directories(config: &Config, path: &SyncPath) -> Vec<PathBuf> {
             directories.push(directory);
         }
     }
+    if let Some((directory, device)) = existing_ancestor(&place)
+        && record.device.is_some_and(|before| before != device)
+    {
+        directories.push(directory);
+    }
     directories.sort();
     directories.dedup();
     directories
+}
+
+/// The deepest directory above a path that is there, and its device.
+fn existing_ancestor(place: &Path) -> Option<(PathBuf, i64)> {
+    place.ancestors().skip(1).find_map(|directory| {
+        let metadata = fs::metadata(directory).ok()?;
+        Some((directory.to_owned(), metadata.device.cast_signed()))
+    })
 }
 
 /// The leading components of a path pattern that hold no wildcard.

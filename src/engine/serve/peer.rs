@@ -15,6 +15,8 @@ pub(super) struct Peer {
     pub(super) name: String,
     /// Restricted to the groups that the session asked for.
     pub(super) node: Arc<Node>,
+    /// Whose intents these are: the session's.
+    pub(super) holder: String,
 }
 
 /// Whether a connection from `address` may speak under `name`: it must come from one of the name's addresses.

@@ -57,11 +57,16 @@ pub(super) async fn admit(
     }
 }
 
+/// The answer where our own state of the file cannot be told: nothing is changed then.
+const NOT_CHECKED: &str = "The file cannot be checked here, see the log of this host";
+
 /// Looks at the file on disk as `-c FILE` would. If it is dirty then, it is marked for everybody in the groups that
 /// hold the peer, and the peer is told.
 pub(super) async fn dirty_check(peer: &Peer, path: &SyncPath) -> Result<Option<Reply>, EngineError> {
     let node = &peer.node;
-    check::examine(node, vec![path.clone()], CheckOptions::default()).await?;
+    if check::examine(node, vec![path.clone()], CheckOptions::default()).await?.errors > 0 {
+        return Ok(Some(Reply::Text(NOT_CHECKED.to_owned())));
+    }
     if !node.store.is_dirty(path).await? {
         return Ok(None);
     }

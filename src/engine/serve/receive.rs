@@ -10,23 +10,20 @@
 
 mod make;
 mod patch;
-
-use std::collections::HashMap;
+mod shown;
 
 pub(super) use self::make::time_of;
+use self::shown::Shown;
 use super::apply::{Assembled, Refusal, Rules, Target};
 use super::peer::Peer;
 use super::permission::{self, Admitted};
 use crate::config::LocalPath;
 use crate::engine::check::{self, CheckOptions};
 use crate::engine::membership::{self, Event, Purpose};
-use crate::engine::{EngineError, blocking, recover};
+use crate::engine::{EngineError, blocking};
 use crate::model::{Checktxt, Metadata, SyncPath};
 use crate::store::{Intent, IntentId, Receipt};
 use crate::wire::Reply;
-
-/// How many files are remembered as they were when the peer asked for them.
-const REMEMBERED: usize = 4_096;
 
 /// The receiving side of one session: what is being received, and what the peer has seen.
 #[derive(Debug, Default)]
@@ -34,7 +31,7 @@ pub(super) struct Receiver {
     open: Option<Sequence>,
     /// The state of files at their last SIG. SETIME alone says that both contents are equal: it counts only while the
     /// file is still what the peer compared.
-    seen: HashMap<SyncPath, Metadata>,
+    seen: Shown,
 }
 
 /// A file whose attributes are still coming.
@@ -103,13 +100,10 @@ impl From<crate::store::StoreError> for Stop {
 impl Receiver {
     /// Remembers what the peer was told about a file.
     pub(super) fn saw(&mut self, path: &SyncPath, metadata: Option<Metadata>) {
-        if self.seen.len() >= REMEMBERED {
-            self.seen.clear();
-        }
         match metadata {
             Some(metadata) => self.seen.insert(path.clone(), metadata),
             None => self.seen.remove(path),
-        };
+        }
     }
 
     /// Ends the sequence, unless the next command still belongs to it. A refusal is logged: its commands have their
@@ -246,7 +240,7 @@ async fn begin(
     target: Option<Checktxt>,
 ) -> Result<IntentId, EngineError> {
     let (path, sender) = (path.clone(), peer.name.clone());
-    let intent = Intent { path, peer: sender, temp_name, target, holder: recover::holder() };
+    let intent = Intent { path, peer: sender, temp_name, target, holder: peer.holder.clone() };
     Ok(peer.node.store.begin_receive(intent).await?)
 }
 

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::{Mutex, OnceCell};
 
@@ -22,6 +23,7 @@ pub struct Registry {
     known: Mutex<HashMap<String, Arc<Known>>>,
     /// Opened by whoever needs it first, while others wait for that one only.
     databases: Mutex<Vec<(Location, Arc<OnceCell<Database>>)>>,
+    sessions: AtomicU64,
 }
 
 /// One configuration, and what serves it once that is needed.
@@ -53,7 +55,12 @@ type Stamp = (u64, u64, u64, i64, i64);
 impl Registry {
     #[must_use]
     pub fn new(settings: NodeSettings) -> Self {
-        Self { settings, known: Mutex::default(), databases: Mutex::default() }
+        Self { settings, known: Mutex::default(), databases: Mutex::default(), sessions: AtomicU64::new(0) }
+    }
+
+    /// Names a session among all sessions of all processes: what it leaves unfinished can be told from the others'.
+    pub(super) fn holder(&self) -> String {
+        format!("{} {}", recover::holder(), self.sessions.fetch_add(1, Ordering::Relaxed))
     }
 
     pub(super) fn settings(&self) -> &NodeSettings {

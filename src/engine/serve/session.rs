@@ -4,11 +4,13 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::peer::{self, Peer};
 use super::receive::Receiver;
 use super::registry::{Known, Registry, Served};
 use crate::engine::open::OpenError;
+use crate::engine::recover;
 use crate::engine::{EngineError, Node, Report};
 use crate::model::MtimeUnit;
 use crate::model::errors::chain;
@@ -25,6 +27,9 @@ pub(super) enum SessionError {
     Open(#[from] OpenError),
 }
 
+/// How long a peer may take for each of the lines up to CONFIG, which names the configuration with its own limit.
+const FIRST_WORDS: Duration = Duration::from_secs(30);
+
 /// A session after CONFIG.
 #[derive(Debug)]
 pub(super) struct Session {
@@ -36,6 +41,8 @@ pub(super) struct Session {
     groups: Option<Vec<String>>,
     /// Who the peer proved to be.
     peer: Option<Arc<Peer>>,
+    /// Names the session in its intents.
+    holder: String,
     /// The unit of times, once the peer showed which dialect it speaks.
     pub(super) unit: Option<MtimeUnit>,
     pub(super) receiver: Receiver,
@@ -78,13 +85,17 @@ async fn converse(registry: &Arc<Registry>, connection: Connection, report: &mut
         super::run_actions(&served, session.has_changed, report).await;
     }
     session.connection.shutdown().await;
+    // A database that failed may have left an intent: what was received is not recorded then.
+    if let (Some(peer), true) = (&session.peer, spoken.is_err() || ended.is_err()) {
+        tokio::spawn(recover::retry(Arc::clone(&peer.node), session.holder));
+    }
     spoken?;
     Ok(ended?)
 }
 
 /// The lines up to CONFIG's answer; `None` when the session ends before.
 async fn open(registry: &Arc<Registry>, mut connection: Connection) -> Result<Option<Session>, SessionError> {
-    let Some(mut request) = next(&mut connection).await? else { return Ok(None) };
+    let Some(mut request) = next_from_stranger(&mut connection, FIRST_WORDS).await? else { return Ok(None) };
     if request == Ok(Request::Ssl) {
         let identity = match Identity::load(&registry.settings().system_dir) {
             Ok(identity) => identity,
@@ -95,7 +106,7 @@ async fn open(registry: &Arc<Registry>, mut connection: Connection) -> Result<Op
         };
         answer(&mut connection, &Reply::ActivatingSsl).await?;
         connection = connection.start_tls_server(&identity).await?;
-        match next(&mut connection).await? {
+        match next_from_stranger(&mut connection, FIRST_WORDS).await? {
             Some(after) => request = after,
             None => return Ok(None),
         }
@@ -124,6 +135,7 @@ async fn open(registry: &Arc<Registry>, mut connection: Connection) -> Result<Op
         known,
         groups: None,
         peer: None,
+        holder: registry.holder(),
         unit: None,
         receiver: Receiver::default(),
         served: None,
@@ -139,6 +151,15 @@ fn config_name(name: &[u8]) -> Option<String> {
 /// The next command; `None` at the end of the connection.
 async fn next(connection: &mut Connection) -> Result<Option<Result<Request, RequestError>>, WireError> {
     Ok(connection.read_line().await?.map(|line| Request::parse(&line)))
+}
+
+/// The same from a peer that has not said yet who it is: it does not hold its place for long.
+async fn next_from_stranger(
+    connection: &mut Connection,
+    patience: Duration,
+) -> Result<Option<Result<Request, RequestError>>, WireError> {
+    let late = WireError::TimedOut { what: "the peer did not identify itself" };
+    tokio::time::timeout(patience, next(connection)).await.unwrap_or(Err(late))
 }
 
 async fn answer(connection: &mut Connection, reply: &Reply) -> Result<(), WireError> {
@@ -160,7 +181,12 @@ impl Session {
 
     /// Carries out commands; [`Flow::Continue`] when the peer closed the connection while it might have gone on.
     async fn converse(&mut self) -> Result<Flow, SessionError> {
-        while let Some(request) = next(&mut self.connection).await? {
+        loop {
+            let next = match self.peer {
+                Some(_) => next(&mut self.connection).await?,
+                None => next_from_stranger(&mut self.connection, self.known.config.handshake_timeout).await?,
+            };
+            let Some(request) = next else { return Ok(Flow::Continue) };
             match request {
                 Ok(request) => {
                     if self.execute(request).await? == Flow::Close {
@@ -176,7 +202,6 @@ impl Session {
                 }
             }
         }
-        Ok(Flow::Continue)
     }
 
     async fn execute(&mut self, request: Request) -> Result<Flow, SessionError> {
@@ -231,7 +256,7 @@ impl Session {
             return Ok(reply);
         }
         let node = self.in_groups(&served.node);
-        self.peer = Some(Arc::new(Peer { name: name.to_owned(), node }));
+        self.peer = Some(Arc::new(Peer { name: name.to_owned(), node, holder: self.holder.clone() }));
         self.served = Some(served);
         Ok(Reply::CmdFinished)
     }
@@ -240,7 +265,11 @@ impl Session {
     async fn restrict(&mut self) -> Result<(), SessionError> {
         if let Some(peer) = self.peer.clone() {
             self.receiver.settle(&peer, None).await?;
-            self.peer = Some(Arc::new(Peer { name: peer.name.clone(), node: self.in_groups(&peer.node) }));
+            self.peer = Some(Arc::new(Peer {
+                name: peer.name.clone(),
+                node: self.in_groups(&peer.node),
+                holder: self.holder.clone(),
+            }));
         }
         Ok(())
     }

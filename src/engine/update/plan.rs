@@ -1,13 +1,14 @@
 //! Which dirty rows concern a peer, and what is to be done about each, by what is on this disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 
 use super::job::Job;
 use crate::config::LocalPath;
+use crate::engine::check::removal;
 use crate::engine::{EngineError, Node, Report, blocking, membership};
 use crate::fs::{Presence, PresenceChecker};
-use crate::model::{DirtyEntry, FileKind};
+use crate::model::{DirtyEntry, FileKind, Scope, SyncPath};
 
 /// A dirty row of a file that is shared with its peer.
 #[derive(Debug)]
@@ -60,8 +61,9 @@ pub(super) struct Plan {
 }
 
 /// Looks at each file. What cannot be looked at is reported, and its row stays.
-pub(super) async fn look(candidates: Vec<Candidate>, report: &mut Report) -> Result<Plan, EngineError> {
+pub(super) async fn look(node: &Node, candidates: Vec<Candidate>, report: &mut Report) -> Result<Plan, EngineError> {
     let (mut plan, unknown) = blocking("update", move || look_at_all(candidates)).await?;
+    plan.removals = believable(node, plan.removals, report).await?;
     plan.removals.sort_by(|one, other| other.path().cmp(one.path()));
     plan.pushes.sort_by(|one, other| one.path().cmp(other.path()));
     for (candidate, error) in unknown {
@@ -69,6 +71,29 @@ pub(super) async fn look(candidates: Vec<Candidate>, report: &mut Report) -> Res
         report.error(format_args!("ERROR: cannot look at {}: {error}. It stays dirty for {peer}.", name.display()));
     }
     Ok(plan)
+}
+
+/// Names in one query.
+const CHUNK: usize = 500;
+
+/// The removals that are no missing file system. A file that still has its row was not found to be removed by a check:
+/// the same doubts apply to it as there.
+async fn believable(node: &Node, removals: Vec<Job>, report: &mut Report) -> Result<Vec<Job>, EngineError> {
+    let mut doubtful: HashSet<SyncPath> = HashSet::new();
+    let mut said: HashSet<String> = HashSet::new();
+    for some in removals.chunks(CHUNK) {
+        let mut rows = node.store.files(some.iter().map(|job| Scope::File(job.path().clone())).collect());
+        while let Some(chunk) = rows.recv().await {
+            for record in chunk? {
+                let Some(disbelief) = removal::disbelief(&node.config, &record) else { continue };
+                if said.insert(disbelief.clone()) {
+                    report.error(disbelief);
+                }
+                doubtful.insert(record.path);
+            }
+        }
+    }
+    Ok(removals.into_iter().filter(|job| !doubtful.contains(job.path())).collect())
 }
 
 fn look_at_all(candidates: Vec<Candidate>) -> (Plan, Vec<(Candidate, io::Error)>) {

@@ -97,6 +97,7 @@ impl Receiver {
             None => self.seen.get(&file.path).filter(|_| is_last).cloned(),
         };
         let target = match left {
+            None if is_last => self.prepare_for_time(peer, &file).await.map_err(Stop::in_system_words)?,
             None => self.prepare(peer, &file).await.map_err(Stop::in_system_words)?.0,
             Some(left) => {
                 let place = file.place.clone();
@@ -123,6 +124,22 @@ impl Receiver {
         let known = peer.node.store.file(&file.path).await.map_err(EngineError::from)?;
         let digest = known.filter(|known| known.ctime_ns == before).and_then(|known| known.digest);
         Ok(record(peer, None, file.path, OnDisk { metadata: now, digest }, Actions::None).await?)
+    }
+
+    /// Looks at a file whose time is set though the peer was not shown it lately. A directory's time comes after all that
+    /// belongs in it: it needs a row that still describes it, or none, and no mark of ours.
+    async fn prepare_for_time(&mut self, peer: &Peer, file: &Admitted) -> Result<Target, Stop> {
+        let (place, store) = (file.place.clone(), &peer.node.store);
+        let target = blocking("SETIME", move || Target::find(&place)).await??;
+        if let Some(now) = target.before.as_ref().filter(|now| now.is_directory()) {
+            let known = store.file(&file.path).await.map_err(EngineError::from)?;
+            let state = Checktxt::of(now, peer.node.config.ignore, MtimeUnit::Seconds);
+            let is_known = known.is_none_or(|known| known.checktxt.describes(&state, now.mtime));
+            if is_known && !store.is_dirty(&file.path).await.map_err(EngineError::from)? {
+                return Ok(target);
+            }
+        }
+        Ok(self.prepare(peer, file).await?.0)
     }
 
     /// Records what we made as we left it, so that what somebody did to it since shows as a change.

@@ -1,6 +1,8 @@
 //! What a crash in the middle of a receive leaves behind, and what the next start makes of it.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::{Story, path};
 use crate::engine::recover;
@@ -63,9 +65,26 @@ async fn behind_the_rename_the_file_is_received() {
     let mut story = before().await;
     intent(&story, TEMP, NEW, DEAD).await;
     fs::remove_file(story.path("d/f")).unwrap();
-    story.put("f", "new content");
+    arrive(&story, "new content");
     assert_eq!(afterwards(&mut story).await, (vec![], true));
     assert!(story.row("f").await.unwrap().ends_with("size=11"));
+}
+
+/// Puts the file there as a rename does: complete, with the attributes that [`NEW`] names.
+fn arrive(story: &Story, content: &str) {
+    story.put("f", content);
+    let file = fs::File::options().write(true).open(story.path("d/f")).unwrap();
+    file.set_permissions(fs::Permissions::from_mode(0o600)).unwrap();
+    file.set_modified(UNIX_EPOCH + Duration::from_secs(5)).unwrap();
+}
+
+#[tokio::test]
+async fn an_edit_of_the_same_size_after_the_crash_is_a_change() {
+    let mut story = before().await;
+    intent(&story, "", NEW, DEAD).await;
+    arrive(&story, "new content");
+    story.put("f", "NEW CONTENT");
+    assert_eq!(afterwards(&mut story).await, (vec!["localhost".to_owned(), "third".to_owned()], false));
 }
 
 #[tokio::test]

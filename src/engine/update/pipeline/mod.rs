@@ -123,7 +123,7 @@ impl<'a> Pipeline<'a> {
     }
 
     async fn work(&mut self, candidates: Vec<Candidate>) -> Result<(), SessionError> {
-        let Plan { removals, mut pushes, settled } = plan::look(candidates, &mut self.report).await?;
+        let Plan { removals, mut pushes, settled } = plan::look(self.node, candidates, &mut self.report).await?;
         if !self.dry_run {
             self.node.store.clear(&settled).await?;
         }

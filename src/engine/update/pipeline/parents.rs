@@ -83,7 +83,7 @@ impl Pipeline<'_> {
             };
             let candidates = paths.iter().filter_map(|path| Candidate::of(node, unmarked(path), &mut self.report));
             let candidates: Vec<Candidate> = candidates.collect();
-            let mut jobs = plan::look(candidates, &mut self.report).await?.pushes;
+            let mut jobs = plan::look(self.node, candidates, &mut self.report).await?.pushes;
             jobs.retain(|job| !as_parents || job.is_directory());
             let mut rows = rows(node, pair, jobs.iter().map(Job::path), self.dry_run).await?;
             for job in &mut jobs {
