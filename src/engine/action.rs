@@ -45,7 +45,7 @@ async fn execute(node: &Node, command: &[u8], logfile: &[u8], paths: &[SyncPath]
             );
             match OpenOptions::new().append(true).open("/dev/null") {
                 Ok(null) => null,
-                Err(error) => return report.error(format_args!("ERROR: cannot open /dev/null: {error}")),
+                Err(error) => return report.error(format_args!("ERROR: cannot open /dev/null: {}", strerror(&error))),
             }
         }
     };
@@ -58,7 +58,7 @@ async fn execute(node: &Node, command: &[u8], logfile: &[u8], paths: &[SyncPath]
     match shell.status().await {
         Ok(status) if status.success() => {}
         Ok(status) => tracing::warn!("WARNING: the action '{shown}' ended with {status}."),
-        Err(error) => report.error(format_args!("ERROR: cannot run the action '{shown}': {error}")),
+        Err(error) => report.error(format_args!("ERROR: cannot run the action '{shown}': {}", strerror(&error))),
     }
 }
 

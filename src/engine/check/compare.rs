@@ -32,12 +32,15 @@ pub(super) fn compare(
         return Comparison::Changed;
     }
     let (mtime, ctime) = (metadata.mtime.as_nanoseconds(), metadata.ctime.as_nanoseconds());
+    // A file system may come back under another number: removals are doubted by it, so it must not go stale.
+    let moved = known.device != Some(metadata.device.cast_signed());
     if known.mtime_ns == Some(mtime) && known.ctime_ns == Some(ctime) {
-        return Comparison::Same;
+        return if moved { Comparison::Refresh { digest: known.digest } } else { Comparison::Same };
     }
     if !metadata.is_regular() {
         // Everything that matters of it stands in its checktxt.
-        return if known.ctime_ns.is_some() { Comparison::Same } else { Comparison::Refresh { digest: None } };
+        let is_complete = known.ctime_ns.is_some() && !moved;
+        return if is_complete { Comparison::Same } else { Comparison::Refresh { digest: None } };
     }
     match known.digest {
         None => Comparison::Refresh { digest: None },
@@ -104,6 +107,16 @@ mod tests {
     #[test]
     fn a_new_ctime_alone_marks_nothing() {
         assert_eq!(outcome(Some(&row(&disk(5, 7), None)), &disk(5, 8), NEW), Comparison::Refresh { digest: None });
+    }
+
+    #[test]
+    fn another_device_number_is_noted_silently() {
+        let now = Metadata { device: 7, ..disk(5, 7) };
+        assert_eq!(outcome(Some(&row(&disk(5, 7), Some(OLD))), &now, NEW), Comparison::Refresh { digest: Some(OLD) });
+        let directory = Metadata { kind: FileKind::Directory, ..now };
+        assert_eq!(outcome(Some(&row(&directory, None)), &directory, OLD), Comparison::Refresh { digest: None });
+        let unmoved = Metadata { device: 1, ..directory };
+        assert_eq!(outcome(Some(&row(&unmoved, None)), &unmoved, OLD), Comparison::Same);
     }
 
     #[test]

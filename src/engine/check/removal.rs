@@ -131,13 +131,7 @@ pub fn disbelief(config: &Config, record: &FileRecord) -> Option<String> {
         if directory == place && !record.checktxt.is_directory() {
             return None;
         }
-        let reason = match fs::metadata(&directory) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => "is missing",
-            Ok(now) if record.device.is_some_and(|device| device != now.device.cast_signed()) => {
-                "lies on another device than before"
-            }
-            _ => return None,
-        };
+        let reason = absence(&directory, record.device)?;
         Some(format!(
             "ERROR: {} {reason}: what was known there does not count as removed. Is a file system not mounted? If it \
              was removed on purpose, confirm it: csync2 -cr --allow-mass-removal {}",
@@ -154,35 +148,34 @@ fn suspicion(
     known: &HashMap<SyncPath, FileRecord>,
     removed: &[SyncPath],
 ) -> Option<&'static str> {
-    let is_directory_row = |path: &SyncPath| known.get(path).is_some_and(is_directory);
+    let is_directory_row = |path: &SyncPath| known.get(path).is_some_and(|record| record.checktxt.is_directory());
     let guards_a_tree = removed
         .iter()
         .any(|path| config.local(path).is_ok_and(|local| local.absolute() != directory) || is_directory_row(path));
     if !guards_a_tree {
         return None;
     }
-    match fs::metadata(directory) {
-        Err(_) => Some("is missing"),
-        Ok(now) => {
-            let elsewhere = |path: &SyncPath| {
-                known
-                    .get(path)
-                    .and_then(|record| record.device)
-                    .is_some_and(|device| device != now.device.cast_signed())
-            };
-            if removed.iter().any(elsewhere) {
-                return Some("lies on another device than before");
-            }
-            // The C program records no device: an empty directory is all that can be seen of a missing file system.
-            let unrecorded = |path: &SyncPath| known.get(path).is_some_and(|record| record.device.is_none());
-            let is_empty = || std::fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_none());
-            (removed.iter().all(unrecorded) && is_empty()).then_some("is empty")
-        }
-    }
+    let devices = removed.iter().filter_map(|path| known.get(path)?.device);
+    absence(directory, devices).or_else(|| {
+        // The C program records no device: an empty directory is all that can be seen of a missing file system.
+        let unrecorded = |path: &SyncPath| known.get(path).is_some_and(|record| record.device.is_none());
+        let is_empty = || std::fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_none());
+        (removed.iter().all(unrecorded) && is_empty()).then_some("is empty")
+    })
 }
 
-fn is_directory(record: &FileRecord) -> bool {
-    record.checktxt.as_bytes().ends_with(b":type=dir")
+/// What is wrong with a directory that holds files of these devices, as far as it can be seen from outside.
+fn absence(directory: &Path, devices: impl IntoIterator<Item = i64>) -> Option<&'static str> {
+    match fs::metadata(directory) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Some("is missing")
+        }
+        Err(_) => Some("cannot be looked at"),
+        Ok(now) => {
+            let mut devices = devices.into_iter();
+            devices.any(|device| device != now.device.cast_signed()).then_some("lies on another device than before")
+        }
+    }
 }
 
 /// The directories that stand for the file's prefix, for the include patterns that cover it, and for a file system that
