@@ -12,7 +12,12 @@ use super::*;
 use crate::logging::{DebugFile, LogOptions};
 
 fn environment(system_dir: &Path) -> Environment {
-    Environment { system_dir: system_dir.to_owned(), host_name: "node.test".to_owned(), posixly_correct: false }
+    Environment {
+        system_dir: system_dir.to_owned(),
+        host_name: "node.test".to_owned(),
+        posixly_correct: false,
+        journal_stream: None,
+    }
 }
 
 fn parse_line(line: &[&str]) -> Parsed {
@@ -194,6 +199,7 @@ fn every_switch_is_a_setting() {
             timestamps: true,
             timestamp_file: Some("stamps".into()),
             debug_file: Some(DebugFile::Default),
+            ..LogOptions::default()
         },
         ..bare
     };
@@ -211,8 +217,9 @@ fn the_debug_files_name_is_attached_only() {
 
 #[test]
 fn a_session_on_an_inherited_socket_logs_to_syslog() {
-    assert!(settings(&["-i"]).log.syslog);
-    assert!(!settings(&["-ii"]).log.syslog);
+    let (inherited, daemon) = (settings(&["-i"]).log, settings(&["-ii"]).log);
+    assert!(inherited.syslog && inherited.inherited && !inherited.daemon);
+    assert!(!daemon.syslog && !daemon.inherited && daemon.daemon);
 }
 
 #[test]
@@ -225,7 +232,8 @@ fn impossible_values_are_refused() {
         (&["-c", "-W", "9999"], "Invalid dump_dir_fd 9999: Bad file descriptor"),
         (&["-c", "-W", "x"], "Invalid dump_dir_fd x: Bad file descriptor"),
     ] {
-        assert_eq!(parse_line(line), Parsed::Refused(message.to_owned()), "{line:?}");
+        let refused = Parsed::Refused { line: message.to_owned(), log: LogOptions::default() };
+        assert_eq!(parse_line(line), refused, "{line:?}");
     }
 }
 

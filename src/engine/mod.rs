@@ -69,6 +69,15 @@ impl Report {
     pub fn merge(&mut self, other: Self) {
         self.errors += other.errors;
     }
+
+    /// Logs how a run or a session ended.
+    pub fn conclude(&self) {
+        tracing::info!("Connection closed.");
+        match self.errors {
+            0 => tracing::info!("Finished with 0 errors."),
+            errors => tracing::warn!("Finished with {errors} errors."),
+        }
+    }
 }
 
 impl Node {
