@@ -34,10 +34,7 @@ pub struct LogOptions {
     pub verbosity: u8,
     /// `-l`: messages go to syslog, none to stderr.
     pub syslog: bool,
-    /// `-i`: stderr may be the peer's socket.
-    pub inherited: bool,
-    /// `-ii`, `-iii`: the process has no TIMESTAMP before it has something to say, and no end of its own.
-    pub daemon: bool,
+    pub process: ProcessKind,
     /// `-t`: the time before each line, and TIMESTAMP and TOTALTIME lines.
     pub timestamps: bool,
     /// `-s FILE`: TIMESTAMP and TOTALTIME lines go there (too).
@@ -54,6 +51,17 @@ impl LogOptions {
     pub fn without_files(&self) -> Self {
         Self { timestamp_file: None, debug_file: None, ..self.clone() }
     }
+}
+
+/// Whose log it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ProcessKind {
+    #[default]
+    Run,
+    /// `-i`: stderr may be the peer's socket.
+    Inherited,
+    /// `-ii`, `-iii`: it has no TIMESTAMP before it has something to say, and no end of its own.
+    Daemon,
 }
 
 /// The file of the full debug log.
@@ -84,7 +92,7 @@ pub enum LogError {
 /// # Errors
 /// A file cannot be opened, or the process has a log.
 pub fn init(options: &LogOptions) -> Result<Guard, LogError> {
-    if options.inherited {
+    if options.process == ProcessKind::Inherited {
         stderr::keep_from_the_peer();
     }
     let log = Arc::new(Log::open(options)?);
@@ -102,7 +110,7 @@ pub struct Guard {
 
 impl Guard {
     fn start(log: Arc<Log>) -> Self {
-        if !log.daemon {
+        if !log.is_daemon {
             log.stamp(&log.process);
         }
         if let Some(path) = &log.debug_path {
@@ -114,7 +122,7 @@ impl Guard {
     /// The orderly end of a run: TIMESTAMP and TOTALTIME.
     pub fn finish(mut self) {
         self.finished = true;
-        if !self.log.daemon {
+        if !self.log.is_daemon {
             self.log.end(&self.log.process);
         }
     }
@@ -122,7 +130,7 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        if !self.finished && !self.log.daemon {
+        if !self.finished && !self.log.is_daemon {
             self.log.stamp(&self.log.process);
         }
     }
@@ -166,7 +174,7 @@ struct Log {
     /// Where messages go instead of stderr.
     syslog: Option<Syslog>,
     verbosity: u8,
-    daemon: bool,
+    is_daemon: bool,
     timestamps: bool,
     timestamp_file: Option<Sink>,
     debug_file: Option<Sink>,
@@ -194,7 +202,7 @@ impl Log {
             stderr: Stderr::of_process(options.journal_stream.as_deref()),
             syslog,
             verbosity: options.verbosity,
-            daemon: options.daemon,
+            is_daemon: options.process == ProcessKind::Daemon,
             timestamps: options.timestamps,
             timestamp_file: timestamp_file.transpose()?,
             debug_file,
@@ -213,11 +221,11 @@ impl Log {
         let now = (self.clock)();
         let (time, session) = (LocalTime::of(now), speaker.prefix());
         if level <= self.verbosity {
-            if speaker.stamp_is_due(now) {
-                self.stamp(speaker);
-            }
             match &self.syslog {
                 None => {
+                    if speaker.stamp_is_due(now) {
+                        self.stamp(speaker);
+                    }
                     let prefix = if self.timestamps { time.prefix() } else { String::new() };
                     self.stderr.write(severity(level), &(prefix + &session), text);
                 }

@@ -11,7 +11,7 @@ use std::{env, io};
 
 use clap::ArgMatches;
 
-use crate::logging::{DebugFile, LogOptions};
+use crate::logging::{DebugFile, LogOptions, ProcessKind};
 use crate::model::errors::strerror;
 
 /// The port that csync2 has with IANA.
@@ -94,6 +94,8 @@ pub struct Settings {
     pub asynchronous: bool,
     /// `-W`: where the walked directories are written to; open for writing when the arguments were read.
     pub directories_to: Option<RawFd>,
+    /// `--auto-name`: take the only name of the configuration that can be this host's.
+    pub auto_name: bool,
     /// `--allow-mass-removal`: mark a vanished tree for removal.
     pub allow_mass_removal: bool,
     pub log: LogOptions,
@@ -134,6 +136,7 @@ impl Settings {
             mark_one_peer: matches.get_count("U") > 0,
             asynchronous: matches.get_count("A") > 0,
             directories_to: value("W").map(|descriptor| parse_descriptor(descriptor)).transpose()?,
+            auto_name: matches.get_count("auto-name") > 0,
             allow_mass_removal: matches.get_count("allow-mass-removal") > 0,
             log: log_options(matches, environment),
         })
@@ -158,8 +161,11 @@ pub(super) fn log_options(matches: &ArgMatches, environment: &Environment) -> Lo
         verbosity: matches.get_count("v"),
         // A session on an inherited socket must find nothing there but the protocol.
         syslog: matches.get_count("l") > 0 || serving == 1,
-        inherited: serving == 1,
-        daemon: serving > 1,
+        process: match serving {
+            0 => ProcessKind::Run,
+            1 => ProcessKind::Inherited,
+            _ => ProcessKind::Daemon,
+        },
         timestamps: matches.get_count("t") > 0,
         timestamp_file: value("s").map(PathBuf::from),
         debug_file: value("O").map(|file| match file.as_bytes() {

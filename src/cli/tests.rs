@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use proptest::prelude::*;
 
 use super::*;
-use crate::logging::{DebugFile, LogOptions};
+use crate::logging::{DebugFile, LogOptions, ProcessKind};
 
 fn environment(system_dir: &Path) -> Environment {
     Environment {
@@ -183,7 +183,7 @@ fn every_switch_is_a_setting() {
     assert_eq!(bare.my_name, "node.test");
     assert_eq!(bare.port, settings::DEFAULT_PORT);
     assert_eq!(bare.log, LogOptions::default());
-    let all = settings(&["-xrdvvvFIXUABabtl", "-s", "stamps", "-O", "--allow-mass-removal"]);
+    let all = settings(&["-xrdvvvFIXUABabtl", "-s", "stamps", "-O", "--allow-mass-removal", "--auto-name"]);
     let expected = Settings {
         recursive: true,
         dry_run: true,
@@ -193,6 +193,7 @@ fn every_switch_is_a_setting() {
         mark_one_peer: true,
         asynchronous: true,
         allow_mass_removal: true,
+        auto_name: true,
         log: LogOptions {
             verbosity: 3,
             syslog: true,
@@ -218,8 +219,8 @@ fn the_debug_files_name_is_attached_only() {
 #[test]
 fn a_session_on_an_inherited_socket_logs_to_syslog() {
     let (inherited, daemon) = (settings(&["-i"]).log, settings(&["-ii"]).log);
-    assert!(inherited.syslog && inherited.inherited && !inherited.daemon);
-    assert!(!daemon.syslog && !daemon.inherited && daemon.daemon);
+    assert_eq!((inherited.syslog, inherited.process), (true, ProcessKind::Inherited));
+    assert_eq!((daemon.syslog, daemon.process), (false, ProcessKind::Daemon));
 }
 
 #[test]
@@ -369,6 +370,7 @@ fn the_help_text_says_what_the_c_programs_says() {
         "-a",
         "-b",
         "--allow-mass-removal",
+        "--auto-name",
         "--help",
         "--version",
     ];

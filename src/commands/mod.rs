@@ -65,6 +65,7 @@ fn node_settings(settings: &Settings, read_only: bool) -> NodeSettings {
         config_name: settings.config_name.clone(),
         my_name: settings.my_name.clone(),
         bind: settings.bind.clone(),
+        auto_name: settings.auto_name,
         port: settings.port,
         groups: settings.groups.clone(),
         database: settings.database.clone(),

@@ -13,10 +13,15 @@ use crate::wire::{Connection, Timeouts};
 const DEFAULT_SESSIONS: usize = 64;
 
 pub(super) async fn serve(mode: ServeMode, settings: &Settings, printer: &Printer) -> anyhow::Result<Status> {
-    let settings = node_settings(settings, false);
+    let mut settings = node_settings(settings, false);
     // The peer chooses the configuration: one that is missing or wrong is its session's problem, not the daemon's.
-    let (timeouts, limit) = match settings.load(&settings.config_name) {
+    let (timeouts, limit) = match settings.load(&settings.config_name).await {
         Ok(config) => {
+            if config.my_name != settings.my_name {
+                // As `-N` would have said.
+                settings.bind = Some(config.my_name.clone());
+                settings.my_name.clone_from(&config.my_name);
+            }
             let (connect, handshake, idle) = (config.connect_timeout, config.handshake_timeout, config.idle_timeout);
             (Timeouts { connect, handshake, idle }, config.max_sessions)
         }

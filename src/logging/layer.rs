@@ -42,9 +42,9 @@ impl<S: Subscriber + for<'span> LookupSpan<'span>> Layer<S> for LogLayer {
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let mut message = TextOf { field: "message", text: None };
         event.record(&mut message);
-        let spans = context.event_scope(event).into_iter().flatten();
+        let mut spans = context.event_scope(event).into_iter().flatten();
         // A span with a field `session` has a speaker of its own.
-        let session = spans.filter_map(|span| span.extensions().get::<Arc<Speaker>>().cloned()).next();
+        let session = spans.find_map(|span| span.extensions().get::<Arc<Speaker>>().cloned());
         let speaker = session.as_deref().unwrap_or(&self.0.process);
         self.0.message(level(*event.metadata().level()), speaker, &message.text.unwrap_or_default());
     }

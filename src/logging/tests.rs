@@ -112,7 +112,7 @@ fn a_long_run_is_stamped_now_and_then() {
 
 #[test]
 fn a_daemon_is_stamped_when_it_speaks_and_its_sessions_for_themselves() {
-    let options = LogOptions { timestamps: true, daemon: true, verbosity: 1, ..LogOptions::default() };
+    let options = LogOptions { timestamps: true, process: ProcessKind::Daemon, verbosity: 1, ..LogOptions::default() };
     let serve_two = || {
         for session in 1..=2 {
             let _session = tracing::error_span!("session", session).entered();
@@ -122,15 +122,15 @@ fn a_daemon_is_stamped_when_it_speaks_and_its_sessions_for_themselves() {
     let time = LocalTime::of(clock());
     let at = time.prefix();
     let (stamp, total) = (format!("TIMESTAMP: {time}"), "TOTALTIME: 0:00:00");
-    let ends: String = (1..=2).map(|id| format!("<{id}> {stamp}\n<{id}> {total}\n")).collect();
+    let end = |id: u8| format!("<{id}> {stamp}\n<{id}> {total}\n");
     assert_eq!(
         logged(&options, || {
             tracing::info!("Listening");
             serve_two();
         }),
-        format!("{stamp}\n{at}Listening\n{ends}")
+        format!("{stamp}\n{at}Listening\n{}{}", end(1), end(2))
     );
-    let whole: String = (1..=2).map(|id| format!("<{id}> {stamp}\n<{id}> {stamp}\n<{id}> {total}\n")).collect();
+    let whole = format!("<1> {stamp}\n{}<2> {stamp}\n{}", end(1), end(2));
     assert_eq!(logged(&options, serve_two), whole, "nothing was said before");
 }
 

@@ -36,7 +36,10 @@ pub async fn dial(peer: &str, port: u16, bind: Option<&str>, timeouts: &Timeouts
     for address in addresses {
         let connected = timeout(timeouts.connect, connect(address, &local)).await;
         match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-            Ok(stream) => return Ok(Connection::new(stream, Some(address.ip()), *timeouts).named(peer)),
+            Ok(stream) => {
+                let own = stream.local_addr().ok().map(|own| own.ip());
+                return Ok(Connection::new(stream, Some(address.ip()), *timeouts).named(peer, own));
+            }
             Err(error) => failure = error,
         }
     }
@@ -66,7 +69,9 @@ async fn connect(address: SocketAddr, local: &[SocketAddr]) -> io::Result<TcpStr
     socket.set_keepalive(true)?;
     if let Some(own) = local.iter().find(|own| own.is_ipv4() == address.is_ipv4()) {
         // Our name may be that of another interface or of an address translated on the way.
-        let _ = socket.bind(*own);
+        if socket.bind(*own).is_err() {
+            tracing::debug!("Can not bind to {}: the system chooses the address to connect from.", own.ip());
+        }
     }
     socket.connect(address).await
 }

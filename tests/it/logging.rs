@@ -95,8 +95,8 @@ fn a_served_session_is_timed_like_one_of_the_c_program() {
                 session.ask("BYE", "OK (cu_later).");
                 assert_eq!(session.line(), None);
                 let (code, lines) = beta.take_daemon().wait_with_log();
-                let lines = lines.iter().filter(|line| !line.starts_with("Csync2 daemon running."));
-                (code, lines.map(|line| format!("{line}\n")).collect())
+                let lines = lines.into_iter().filter(|line| !line.starts_with("Csync2 daemon running."));
+                (code, lines.collect::<Vec<_>>().join("\n") + "\n")
             },
             &format!("-iii {options}"),
         );
