@@ -14,6 +14,7 @@ use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::panic::PanicHookInfo;
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -97,8 +98,13 @@ pub fn init(options: &LogOptions) -> Result<Guard, LogError> {
     }
     let log = Arc::new(Log::open(options)?);
     tracing::subscriber::set_global_default(tracing_subscriber::registry().with(LogLayer(log.clone())))?;
-    std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
+    std::panic::set_hook(Box::new(log_panic));
     Ok(Guard::start(log))
+}
+
+/// A panic's usual place, stderr, may be the peer.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    tracing::error!("{panic}");
 }
 
 /// The run, as far as the log knows of it. Dropped without [`Guard::finish`] (a fatal end) it prints a TIMESTAMP only.

@@ -49,6 +49,9 @@ impl Names {
 
     /// What to do for a host of which no group knows.
     pub(super) fn advice(&self, auto_name: bool) -> String {
+        if self.all.is_empty() {
+            return "The configuration names no host at all.".to_owned();
+        }
         let list = |names: &BTreeSet<String>| names.iter().map(String::as_str).collect::<Vec<_>>().join(" ");
         let all = format!("The configuration names these hosts: {}.", list(&self.all));
         let found = match (self.ours.len(), auto_name) {
@@ -103,6 +106,7 @@ mod tests {
         let several = names(&["a", "b"], &["a", "b"]);
         assert!(several.advice(false).contains("These resolve to an address of this machine: a b. Choose one with -N"));
         assert!(several.advice(true).contains("so --auto-name takes none: a b."));
+        assert_eq!(names(&[], &[]).advice(false), "The configuration names no host at all.");
         assert!(names(&["a"], &[]).advice(true).contains("None of them resolves to an address of this machine."));
     }
 

@@ -87,6 +87,19 @@ fn timestamps_stand_where_scripts_look_for_them() {
 }
 
 #[test]
+fn a_panic_goes_to_the_log() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(log_panic));
+    let text = logged(&LogOptions::default(), || {
+        let _session = tracing::error_span!("session", session = 17).entered();
+        assert!(std::panic::catch_unwind(|| panic!("out of cheese")).is_err());
+    });
+    std::panic::set_hook(usual);
+    assert!(text.starts_with("<17> panicked at src/logging/tests.rs:"), "{text}");
+    assert!(text.ends_with("\n<17> out of cheese\n"), "{text}");
+}
+
+#[test]
 fn a_fatal_end_has_a_timestamp_only() {
     let page = Page::default();
     let options = LogOptions { timestamps: true, ..LogOptions::default() };

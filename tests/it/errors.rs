@@ -250,6 +250,7 @@ fn a_host_in_no_group_is_told_its_possible_names() {
 
 scenarios! { ours:
     a_standing_fact_is_told_once
+    an_include_without_its_directory_is_told_once
 }
 
 fn chmod(node: &Node, file: &str, mode: u32) {
@@ -287,4 +288,21 @@ fn a_standing_fact_is_told_once(cast: Cast) {
     beta.daemon().wait_for("csync2_ssl_key.pem can be read by every user of this host");
     alpha.put(&tree! { "f" => "other content" });
     alpha.csync2(["-x"]).success().silent();
+}
+
+fn an_include_without_its_directory_is_told_once(cast: Cast) {
+    let includes = "include {dir}/none/*.conf {dir}/none/deeper/x %d%/slip/*; include {dir}/optional %gone%;";
+    let cluster = cast.cluster(["alpha", "beta"]).in_group(includes).top("prefix gone { on *: {dir}/gone; }").build();
+    let (alpha, dir) = (&cluster["alpha"], cluster.directory());
+    let missing = |place: &str| format!("and there is no directory {}/{place} on this host", dir.display());
+    let told = ["none", "none/deeper", "alpha/tree/slip", "gone"].map(missing);
+    let text = alpha.csync2(["-cr", "/"]).success().stderr_text();
+    expect(&text, &told.each_ref().map(String::as_str));
+    assert_eq!(text.lines().count(), 4, "what may be a file that other hosts have is not told: {text}");
+    expect(&text, &[&format!("WARNING: the group demo includes {}/none/*.conf, and there", dir.display())]);
+    alpha.csync2(["-cr", "/"]).success().silent();
+    alpha.put(&tree! { "slip/f" => "content" });
+    alpha.csync2(["-cr", "/"]).success().silent();
+    alpha.csync2(["-cr", "/", "-G", "demo"]).success().silent();
+    alpha.csync2(["-crv", "/"]).success().logs(&missing("gone")).logs_no(&missing("alpha/tree/slip"));
 }

@@ -1,6 +1,8 @@
 //! Opening the file: for writing in WAL mode if it can be had, else for reading alone.
 
 use std::fmt::Write as _;
+use std::fs;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,6 +12,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use super::super::error::{ErrorKind, Result, StoreError};
 use super::super::{Location, StoreOptions};
 use super::migrate::{self, SCHEMA_VERSION};
+use crate::model::errors::strerror;
 
 /// How connections to one file are made.
 #[derive(Debug, Clone)]
@@ -155,7 +158,31 @@ impl Opener {
     }
 
     fn open_error(&self, error: rusqlite::Error) -> StoreError {
-        StoreError::Open { database: self.database.clone(), kind: kind_of(&error), source: Box::new(error) }
+        let kind = kind_of(&error);
+        let source = match self.obstacle() {
+            Some(obstacle) if kind == ErrorKind::Unreachable => obstacle.into(),
+            _ => error.into(),
+        };
+        StoreError::Open { database: self.database.clone(), kind, source }
+    }
+
+    /// Why the file cannot be opened: SQLite only says that it cannot.
+    fn obstacle(&self) -> Option<String> {
+        let directory = self.path.parent()?;
+        let of = |error: &io::Error, path: &Path| format!("{}: {}", path.display(), strerror(error));
+        match fs::metadata(directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Some(format!("there is no directory {}; make it, or choose another with -D", directory.display()))
+            }
+            Err(error) => Some(of(&error, directory)),
+            Ok(_) => match fs::OpenOptions::new().read(true).write(true).open(&self.path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    Some(format!("no file can be made in {}", directory.display()))
+                }
+                Err(error) => Some(of(&error, &self.path)),
+                Ok(_) => None,
+            },
+        }
     }
 }
 
