@@ -29,3 +29,12 @@ pub(super) async fn warn_of_certificate(store: &Store, peer: &str, der: &[u8]) -
     });
     warn(store, &format!("certificate of {peer}"), fact.as_slice()).await
 }
+
+/// What the files that we replace cannot keep. Which files is said at level 1, where it happens.
+pub(super) async fn warn_of_lost(store: &Store, attribute: &str, problem: &str) -> Result<(), StoreError> {
+    let fact = format!("a file that is replaced does not keep everything: {problem}. `-v` names the files.");
+    for news in store.news(&format!("lost {attribute}"), &[fact]).await? {
+        tracing::warn!("WARNING: {news}");
+    }
+    Ok(())
+}

@@ -4,11 +4,11 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::thread;
 
 use crate::support::cluster::{Cluster, Node};
-use crate::support::process::{Output, run};
+use crate::support::process::{Daemon, Output, run, wrap};
 use crate::support::session::Session;
 use crate::support::{Cast, Program, Table, certs, scenarios, tree};
 
@@ -251,6 +251,7 @@ fn a_host_in_no_group_is_told_its_possible_names() {
 scenarios! { ours:
     a_standing_fact_is_told_once
     an_include_without_its_directory_is_told_once
+    a_lost_attribute_is_told_once
 }
 
 fn chmod(node: &Node, file: &str, mode: u32) {
@@ -305,4 +306,31 @@ fn an_include_without_its_directory_is_told_once(cast: Cast) {
     alpha.csync2(["-cr", "/"]).success().silent();
     alpha.csync2(["-cr", "/", "-G", "demo"]).success().silent();
     alpha.csync2(["-crv", "/"]).success().logs(&missing("gone")).logs_no(&missing("alpha/tree/slip"));
+}
+
+/// The server is an ordinary user, who cannot give a file to root again.
+fn a_lost_attribute_is_told_once(cast: Cast) {
+    const NOBODY: u32 = 65534;
+    let cluster = cast.cluster(["alpha", "beta"]).top("ignore uid gid;").build();
+    let (alpha, beta) = (&cluster["alpha"], &cluster["beta"]);
+    for place in ["", "etc", "etc/demo.key", "etc/csync2.cfg", "db", "tree"] {
+        chown(beta.base().join(place), Some(NOBODY), Some(NOBODY)).expect("chown");
+    }
+    let push = |content: &str| {
+        let ids = ["--reuid", "65534", "--regid", "65534", "--clear-groups"];
+        let server = wrap(&[["setpriv"].as_slice(), &ids].concat(), &beta.command(Program::Ours, ["-iii"]));
+        let server = Daemon::start(&server, "Csync2 daemon running.");
+        alpha.put(&tree! { "f" => content });
+        alpha.csync2(["-x"]).success().silent();
+        server.wait_with_log().1
+    };
+    let hand_back = || chown(beta.path("f"), Some(0), Some(0)).expect("chown");
+    push("first");
+    hand_back();
+    let told = "WARNING: a file that is replaced does not keep everything: take over owner: Operation not permitted";
+    let log = push("second, longer");
+    assert!(log.iter().any(|line| line.contains(told)), "{log:?}");
+    hand_back();
+    let log = push("third, of yet another length");
+    assert!(!log.iter().any(|line| line.contains("WARNING")), "{log:?}");
 }
