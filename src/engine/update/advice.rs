@@ -93,3 +93,42 @@ fn reason(line: &[u8], known: &Reply) -> Option<String> {
     let reason = line.strip_prefix(&known.text())?.trim();
     (!reason.is_empty()).then(|| reason.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_translated_address_is_told() {
+        let local = "192.168.1.2".parse().ok();
+        let advice = |line: &[u8], seen| on_identification(line, "alpha", seen, local);
+        assert_eq!(
+            advice(b"Identification failed!", Some("203.0.113.9")),
+            " It sees us come from 203.0.113.9, while we connected from 192.168.1.2: an address is translated on the way. \
+             alpha must resolve to 203.0.113.9 there (DNS or /etc/hosts; -N NAME chooses another name and address), and our \
+             certificate must be the one that is pinned there (table x509_cert)."
+        );
+        let same = advice(b"Identification failed!", Some("192.168.1.2"));
+        assert!(
+            same.starts_with(" It sees us come from 192.168.1.2. alpha must resolve to 192.168.1.2 there"),
+            "{same}"
+        );
+        let silent = advice(b"Identification failed!", None);
+        assert!(
+            silent.starts_with(" We connected from 192.168.1.2. alpha must resolve to 192.168.1.2 there"),
+            "{silent}"
+        );
+    }
+
+    #[test]
+    fn the_peers_own_reason_leaves_nothing_to_guess() {
+        let seen = Some("10.0.0.1");
+        let advice = |line: &[u8]| on_identification(line, "alpha", seen, "10.0.0.1".parse().ok());
+        let address = advice(b"Identification failed! alpha does not resolve here to 10.0.0.1.");
+        assert!(address.ends_with("chooses another name and address)."), "{address}");
+        let certificate = advice(b"Identification failed! Another certificate is pinned here for alpha.");
+        assert!(certificate.starts_with(" If ours was changed on purpose"), "{certificate}");
+        assert_eq!(reason(b"Permission denied! No group.", &Reply::PermissionDenied).as_deref(), Some("No group."));
+        assert_eq!(reason(b"Permission denied!", &Reply::PermissionDenied), None);
+    }
+}
