@@ -70,9 +70,8 @@ async fn connect(address: SocketAddr, local: &[SocketAddr], name: &str) -> io::R
     socket.set_keepalive(true)?;
     if let Some(own) = local.iter().find(|own| own.is_ipv4() == address.is_ipv4()) {
         // Our name may be that of another interface or of an address translated on the way.
-        match socket.bind(*own) {
-            Ok(()) => tracing::info!("Bound to {}:{} as {name}.", own.ip(), own.port()),
-            Err(_) => tracing::debug!("{} is no address of ours: the system chooses where to connect from.", own.ip()),
+        if socket.bind(*own).is_ok() {
+            tracing::info!("Bound to {}:{} as {name}.", own.ip(), own.port());
         }
     }
     socket.connect(address).await

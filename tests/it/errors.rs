@@ -248,6 +248,24 @@ fn a_host_in_no_group_is_told_its_possible_names() {
     stranger(without_name(&["-M"])).logs("None of them resolves to an address of this machine.");
 }
 
+#[test]
+fn a_server_says_what_is_in_its_way() {
+    let cluster = Cast::sqlite(Program::Ours).cluster(["alpha", "beta"]).start();
+    let (alpha, beta) = (&cluster["alpha"], &cluster["beta"]);
+    let taken = format!(
+        "Server error: Address already in use. Something listens on {}:{} already, most likely another csync2;",
+        beta.host, beta.port
+    );
+    beta.csync2(["-ii"]).exits(1).logs(&taken);
+    let foreign = "Server error: Cannot assign requested address. 198.51.100.1:";
+    alpha.csync2(["-ii", "-N", "198.51.100.1"]).exits(1).logs(foreign);
+    let unknown = "Server error: failed to lookup address information: Name or service not known. The address was ";
+    alpha.csync2(["-ii", "-N", "no.such.host.invalid"]).exits(1).logs(unknown);
+    // It serves all the same: the peer chooses the configuration, and this one may be mended.
+    alpha.serve_with(&["-ii", "-C", "nosuch"]);
+    alpha.daemon().wait_for("WARNING: Can not open config file `");
+}
+
 scenarios! { ours:
     a_standing_fact_is_told_once
     an_include_without_its_directory_is_told_once

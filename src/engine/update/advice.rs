@@ -60,7 +60,7 @@ pub(super) fn on_identification(line: &[u8], my_name: &str, seen: Option<&str>, 
     let name =
         format!("{my_name} must resolve to {seen} there (DNS or /etc/hosts; -N NAME chooses another name and address)");
     match reason(line, &Reply::IdentificationFailed) {
-        Some(reason) if reason.contains("certificate") => {
+        Some(reason) if reason.starts_with("Another certificate") => {
             format!(" If ours was changed on purpose, the peer must forget the old one: {certificate}.")
         }
         Some(_) => format!("{from} {name}."),
@@ -75,6 +75,7 @@ pub(super) fn on_denial(config: &Config, line: &[u8], my_name: &str, peer: &str,
         .map(|group| group.name.as_str())
         .collect();
     let here = match groups.as_slice() {
+        [] => String::new(),
         [group] => format!(" Here it is in the group {group}."),
         groups => format!(" Here it is in the groups {}.", groups.join(", ")),
     };
