@@ -5,6 +5,7 @@
 
 pub mod action;
 pub mod check;
+mod claim;
 pub mod conflict;
 pub mod content;
 pub mod mark;

@@ -280,6 +280,7 @@ async fn record(
         Actions::Schedule => membership::actions_for(&peer.node.config, &path, Event::Received),
         Actions::None => Vec::new(),
     };
+    peer.jobs.add(&actions);
     let record = found.metadata.map(|metadata| peer.node.record(path.clone(), &metadata, found.digest));
     let receipt = Receipt { path, sender: peer.name.clone(), record, actions };
     Ok(peer.node.store.finish_receive(intent, receipt).await?)

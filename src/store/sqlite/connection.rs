@@ -80,7 +80,7 @@ impl Opener {
 
     fn open_read_only(&self) -> Result<Opened> {
         let connection = self.reader().map_err(|error| self.open_error(error))?;
-        let extended = self.check_version(&connection)? == SCHEMA_VERSION;
+        let extended = self.check_version(&connection)? > 0;
         // Nobody waits for this reader, as far as we can know.
         Ok(Opened { connection, wal: true, extended, writable: false })
     }
