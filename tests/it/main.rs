@@ -7,6 +7,7 @@
 mod support;
 
 mod actions;
+mod backups;
 mod cli;
 mod faults;
 mod interop;
