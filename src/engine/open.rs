@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::membership::{self, Purpose};
 use super::{EngineError, Node, Place};
 use crate::config::{Config, ConfigError, Selection, Source};
 use crate::store::{Location, Store, StoreError, StoreOptions};
@@ -48,6 +49,20 @@ fn others(hosts: &[String]) -> String {
     format!("\nThe configuration names these hosts: {}. Choose one with -N NAME.", names.join(" "))
 }
 
+/// Copies that peers get would be backed up there, and come back as more copies.
+fn warn_of_shared_backups(config: &Config) {
+    for backup in config.groups.iter().filter_map(|group| group.backup.as_ref()) {
+        let names = config.names_of(backup.directory.as_os_str().as_encoded_bytes());
+        if names.iter().any(|name| membership::is_covered(config, name, Purpose::Sync)) {
+            tracing::info!(
+                "WARNING: the backup-directory {} lies among the files that are kept in step: its copies are sent to \
+                 the peers. An `exclude' keeps them here.",
+                backup.directory.display()
+            );
+        }
+    }
+}
+
 impl NodeSettings {
     /// Reads a configuration in which this host is a member of a group.
     ///
@@ -60,6 +75,7 @@ impl NodeSettings {
         for warning in &config.warnings {
             tracing::info!("WARNING: {warning}");
         }
+        warn_of_shared_backups(&config);
         if config.groups.is_empty() {
             return Err(OpenError::NotAMember { my_name: self.my_name.clone(), hosts: config.all_host_names });
         }

@@ -37,6 +37,15 @@ fn copies_lie_where_they_did_with_owner_and_mode(cast: Cast) {
         prefix d { on {alpha}: {alpha.tree}; on {beta}: {beta.tree}; }\n";
     let cluster = cast.cluster(["alpha", "beta"]).config(config).start();
     let (alpha, beta) = (&cluster["alpha"], &cluster["beta"]);
+    if cast.client == Program::Ours {
+        let warning = "lies among the files that are kept in step";
+        alpha.csync2(["-Mv"]).exits(2).logs_no(warning);
+        let text = fs::read_to_string(alpha.system_dir().join("csync2.cfg")).expect("read the config");
+        let shared = text.replace(&format!("{}/one;", cluster.directory().display()), "{alpha.tree}/backups;");
+        fs::write(alpha.system_dir().join("csync2.cfg"), cluster.fill_in(&shared)).expect("write the config");
+        alpha.csync2(["-Mv"]).exits(2).logs(warning);
+        fs::write(alpha.system_dir().join("csync2.cfg"), text).expect("write the config");
+    }
     let (one, two) = (cluster.directory().join("one"), cluster.directory().join("missing/two"));
     alpha.put(&tree! {
         "f" => file("plain").mode(0o640).owner(12, 34).mtime(981_173_106),
