@@ -15,8 +15,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::cli::{Invocation, Mode, Printer, Settings, Status};
-use crate::engine::open::{NodeSettings, OpenError};
 use crate::engine::action::{self, Patience};
+use crate::engine::open::{NodeSettings, OpenError};
 use crate::engine::{EngineError, Node, Report, recover};
 use crate::store::ErrorKind;
 

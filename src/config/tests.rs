@@ -206,8 +206,14 @@ fn the_first_line_of_an_error_is_the_one_that_scripts_know() {
             assert_eq!((first_line(&answer.stderr).as_str(), answer.status), (message.as_str(), 1), "{text}");
         }
     }
-    for text in ["max-removals 101%;", "max-removals x;", "action-timeout 0;", "parallel-peers 0;", "idle-timeout -1;", "max-sessions 3.5;"]
-    {
+    for text in [
+        "max-removals 101%;",
+        "max-removals x;",
+        "action-timeout 0;",
+        "parallel-peers 0;",
+        "idle-timeout -1;",
+        "max-sessions 3.5;",
+    ] {
         let error = load(text.as_bytes()).unwrap_err();
         assert!(error.message().starts_with("Config error: '") && error.location().is_some(), "{error}");
     }

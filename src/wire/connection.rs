@@ -257,8 +257,7 @@ impl Connection {
 
     async fn end(mut self, linger: Duration) -> bool {
         // A peer that is gone already cannot be told.
-        self.writer.close().await.is_err()
-            || tokio::time::timeout(linger, self.reader.discard(LINGER.1)).await.is_ok()
+        self.writer.close().await.is_err() || tokio::time::timeout(linger, self.reader.discard(LINGER.1)).await.is_ok()
     }
 
     /// The two halves, for reading and writing at once: a client that sends many requests without reading the answers

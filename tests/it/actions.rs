@@ -83,7 +83,7 @@ fn a_command_runs_once_for_all_its_files(cast: Cast) {
     let (alpha, beta) = (&cluster["alpha"], &cluster["beta"]);
     let mut files = tree! { "a/f1" => "1", "b" => "none of theirs" };
     for number in 10..30 {
-        files = files.with(&format!("a/f{number}"), "content");
+        files = files.with(format!("a/f{number}"), "content");
     }
     alpha.put(&files);
     alpha.csync2(["-x"]).success().silent();
@@ -205,11 +205,7 @@ fn an_action_writes_nothing_to_the_peer(cast: Cast) {
     let group = "action { exec \"echo noise; echo noise >&2; touch {dir}/ran\"; logfile \"{dir}/missing/log\"; }\n";
     let cluster = cast.cluster(["alpha", "beta"]).in_group(group).build();
     let (alpha, beta) = (&cluster["alpha"], &cluster["beta"]);
-    let requests = format!(
-        "CONFIG \nHELLO {}\nMKDIR {} %25d%25/d\nBYE\n",
-        alpha.host,
-        crate::support::cluster::KEY
-    );
+    let requests = format!("CONFIG \nHELLO {}\nMKDIR {} %25d%25/d\nBYE\n", alpha.host, crate::support::cluster::KEY);
     let answers = "OK (cmd_finished).\n".repeat(3) + "OK (cu_later).\n";
     beta.csync2_for_pipe(&["-i", "-vvv"], alpha, requests.as_bytes()).success().prints(&answers);
     assert!(cluster.directory().join("ran").exists());
@@ -286,10 +282,35 @@ fn a_hanging_action_holds_up_no_other_session(cast: Cast) {
     alpha.put(&tree! { "quick" => "content" });
     alpha.csync2(["-x"]).success().silent();
     assert_eq!(read(&log), "quick\n");
+    // A session that calls for the same command has its turn afterwards.
+    alpha.put(&tree! { "slow" => "changed content" });
+    let second = begin(alpha, &["-xv"], "Updating %d%/slow");
+    beta.daemon().wait_for("Waiting for another csync2 that is running 'cat ");
     gate.open();
     assert_eq!(first.wait(), Some(0));
     assert_eq!(read(&log), "quick\nslow\n");
+    gate.open();
+    assert_eq!(second.wait(), Some(0));
+    assert_eq!(read(&log), "quick\nslow\nslow\n");
     assert_eq!(beta.rows(Table::Action), [""; 0]);
+}
+
+/// The files have arrived: that is no error.
+#[test]
+fn a_client_does_not_wait_for_a_hanging_action_for_ever() {
+    let group = "action { exec \"cat {dir}/gate; echo ran\"; logfile \"{dir}/log\"; }\n";
+    let cluster = Cast::sqlite(Program::Ours).cluster(["alpha", "beta"]).in_group(group).start();
+    let (alpha, beta) = (&cluster["alpha"], &cluster["beta"]);
+    let gate = Gate::new(&cluster);
+    let config = alpha.system_dir().join("csync2.cfg");
+    fs::write(&config, format!("idle-timeout 1;\n{}", read(&config))).expect("write the config");
+    alpha.put(&tree! { "f" => "content" });
+    let warning =
+        format!("WARNING: {} has what was sent, but has not ended the session within idle-timeout", beta.host);
+    alpha.csync2(["-x"]).success().logs(&warning);
+    gate.open();
+    beta.daemon().wait_for("Connection closed.");
+    assert_eq!(read(cluster.directory().join("log")), "ran\n");
 }
 
 /// More names than fit into one command line: the command runs as often as needed, each file is in one list.
@@ -315,7 +336,10 @@ fn a_list_of_twenty_thousand_long_names_is_passed_in_pieces() {
 
 #[test]
 fn a_command_longer_than_the_system_allows_is_an_error() {
-    let group = format!("action {{ exec \": {}\"; do-local; }}\naction {{ exec \"touch {{dir}}/ran\"; do-local; }}", "x".repeat(140_000));
+    let group = format!(
+        "action {{ exec \": {}\"; do-local; }}\naction {{ exec \"touch {{dir}}/ran\"; do-local; }}",
+        "x".repeat(140_000)
+    );
     let cluster = Cast::sqlite(Program::Ours).cluster(["alpha", "beta"]).in_group(&group).build();
     let alpha = &cluster["alpha"];
     alpha.put(&tree! { "f" => "content" });
@@ -333,9 +357,7 @@ fn a_listing_of_a_read_only_database_leaves_actions_alone() {
     let alpha = &cluster["alpha"];
     alpha.put(&tree! { "f" => "content" });
     alpha.csync2(["-cIr", "/"]).success();
-    alpha.database.execute(
-        "INSERT INTO action (filename, command, logfile) VALUES ('%25d%25/f', 'true', '/dev/null')",
-    );
+    alpha.database.execute("INSERT INTO action (filename, command, logfile) VALUES ('%25d%25/f', 'true', '/dev/null')");
     let name = alpha.database_name().expect("PostgreSQL");
     let set = |what: &str| drop(Postgres::shared().sql("postgres", &format!("ALTER DATABASE {name} {what}")));
     set("SET default_transaction_read_only = on");

@@ -166,7 +166,9 @@ fn an_unusable_backup_directory_refuses_the_update_alone(cast: Cast) {
         assert_eq!(beta.read(name), "first");
     }
     assert_eq!(beta.read("z"), "the second", "the session goes on");
-    beta.daemon().wait_for(&format!("/kept/f to {}: Not a directory. The file is left as it is", backups.display()));
+    let (file, backups_shown) = (beta.path("kept/f"), backups.display());
+    let message = format!("<2> ERROR: cannot back up {} to {backups_shown}: Not a directory.", file.display());
+    beta.daemon().wait_for(&message);
     assert_eq!(beta.rows(Table::Dirty), [""; 0]);
 
     fs::remove_file(&backups).expect("remove");

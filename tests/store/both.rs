@@ -53,6 +53,7 @@ stories!(
     marking_replaces_and_forcing_sets,
     hints_and_actions_are_kept_once,
     an_action_that_is_scheduled_again_is_another_row,
+    tables_of_version_1_get_what_is_new,
     the_first_certificate_is_pinned,
     a_receive_is_recorded_in_one_go,
     malformed_rows_are_left_out_and_removed,
@@ -310,6 +311,28 @@ async fn an_action_that_is_scheduled_again_is_another_row(bench: &Bench) {
     bench.sql("INSERT INTO action (filename, command, logfile) VALUES ('/a', 'run', '/dev/null')");
     assert_eq!(store.remove_actions(&read).await.unwrap(), 0);
     assert_eq!(remove_all_actions(&store).await, 1);
+}
+
+/// Tables of an earlier version of this program, with rows in them.
+async fn tables_of_version_1_get_what_is_new(bench: &Bench) {
+    let store = bench.open().await;
+    store.schedule(vec![action("/a", "run"), action("/b", "run")]).await.unwrap();
+    store.mark(vec![mark("/a", "peer")], vec![]).await.unwrap();
+    store.close().await;
+    bench.sql(if bench.cluster.is_some() {
+        "ALTER TABLE action DROP COLUMN version; DROP SEQUENCE csync2_action_version; \
+         UPDATE csync2_schema SET version = 1;"
+    } else {
+        "DROP INDEX csync2_action_by_version; DROP TRIGGER csync2_action_again; DROP TRIGGER csync2_action_version; \
+         ALTER TABLE action DROP COLUMN version; UPDATE csync2_schema SET version = 1;"
+    });
+    let store = bench.open().await;
+    let read = job_files(&store).await;
+    assert_eq!((read.len(), dirty(&store).await.len()), (2, 1));
+    store.schedule(vec![action("/b", "run")]).await.unwrap();
+    let versions: Vec<_> = read.into_iter().map(|(_, file)| file.version).collect();
+    assert_eq!(store.remove_actions(&versions).await.unwrap(), 1);
+    assert_eq!(scheduled(&store).await, [("run".to_owned(), path("/b"))]);
 }
 
 async fn the_first_certificate_is_pinned(bench: &Bench) {

@@ -53,12 +53,7 @@ pub async fn run(node: &Node, holder: &str, patience: Patience<'_>) -> Result<Re
 }
 
 /// `None`: somebody else runs it, and will come to its end without us.
-async fn claimed(
-    node: &Node,
-    job: &Job,
-    holder: &str,
-    patience: Patience<'_>,
-) -> Result<Option<Claimed>, EngineError> {
+async fn claimed(node: &Node, job: &Job, holder: &str, patience: Patience<'_>) -> Result<Option<Claimed>, EngineError> {
     let digest = Sha256::new().chain_update(&job.command).chain_update(b"\0").chain_update(&job.logfile).finalize();
     let subject = format!("run {}", hex::encode(digest));
     if !patience.waits_for(job) {
@@ -81,7 +76,11 @@ async fn run_job(node: &Node, job: &Job, report: &mut Report) -> Result<(), Engi
         match shell::run(&line, job, node.config.action_timeout).await {
             Ok(ended) => note(job, ended),
             Err(error) => {
-                report.error(format_args!("ERROR: cannot run the action '{}': {}", job.shown(), trouble(&error, &line)));
+                report.error(format_args!(
+                    "ERROR: cannot run the action '{}': {}",
+                    job.shown(),
+                    trouble(&error, &line)
+                ));
                 if error.raw_os_error() != Some(libc::E2BIG) {
                     // For want of memory, most likely: another time.
                     return Ok(());
@@ -116,7 +115,9 @@ fn note(job: &Job, ended: Ended) {
         Ended::By(status) => tracing::warn!("WARNING: the action '{shown}' ended with {status}."),
         Ended::Killed { after } => {
             let seconds = after.as_secs();
-            tracing::warn!("WARNING: the action '{shown}' was killed: it took longer than action-timeout ({seconds} s).");
+            tracing::warn!(
+                "WARNING: the action '{shown}' was killed: it took longer than action-timeout ({seconds} s)."
+            );
         }
     }
 }

@@ -22,11 +22,13 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 const GRACE: Duration = Duration::from_secs(5);
 
 /// How a command ended.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) enum Ended {
     By(ExitStatus),
     /// It ran out of time.
-    Killed { after: Duration },
+    Killed {
+        after: Duration,
+    },
 }
 
 /// Runs a command line of a job to its end. With a timeout it has a process group of its own, which is killed as a whole.
@@ -44,13 +46,11 @@ pub(super) async fn run(line: &[u8], job: &Job, timeout: Option<Duration>) -> io
     }
     let mut child = shell.spawn()?;
     let Some(after) = timeout else { return child.wait().await.map(Ended::By) };
-    match tokio::time::timeout(after, child.wait()).await {
-        Ok(status) => status.map(Ended::By),
-        Err(_) => {
-            kill(&mut child).await?;
-            Ok(Ended::Killed { after })
-        }
+    if let Ok(status) = tokio::time::timeout(after, child.wait()).await {
+        return status.map(Ended::By);
     }
+    kill(&mut child).await?;
+    Ok(Ended::Killed { after })
 }
 
 /// What of our environment a command gets.
@@ -121,7 +121,8 @@ mod tests {
 
     #[test]
     fn a_command_gets_little_of_our_environment() {
-        let ours = ["PATH", "HOME", "LANG", "LC_ALL", "CSYNC2_SYSTEM_DIR", "PATHS", "LANGUAGE", "SSH_CLIENT", "PGPASSWORD"];
+        let ours =
+            ["PATH", "HOME", "LANG", "LC_ALL", "CSYNC2_SYSTEM_DIR", "PATHS", "LANGUAGE", "SSH_CLIENT", "PGPASSWORD"];
         let pairs = ours.into_iter().map(|name| (name.into(), "value".into()));
         let kept: Vec<OsString> = environment(pairs).map(|(name, _)| name).collect();
         assert_eq!(kept, ["PATH", "HOME", "LANG", "LC_ALL", "CSYNC2_SYSTEM_DIR"]);

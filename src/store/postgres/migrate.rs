@@ -132,7 +132,7 @@ const VERSION_2: &str = r"
 CREATE SEQUENCE csync2_action_version;
 GRANT USAGE ON SEQUENCE csync2_action_version TO PUBLIC;
 ALTER TABLE action ADD COLUMN version bigint NOT NULL DEFAULT nextval('csync2_action_version');
-CREATE INDEX csync2_action_version_key ON action (version);
+CREATE INDEX csync2_action_by_version ON action (version);
 CREATE OR REPLACE FUNCTION csync2_action_row() RETURNS trigger LANGUAGE plpgsql AS $body$
 BEGIN
     DELETE FROM action WHERE filename = NEW.filename AND command = NEW.command;

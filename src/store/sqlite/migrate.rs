@@ -48,7 +48,7 @@ const VERSION_2: &str = "
 ALTER TABLE action ADD COLUMN version INTEGER;
 UPDATE action SET version = rowid;
 UPDATE csync2_version SET value = max(value, (SELECT coalesce(max(rowid), 0) FROM action));
-CREATE INDEX csync2_action_version ON action (version);
+CREATE INDEX csync2_action_by_version ON action (version);
 CREATE TRIGGER csync2_action_again BEFORE INSERT ON action BEGIN
     DELETE FROM action WHERE filename = new.filename AND command = new.command;
 END;

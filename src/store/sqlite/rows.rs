@@ -11,7 +11,8 @@ use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 use super::super::spelling::{Range, Spelling, read_host, read_path};
 use super::super::{Change, Claim, Hint, Intent, IntentId, Receipt};
 use crate::model::{
-    ActionVersion, Checktxt, DirtyEntry, DirtyVersion, FileRecord, Job, JobFile, Mark, ScheduledAction, SyncPath, encoding,
+    ActionVersion, Checktxt, DirtyEntry, DirtyVersion, FileRecord, Job, JobFile, Mark, ScheduledAction, SyncPath,
+    encoding,
 };
 
 /// A text that need not be UTF-8.

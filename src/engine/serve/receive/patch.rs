@@ -70,7 +70,8 @@ impl Receiver {
         });
         let (target, new, metadata) = built.await??;
         let intent = if new.is_visible() { Some(begin_file(peer, &path, &new, &metadata).await?) } else { None };
-        self.open = Some(Sequence { path, state: State::Assembled(Box::new(Assembly { target, copies, new, intent })) });
+        self.open =
+            Some(Sequence { path, state: State::Assembled(Box::new(Assembly { target, copies, new, intent })) });
         if complete { self.finish(peer).await } else { Ok(()) }
     }
 }

@@ -19,10 +19,10 @@ use tokio::task::JoinHandle;
 
 use super::registry::Registry;
 use super::session;
-use crate::engine::{Node, Report};
 use crate::engine::check::{self, CheckOptions};
 use crate::engine::open::NodeSettings;
 use crate::engine::selection::Target;
+use crate::engine::{Node, Report};
 use crate::model::{Scope, SyncPath};
 use crate::store::DirtyFilter;
 use crate::wire::{Connection, Timeouts};
