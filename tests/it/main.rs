@@ -7,6 +7,7 @@
 mod support;
 
 mod cli;
+mod conflicts;
 mod faults;
 mod interop;
 mod listing;
