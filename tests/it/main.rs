@@ -8,6 +8,7 @@ mod support;
 
 mod cli;
 mod conflicts;
+mod dialects;
 mod faults;
 mod interop;
 mod listing;
