@@ -9,6 +9,7 @@ mod support;
 mod cli;
 mod conflicts;
 mod dialects;
+mod durability;
 mod faults;
 mod interop;
 mod listing;
