@@ -59,14 +59,13 @@ fn directories() -> Vec<(String, Vec<(&'static str, &'static str)>)> {
 }
 
 fn config() -> String {
-    let mut text =
+    let prefix =
         "prefix d { on {alpha}: {alpha.tree}; on {beta}: {beta.tree}; on {gamma}: {gamma.tree}; }\n".to_owned();
-    for (name, groups) in directories() {
-        for (hosts, method) in groups {
-            text += &format!("group {{ host {hosts}; key demo.key; include %d%/{name}; auto {method}; }}\n");
-        }
-    }
-    text
+    directories().into_iter().fold(prefix, |text, (name, groups)| {
+        groups.into_iter().fold(text, |text, (hosts, method)| {
+            text + &format!("group {{ host {hosts}; key demo.key; include %d%/{name}; auto {method}; }}\n")
+        })
+    })
 }
 
 /// One file: what both sides had, and what each has made of it.
@@ -281,7 +280,9 @@ fn the_log_says_who_won_and_what_can_be_done() {
     }
     beta.put(&all(&file("beta's own").mtime(NOW)));
     alpha.put(&all(&file("alpha's own").mtime(NOW - 1)));
-    names.iter().for_each(|name| alpha.remove(format!("{name}/gone")));
+    for name in names {
+        alpha.remove(format!("{name}/gone"));
+    }
 
     // Won everywhere: no error.
     let first = alpha.path("first").into_os_string();

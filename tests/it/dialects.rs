@@ -58,7 +58,9 @@ fn times_of_all_ages_arrive(cast: Cast) {
     for (round, kinds) in [(0, &["file", "fifo", "dir"][..]), (1, &["file", "fifo"])] {
         let rotated = TIMES.iter().cycle().skip(round).take(TIMES.len());
         for (number, &expected) in rotated.clone().enumerate() {
-            kinds.iter().for_each(|kind| set_time(&alpha.path(format!("{kind}{number}")), expected));
+            for kind in kinds {
+                set_time(&alpha.path(format!("{kind}{number}")), expected);
+            }
         }
         alpha.csync2(["-x"]).success().silent();
         for (number, &(seconds, nanoseconds)) in rotated.enumerate() {
