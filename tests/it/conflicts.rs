@@ -228,6 +228,21 @@ fn add(cluster: &Cluster, step: &str, client: Program, output: &Output, facts: &
             fact(&name, said[..end].to_owned());
         }
     }
+    // What the servers have said so far: alpha has been asked once, when beta pushed, beta by alpha before and after.
+    let sessions = match step {
+        "alpha pushes" => [0, 1],
+        "beta pushes" => [1, 1],
+        _ => [1, 2],
+    };
+    for ((node, who), sessions) in cluster.nodes().iter().zip(["alpha", "beta"]).zip(sessions) {
+        let lines = if sessions == 0 { Vec::new() } else { node.daemon().printed_until("> Finished with", sessions) };
+        // How often it says so depends on how much is sent along with a command that is refused.
+        for line in lines.iter().filter_map(|line| Some(line.split_once("> ")?.1)) {
+            if line.starts_with("Marking file as dirty") || line.starts_with("Updated ") {
+                fact(&about(line).expect("a name"), format!("{who}'s server: {}", named(line)));
+            }
+        }
+    }
     let errors = output.stderr_text().lines().last().unwrap_or_default().to_owned();
     fact("(the run)", format!("exit {:?}, stdout `{}', {errors}", output.code, output.stdout_text()));
 }
