@@ -1,6 +1,7 @@
 //! One function per mode, and what they have in common: open the node, do it, run the actions, report.
 
 mod check;
+mod compare;
 mod force;
 mod hint;
 pub mod keygen;
@@ -13,7 +14,10 @@ mod update;
 
 use std::sync::Arc;
 
+use crate::cli::settings::duplicate_for_writing;
 use crate::cli::{Invocation, Mode, Printer, Settings, Status};
+use crate::engine::directories::Directories;
+use crate::engine::membership::Purpose;
 use crate::engine::open::{NodeSettings, OpenError};
 use crate::engine::{Node, Report, action, recover};
 
@@ -23,6 +27,8 @@ struct Run {
     node: Arc<Node>,
     settings: Settings,
     printer: Printer,
+    /// `-W`
+    directories: Option<Directories>,
     report: Report,
 }
 
@@ -38,13 +44,19 @@ pub async fn run(invocation: Invocation, printer: &Printer) -> anyhow::Result<St
             return Ok(Status::Success);
         }
         Mode::Serve(kind) => return serve::serve(kind, &settings, printer).await,
-        Mode::Compare { operands } if !operands.is_empty() => return Ok(missing("-o")),
         Mode::InSync { .. } => return Ok(missing("-T")),
         mode => mode,
     };
-    let read_only = matches!(mode, Mode::ListHints | Mode::ListFiles | Mode::ListDirty | Mode::ListPair { .. });
+    let read_only = matches!(
+        mode,
+        Mode::ListHints | Mode::ListFiles | Mode::ListDirty | Mode::ListPair { .. } | Mode::Compare { .. }
+    );
+    let directories = match settings.directories_to {
+        Some(number) => Some(Directories::to(number, duplicate_for_writing(number)?)),
+        None => None,
+    };
     let node = open(&settings, read_only).await?;
-    let mut run = Run { node, settings, printer: printer.clone(), report: Report::default() };
+    let mut run = Run { node, settings, printer: printer.clone(), directories, report: Report::default() };
     let status = run.mode(mode).await?;
     if !read_only {
         run.report.merge(action::run(&run.node).await?);
@@ -91,15 +103,16 @@ impl Run {
             Mode::Check { operands, then_update } => {
                 self.check(&operands).await?;
                 if then_update {
-                    self.warn_about(&operands)?;
+                    self.warn_about(&operands, Purpose::Sync)?;
                     self.update(&operands).await?;
                 }
             }
             Mode::Update { operands } => {
-                self.warn_about(&operands)?;
+                self.warn_about(&operands, Purpose::Sync)?;
                 self.update(&operands).await?;
             }
             Mode::Hint { operands } => self.hint(&operands).await?,
+            Mode::Compare { operands } => self.compare(&operands).await?,
             Mode::Mark { operands } => self.mark(&operands).await?,
             Mode::Force { operands } => self.force(&operands).await?,
             Mode::ListHints => return self.list_hints().await.map(Some),
@@ -107,7 +120,7 @@ impl Run {
             Mode::ListDirty => return self.list_dirty().await.map(Some),
             Mode::ListPair { my_name, peer } => return self.list_files(Some((&my_name, &peer))).await.map(Some),
             Mode::RemoveOld => self.remove_old().await?,
-            Mode::Compare { .. } | Mode::InSync { .. } | Mode::Serve(_) | Mode::NewKey { .. } => {}
+            Mode::InSync { .. } | Mode::Serve(_) | Mode::NewKey { .. } => {}
         }
         Ok(None)
     }
