@@ -9,6 +9,7 @@ pub mod conflict;
 pub mod content;
 pub mod directories;
 pub mod find;
+pub mod in_sync;
 pub mod mark;
 pub mod membership;
 pub mod open;

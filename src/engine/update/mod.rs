@@ -12,7 +12,7 @@ mod local;
 mod outbox;
 mod pipeline;
 mod plan;
-mod session;
+pub(super) mod session;
 #[cfg(test)]
 mod tests;
 
@@ -26,6 +26,7 @@ use super::{EngineError, Node, Report};
 use crate::model::errors::chain;
 use crate::model::{DirtyEntry, Scope, SyncPath};
 use crate::store::{DirtyFilter, StoreError};
+pub(super) use exchange::Dialect;
 
 /// How an update behaves.
 #[derive(Debug, Clone, Default)]
