@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
 use crate::support::cast::Backend;
 use crate::support::cluster::{Cluster, Node};
 use crate::support::process::{Output, peak_memory, run};
 use crate::support::tree::{device, file};
-use crate::support::{Cast, Postgres, Program, dir, fifo, link, scenarios, tree};
+use crate::support::{Cast, Postgres, Program, certs, dir, fifo, link, scenarios, tree};
 
 scenarios! {
     every_form_lists_what_differs
@@ -27,6 +28,7 @@ scenarios! { ours:
     times_agree_as_far_as_both_sides_know_them
     other_groups_are_left_aside
     without_the_program_diff_the_reason_is_said
+    groups_may_have_more_keys_than_a_line_holds
 }
 
 /// Has each node record what is on its disk.
@@ -381,6 +383,43 @@ fn without_the_program_diff_the_reason_is_said(cast: Cast) {
     command.env("PATH", "/nonexistent");
     run(command).prints("").exits(1).logs("diffutils").logs("Finished with 1 errors.");
     compare(&cluster, "-T").success();
+}
+
+/// LIST takes 28 keys: with more the C program finds everything of the other groups missing.
+fn groups_may_have_more_keys_than_a_line_holds(cast: Cast) {
+    let group = |number: u32| {
+        format!("group g{number} {{ host {{alpha}} {{beta}}; key g{number}.key; include %d%/{number:02}; }}\n")
+    };
+    let groups: String = (0..60).map(group).collect();
+    let prefix = "prefix d { on {alpha}: {alpha.tree}; on {beta}: {beta.tree}; }\n";
+    let cluster = cast.cluster(["alpha", "beta"]).config(&[prefix, &groups].concat()).build();
+    for node in cluster.nodes() {
+        for number in 0..60 {
+            let key = node.system_dir().join(format!("g{number}.key"));
+            fs::write(&key, format!("{number:064}\n")).expect("write a key");
+            fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("chmod");
+        }
+        node.put(&(0..60).fold(tree! {}, |tree, number| tree.with(format!("{number:02}"), "same")));
+    }
+    cluster["beta"].put(&tree! { "03" => "other", "57" => "other" });
+    record(&cluster);
+    cluster["beta"].serve();
+    let expected = ["X {alpha} {beta} %d%/03", "X {alpha} {beta} %d%/57"];
+    compare(&cluster, "-T").prints(&lines(&cluster, &expected)).success();
+}
+
+#[test]
+fn a_wrong_certificate_costs_one_pair() {
+    let cluster = Cast::full(Program::Ours, Program::Ours).cluster(["alpha", "beta", "gamma"]).start();
+    cluster["alpha"].put(&tree! { "a" => "1" });
+    record(&cluster);
+    let [beta, gamma] = ["L {alpha} {beta} %d%/a", "L {alpha} {gamma} %d%/a"];
+    compare(&cluster, "-T").prints(&lines(&cluster, &[gamma, beta])).success();
+    certs::write_new(cluster["gamma"].system_dir(), "another");
+    cluster["gamma"].stop();
+    cluster["gamma"].serve();
+    let output = compare(&cluster, "-T").prints(&lines(&cluster, &[beta])).exits(1);
+    output.logs("Peer did provide a wrong SSL X509 cetrificate.").logs("Finished with 1 errors.");
 }
 
 /// Our client against the C program's server, whose order is that of its database.

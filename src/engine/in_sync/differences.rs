@@ -130,7 +130,9 @@ mod tests {
                 .collect();
             let spooled = || {
                 let mut differences = Differences::new();
-                found.iter().for_each(|difference| differences.push(difference).unwrap());
+                for difference in &found {
+                    differences.push(difference).unwrap();
+                }
                 differences
             };
             prop_assert_eq!(spooled().is_empty(), found.is_empty());

@@ -147,13 +147,12 @@ pub(super) async fn list(
                 continue;
             }
             let text = in_unit(&record.checktxt, record.mtime_ns, unit);
-            match list_line(&text, &record.path) {
-                Some(line) => {
-                    if let Err(error) = connection.write_line(&line).await {
-                        return Ok(Err(error));
-                    }
-                }
-                None => tracing::warn!("{}: no line of a list can hold the name", record.path),
+            let Some(line) = list_line(&text, &record.path) else {
+                tracing::warn!("{}: no line of a list can hold the name", record.path);
+                continue;
+            };
+            if let Err(error) = connection.write_line(&line).await {
+                return Ok(Err(error));
             }
         }
     }
