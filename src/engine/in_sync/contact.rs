@@ -15,9 +15,6 @@ use crate::wire::{Connection, Reply, Request, WireError};
 /// LIST takes thirty fields; the peer's name and the file are two of them.
 const KEYS_AT_ONCE: usize = 28;
 
-const WHO_ARE_YOU: &str = " Does our name resolve there to the address that we connect from, does its configuration \
-                           allow the connection, and is our certificate the one that is pinned there?";
-
 /// A session in which the peer knows us.
 pub(super) async fn greet(node: &Node, pair: &Pair) -> Result<(Connection, Dialect), Trouble> {
     let Pair { my_name, peer } = pair;
@@ -26,7 +23,13 @@ pub(super) async fn greet(node: &Node, pair: &Pair) -> Result<(Connection, Diale
     let connected = session::connect(node, peer, plain, false).await;
     let (mut connection, dialect) = connected.map_err(Trouble::Connection)?;
     say(&mut connection, &Request::Hello { name: my_name.clone() }).await?;
-    session::expect_ok(&mut connection, "HELLO", WHO_ARE_YOU).await?;
+    let advice = || {
+        format!(
+            " Does {my_name} resolve there to the address that we connect from, does its configuration allow the \
+             connection, and is our certificate the one that is pinned there?"
+        )
+    };
+    session::expect_ok(&mut connection, "HELLO", advice).await?;
     Ok((connection, dialect))
 }
 
@@ -97,7 +100,7 @@ pub(super) async fn content(node: &Node, pair: &Pair, key: &str, path: &SyncPath
 
 fn refused(request: &'static str, answer: &[u8]) -> Trouble {
     let answer = String::from_utf8_lossy(answer).into_owned();
-    SessionError::Refused { request, answer, advice: "" }.into()
+    SessionError::Refused { request, answer, advice: String::new() }.into()
 }
 
 async fn say(connection: &mut Connection, request: &Request) -> Result<(), WireError> {

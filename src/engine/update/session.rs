@@ -27,7 +27,7 @@ pub(in crate::engine) enum SessionError {
     #[error(transparent)]
     Identity(#[from] Arc<TlsError>),
     #[error("the peer answered {request} with `{answer}'.{advice}")]
-    Refused { request: &'static str, answer: String, advice: &'static str },
+    Refused { request: &'static str, answer: String, advice: String },
     #[error(
         "pinned is {pinned}, presented was {presented}. If the change was intended, remove its row from the table \
          x509_cert, and the next connection pins the new one"
@@ -94,7 +94,7 @@ pub(in crate::engine) async fn connect(
     if !plain {
         let identity = node.identity().await?;
         connection.write_line(&Request::Ssl.encode()).await?;
-        let advice = " Does it allow TLS, with csync2_ssl_cert.pem in its system directory?";
+        let advice = || " Does it allow TLS, with csync2_ssl_cert.pem in its system directory?".to_owned();
         expect_ok(&mut connection, "SSL", advice).await?;
         connection = connection.start_tls_client(&identity).await?;
         verify(node, peer, connection.peer_certificate().unwrap_or_default(), dry_run).await?;
@@ -105,10 +105,10 @@ pub(in crate::engine) async fn connect(
     for request in &requests {
         connection.write_line(&request.encode()).await?;
     }
-    let advice = " Does it have the configuration, and is its name in it? Its log says more.";
+    let advice = || " Does it have the configuration, and is its name in it? Its log says more.".to_owned();
     expect_ok(&mut connection, "CONFIG", advice).await?;
     if node.groups.is_some() {
-        expect_ok(&mut connection, "GROUP", "").await?;
+        expect_ok(&mut connection, "GROUP", String::new).await?;
     }
     // A peer that knows the command asks us to identify first.
     let line = connection.read_line().await?.ok_or(WireError::Closed)?;
@@ -139,14 +139,14 @@ async fn verify(node: &Node, peer: &str, presented: &[u8], dry_run: bool) -> Res
 pub(in crate::engine) async fn expect_ok(
     connection: &mut Connection,
     request: &'static str,
-    advice: &'static str,
+    advice: impl FnOnce() -> String,
 ) -> Result<(), SessionError> {
     let line = connection.read_line().await?;
     if line.as_deref().is_some_and(|line| Reply::parse(line).is_ok()) {
         return Ok(());
     }
     let answer = line.map_or_else(|| "(connection closed)".into(), |line| String::from_utf8_lossy(&line).into_owned());
-    Err(SessionError::Refused { request, answer, advice })
+    Err(SessionError::Refused { request, answer, advice: advice() })
 }
 
 /// Everything from the first HELLO on.
