@@ -462,15 +462,14 @@ fn a_peer_that_sorts_by_another_collation_is_understood() {
 fn long_lists_take_little_memory() {
     const FILES: u32 = 100_000;
     let cluster = Cast::sqlite(Program::Ours).cluster(["alpha", "beta"]).build();
+    let name = "long%20name".repeat(27);
     for (node, size) in [(&cluster["alpha"], 1), (&cluster["beta"], 2)] {
         // (A run makes the tables.)
         node.csync2(["-L"]).exits(2);
-        let (name, last) = ("long%20name".repeat(27), FILES - 1);
         node.database.execute(&format!(
-            "WITH RECURSIVE n(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM n WHERE n < {last})
-             INSERT INTO file (filename, checktxt) SELECT
-                 printf('%%25d%%25/{}/%06d', n), 'v1%3Amtime=1%3Amode=33188%3Auid=0%3Agid=0%3Atype=reg%3Asize={size}' FROM n",
-            name.replace('%', "%%")
+            "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {FILES})
+             INSERT INTO file (filename, checktxt) SELECT '%25d%25/{name}/' || (n + 1000000),
+                 'v1%3Amtime=1%3Amode=33188%3Auid=0%3Agid=0%3Atype=reg%3Asize={size}' FROM n"
         ));
     }
     cluster["beta"].serve();

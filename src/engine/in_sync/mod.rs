@@ -134,7 +134,8 @@ enum Trouble {
     Diff { source: io::Error },
     #[error("the program diff failed ({status}): {complaint}")]
     DiffFailed { status: String, complaint: String },
-    #[error("no group of ours shares it with the peer")]
+    /// The peer's configuration covers more than ours.
+    #[error("no group of ours has it with this peer")]
     NotShared,
 }
 
@@ -155,8 +156,17 @@ impl Trouble {
     /// Logs it, once, and counts it. `what` is what was not compared.
     fn report(&self, pair: &Pair, what: &str, report: &mut Report) {
         let peer = &pair.peer;
-        if let Self::Connection(error) = self {
-            return report_connection(report, peer, error, &format!("Not compared: {what}."));
+        match self {
+            Self::Connection(error) => {
+                return report_connection(report, peer, error, &format!("Not compared: {what}."));
+            }
+            // The C program's words.
+            Self::NotShared => {
+                return report.error(format_args!(
+                    "Host pair + file not found in configuration. {peer} lists {what}; no group of ours has it with this peer."
+                ));
+            }
+            _ => {}
         }
         let reason = chain(self);
         let stop = if reason.ends_with(['.', '?', '!']) { "" } else { "." };
