@@ -19,22 +19,22 @@ impl Run {
     }
 
     /// Warns about each operand that no group covers. The run goes on.
-    pub(super) fn warn_about(&self, operands: &[Vec<u8>]) -> std::io::Result<Vec<Target>> {
+    pub(super) fn warn_about(&self, operands: &[Vec<u8>], purpose: Purpose) -> std::io::Result<Vec<Target>> {
         let targets = self.targets(operands)?;
         for target in &targets {
-            if !self.is_relevant(target) {
+            if !self.is_relevant(target, purpose) {
                 tracing::warn!("WARNING: Parameter will be ignored: {}", String::from_utf8_lossy(&target.real));
             }
         }
         Ok(targets)
     }
 
-    fn is_relevant(&self, target: &Target) -> bool {
+    fn is_relevant(&self, target: &Target, purpose: Purpose) -> bool {
         let config = &self.node.config;
         membership::above_prefix(config, &target.real)
             || config.names_of(&target.real).iter().any(|name| {
-                membership::is_covered(config, name, Purpose::Sync)
-                    || (target.recursive && membership::below_covered(config, name, Purpose::Sync))
+                membership::is_covered(config, name, purpose)
+                    || (target.recursive && membership::below_covered(config, name, purpose))
             })
     }
 

@@ -9,6 +9,7 @@ mod support;
 mod actions;
 mod backups;
 mod cli;
+mod compare;
 mod conflicts;
 mod dialects;
 mod durability;
