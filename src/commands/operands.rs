@@ -31,7 +31,8 @@ impl Run {
 
     fn is_relevant(&self, target: &Target, purpose: Purpose) -> bool {
         let config = &self.node.config;
-        membership::above_prefix(config, &target.real)
+        let leads_to_prefix = target.real != b"/" && membership::above_prefix(config, &target.real);
+        leads_to_prefix
             || config.names_of(&target.real).iter().any(|name| {
                 membership::is_covered(config, name, purpose)
                     || (target.recursive && membership::below_covered(config, name, purpose))

@@ -10,5 +10,6 @@ mod cli;
 mod faults;
 mod interop;
 mod listing;
+mod selection;
 mod serve;
 mod sync;
