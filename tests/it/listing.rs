@@ -1,10 +1,57 @@
 //! Parity: on the same state our program prints what the C program prints, exits with the same code and leaves the
 //! same rows and files behind.
 
+use std::process::Command;
+
 use crate::support::cast::Backend;
-use crate::support::cluster::Cluster;
+use crate::support::cluster::{Cluster, Node};
+use crate::support::process::run;
 use crate::support::tree::file;
-use crate::support::{Cast, Program, Snapshot, Table, Tree, assert_same, link, tree};
+use crate::support::{Cast, Postgres, Program, Table, Tree, assert_same, link, tree};
+
+/// A copy of a cluster's trees and SQLite databases, to begin again from.
+struct Snapshot<'c> {
+    cluster: &'c Cluster,
+}
+
+impl<'c> Snapshot<'c> {
+    fn take(cluster: &'c Cluster) -> Self {
+        shell(&format!(
+            "cd '{}' && rm -rf saved && mkdir saved && cp -a alpha beta saved",
+            cluster.directory().display()
+        ));
+        copy_schema(cluster, "public", "saved");
+        Snapshot { cluster }
+    }
+
+    fn restore(&self) {
+        let copy = "for n in alpha beta; do rm -rf $n/tree $n/db; cp -a saved/$n/tree saved/$n/db $n; done";
+        shell(&format!("cd '{}' && {copy}", self.cluster.directory().display()));
+        copy_schema(self.cluster, "saved", "public");
+    }
+}
+
+/// In each node's PostgreSQL database: drops `to` and makes it anew from the tables of `from`.
+fn copy_schema(cluster: &Cluster, from: &str, to: &str) {
+    let statements = format!(
+        "SET client_min_messages = warning; SET ROLE node; DROP SCHEMA IF EXISTS {to} CASCADE; CREATE SCHEMA {to};
+        DO $$ DECLARE name text; BEGIN
+            FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = '{from}' LOOP
+                EXECUTE format('CREATE TABLE {to}.%I (LIKE {from}.%I INCLUDING ALL)', name, name);
+                EXECUTE format('INSERT INTO {to}.%I SELECT * FROM {from}.%I', name, name);
+            END LOOP;
+        END $$"
+    );
+    for name in cluster.nodes().iter().filter_map(Node::database_name) {
+        Postgres::shared().sql(name, &statements);
+    }
+}
+
+fn shell(script: &str) {
+    let mut command = Command::new("bash");
+    command.args(["-ec", script]);
+    run(command).success();
+}
 
 /// What a run leaves: its output, the rows of both nodes, the peer's tree.
 #[derive(Debug, PartialEq)]
