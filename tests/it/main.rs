@@ -10,6 +10,7 @@ mod cli;
 mod faults;
 mod interop;
 mod listing;
+mod random;
 mod selection;
 mod serve;
 mod sync;
