@@ -12,9 +12,9 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 
 use self::generate::{Case, case};
-use crate::support::cluster::Cluster;
+use crate::support::cluster::{Cluster, Node};
 use crate::support::process::run;
-use crate::support::{Cast, Program};
+use crate::support::{Cast, Program, Tree};
 
 /// How many cases an ordinary run looks at.
 const CASES: u64 = 60;
@@ -56,8 +56,9 @@ fn the_same_files_are_found_in_odd_cases() {
     compare_cases(1, 2);
 }
 
-/// The calls of each story, which begins with an empty database. `OPERANDS`, `GROUPS` and `PEERS` are those of the case.
-const STORIES: [&[&str]; 3] = [
+/// The calls of each story, which begins with an empty database and the tree of the case. `OPERANDS`, `GROUPS` and `PEERS`
+/// are those of the case; `CHANGE` removes the operands and changes other files; `ALLOW` confirms removals where asked.
+const STORIES: [&[&str]; 4] = [
     &["-cIrW 1 /", "-M", "-L", "-mr /", "-M", "-S {alpha} b.example", "-or /"],
     &["-cr / -G GROUPS", "-L", "-M", "-M -G two", "-crF /", "-M", "-fr / -G GROUPS", "-M", "-or / -P PEERS"],
     &[
@@ -72,13 +73,12 @@ const STORIES: [&[&str]; 3] = [
         "-hr OPERANDS",
         "-H",
     ],
+    &["-cIr /", "CHANGE", "-cr / ALLOW", "-M", "-crF / ALLOW -G GROUPS", "-M", "-R"],
 ];
 
 fn compare(cluster: &Cluster, case: &Case) -> Result<(), TestCaseError> {
-    let alpha = &cluster["alpha"];
     cluster.configure(&case.config);
-    renew(alpha.tree_dir());
-    case.tree.write(alpha.tree_dir());
+    put(cluster, case);
     for story in STORIES {
         let expected = tell(cluster, Program::Reference, case, story);
         let ours = tell(cluster, Program::Ours, case, story);
@@ -92,43 +92,73 @@ fn compare(cluster: &Cluster, case: &Case) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+fn put(cluster: &Cluster, case: &Case) {
+    let alpha = &cluster["alpha"];
+    renew(alpha.tree_dir());
+    case.tree.write(alpha.tree_dir());
+}
+
 fn renew(directory: &Path) {
-    fs::remove_dir_all(directory).expect("remove what the last case left");
+    fs::remove_dir_all(directory).expect("remove what was there");
     fs::create_dir(directory).expect("make a directory");
+}
+
+fn change(node: &Node, case: &Case) {
+    for operand in case.operands.iter().filter(|operand| !operand.starts_with('.')) {
+        let path = node.path(operand);
+        // It may not be there, or be gone with another one.
+        drop(fs::remove_file(&path).or_else(|_| fs::remove_dir_all(path)));
+    }
+    let changed = ["x.c", "p/a/x.c", "a/b/new.c"].into_iter().filter(|name| !node.path(name).is_dir());
+    changed.fold(Tree::new(), |tree, name| tree.with(name, "of another length")).write(node.tree_dir());
 }
 
 /// What each call says and how it ends.
 fn tell(cluster: &Cluster, program: Program, case: &Case, story: &[&str]) -> Vec<Vec<String>> {
     let alpha = &cluster["alpha"];
     renew(&alpha.base().join("db"));
-    let operands = case.operands.iter().map(|operand| format!("{{alpha.tree}}/{operand}")).collect::<Vec<_>>();
-    story
-        .iter()
-        .map(|call| {
-            let mut arguments = Vec::new();
-            for argument in call.split(' ') {
-                match argument {
-                    "OPERANDS" => arguments.extend(operands.iter().map(|operand| cluster.fill_in(operand))),
-                    "GROUPS" => arguments.push(case.groups.to_owned()),
-                    "PEERS" => arguments.push(case.peers.to_owned()),
-                    _ => arguments.push(cluster.fill_in(argument)),
-                }
-            }
-            let output = run(alpha.command(program, arguments));
-            let mut stdout: Vec<String> = shown(&output.stdout).iter().map(|line| without_target(line)).collect();
-            // In the order of the directory, and a prefix that is named by its directory twice.
-            if call.contains("-o") || call.contains("W 1") {
-                tidy(&mut stdout);
-            }
-            let mut log = shown(&output.stderr);
-            if log[0].ends_with("is not a member of any configured group.") {
-                // What to do about it, ours says in further lines.
-                log.truncate(1);
-            }
-            tidy(&mut log);
-            [stdout, log, vec![format!("exit code {:?}", output.code)]].concat()
-        })
-        .collect()
+    if story.contains(&"CHANGE") {
+        put(cluster, case);
+    }
+    let mut told = Vec::new();
+    for call in story {
+        if *call == "CHANGE" {
+            change(alpha, case);
+            told.push(Vec::new());
+        } else {
+            told.push(say(cluster, program, case, call));
+        }
+    }
+    told
+}
+
+fn say(cluster: &Cluster, program: Program, case: &Case, call: &str) -> Vec<String> {
+    let operand = |operand: &&str| cluster.fill_in(&format!("{{alpha.tree}}/{operand}"));
+    // No database here has to outlive a power cut.
+    let mut arguments = vec!["-A".to_owned()];
+    for argument in call.split(' ') {
+        match argument {
+            "OPERANDS" => arguments.extend(case.operands.iter().map(operand)),
+            "GROUPS" => arguments.push(case.groups.to_owned()),
+            "PEERS" => arguments.push(case.peers.to_owned()),
+            "ALLOW" if program == Program::Ours => arguments.push("--allow-mass-removal".to_owned()),
+            "ALLOW" => {}
+            _ => arguments.push(cluster.fill_in(argument)),
+        }
+    }
+    let output = run(cluster["alpha"].command(program, arguments));
+    let mut stdout: Vec<String> = shown(&output.stdout).iter().map(|line| without_target(line)).collect();
+    // In the order of the directory, and a prefix that is named by its directory twice.
+    if call.contains("-o") || call.contains("W 1") {
+        tidy(&mut stdout);
+    }
+    let mut log = shown(&output.stderr);
+    if log[0].ends_with("is not a member of any configured group.") {
+        // What to do about it, ours says in further lines.
+        log.truncate(1);
+    }
+    tidy(&mut log);
+    [stdout, log, vec![format!("exit code {:?}", output.code)]].concat()
 }
 
 /// The C program records no target for links below a prefix.

@@ -117,8 +117,12 @@ impl State {
     }
 
     fn restore(&self) {
-        entries(&self.directory).iter().for_each(|file| fs::remove_file(file).expect("remove a database"));
-        self.files.iter().for_each(|(file, content)| fs::write(file, content).expect("write a database"));
+        for file in entries(&self.directory) {
+            fs::remove_file(file).expect("remove a database");
+        }
+        for (file, content) in &self.files {
+            fs::write(file, content).expect("write a database");
+        }
     }
 }
 
@@ -129,35 +133,34 @@ fn entries(directory: &Path) -> Vec<PathBuf> {
 /// Tells each story with the C program, then with ours, both times from the state as it is now.
 fn compare(cluster: &Cluster, directory: &str, stories: &[&str]) {
     let state = State::of(cluster);
-    let mut different = String::new();
+    let mut different = Vec::new();
     for story in stories {
         let expected = tell(cluster, Program::Reference, directory, story);
         state.restore();
         let ours = tell(cluster, Program::Ours, directory, story);
         state.restore();
         if ours != expected {
-            different += &format!("`{story}`\n{}", difference(&expected, &ours));
+            different.push(format!("`{story}`\n{}", difference(&expected, &ours)));
         }
     }
     let top = cluster.fill_in("{dir}");
-    assert!(different.is_empty(), "in {directory}, - the C program, + ours:\n{}", different.replace(&top, "{dir}"));
+    let different = different.concat().replace(&top, "{dir}");
+    assert!(different.is_empty(), "in {directory}, - the C program, + ours:\n{different}");
 }
 
 fn difference(expected: &Told, ours: &Told) -> String {
-    let missing = |from: &Told, of: &Told, sign: char| -> String {
+    let lacking = |from: &Told, of: &Told, sign: char| {
         let mut left = from.clone();
-        of.iter()
-            .filter(|line| match left.iter().position(|other| other == *line) {
-                Some(found) => {
-                    left.remove(found);
-                    false
-                }
-                None => true,
-            })
-            .map(|line| format!("  {sign} {line}\n"))
-            .collect()
+        let mut lines = Vec::new();
+        for line in of {
+            match left.iter().position(|other| other == line) {
+                Some(found) => drop(left.remove(found)),
+                None => lines.push(format!("  {sign} {line}\n")),
+            }
+        }
+        lines.concat()
     };
-    match missing(ours, expected, '-') + &missing(expected, ours, '+') {
+    match lacking(ours, expected, '-') + &lacking(expected, ours, '+') {
         none if none.is_empty() => format!("  in another order: {expected:#?} {ours:#?}\n"),
         some => some,
     }

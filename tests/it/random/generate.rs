@@ -101,7 +101,8 @@ fn tree() -> impl Strategy<Value = Tree> {
 fn configuration() -> impl Strategy<Value = String> {
     let groups = vec(group(), 1..4).prop_map(|groups| {
         let heads = ["group", "group two", "group"];
-        heads.iter().zip(groups).map(|(head, group)| format!("{head}\n{{\n{group}}}\n")).collect::<String>()
+        let blocks = heads.iter().zip(groups).map(|(head, group)| format!("{head}\n{{\n{group}}}\n"));
+        blocks.collect::<Vec<_>>().concat()
     });
     (prefix("p"), prefix("q"), settings(), groups)
         .prop_map(|(p, q, settings, groups)| [p, q, settings, groups].concat())
@@ -121,20 +122,19 @@ fn prefix(name: &'static str) -> impl Strategy<Value = String> {
 /// Statements that change nothing here but what is recorded.
 fn settings() -> impl Strategy<Value = String> {
     let known = [
-        "nossl * *;",
-        "nossl {alpha} b.example; # a comment",
-        "ignore uid gid;",
-        "ignore mod;",
-        "lock-timeout 30;",
-        "tempdir /tmp;",
+        "nossl * *;\n",
+        "nossl {alpha} b.example; # a comment\n",
+        "ignore uid gid;\n",
+        "ignore mod;\n",
+        "lock-timeout 30;\n",
+        "tempdir /tmp;\n",
     ];
-    subsequence(known.to_vec(), 0..4).prop_map(|lines| lines.iter().map(|line| format!("{line}\n")).collect())
+    subsequence(known.to_vec(), 0..4).prop_map(|lines| lines.concat())
 }
 
 fn group() -> impl Strategy<Value = String> {
     let kind = select(vec!["include", "include", "include", "exclude", "compare"]);
-    // The second pattern of a `compare` means something else in the C program, which `resolve` warns about: it must
-    // be known to ours, too.
+    // Of `compare a b` the C program takes `a` for an include, and so do we.
     let rule =
         (kind, vec(pattern(), 0..4)).prop_map(|(kind, patterns)| format!("    {kind} {};\n", patterns.join(" ")));
     let other = select(vec![
