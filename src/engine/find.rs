@@ -32,22 +32,17 @@ pub trait Finder {
 /// Tells `finder` of the target and, if it is recursive, of everything below it. Returns the places where it could not
 /// look: nothing is known about what is at or below them.
 pub fn find(config: &Config, target: &Target, purpose: Purpose, finder: &mut dyn Finder) -> Vec<Vec<u8>> {
-    let real = &target.real;
-    let (covered, levels, unreadable) = (Vec::new(), Vec::new(), Vec::new());
-    let mut walk = Walk { config, purpose, top: real, covered, levels, unreadable, finder };
-    let top = Path::new(OsStr::from_bytes(real));
+    let top = &target.real;
+    let (tops, covered, levels, unreadable) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut walk = Walk { config, purpose, top, tops, covered, levels, unreadable, finder };
+    let Some(metadata) = walk.look_at_top() else { return walk.unreadable };
     if target.recursive {
+        let top = Path::new(OsStr::from_bytes(top));
         tracing::debug!("Running recursive check for {} ...", top.display());
         fs::walk(top, &mut walk);
-        return walk.unreadable;
-    }
-    match presence(Path::new("/"), real.strip_prefix(b"/").unwrap_or(real)) {
-        Presence::Present(metadata) => {
-            walk.covered = walk.covered_names(real);
-            walk.tell(&metadata);
-        }
-        Presence::Gone | Presence::BehindSymlink => {}
-        Presence::Unknown(error) => walk.failed(real, "look at", error),
+    } else {
+        walk.covered = walk.covered_names(top);
+        walk.tell(&metadata);
     }
     walk.unreadable
 }
@@ -56,6 +51,8 @@ struct Walk<'a> {
     config: &'a Config,
     purpose: Purpose,
     top: &'a [u8],
+    /// The names of `top` that lead to it: those behind a symlink do not.
+    tops: Vec<SyncPath>,
     /// The names by which the entry that is looked at is covered.
     covered: Vec<SyncPath>,
     /// The directories in which the walk is, the innermost last: each under the names by which it was entered.
@@ -72,13 +69,29 @@ struct Entered {
 }
 
 impl Walk<'_> {
+    fn look_at_top(&mut self) -> Option<Metadata> {
+        let mut found = None;
+        for name in self.config.names_of(self.top) {
+            let Ok(local) = self.config.local(&name) else { continue };
+            match presence(&local.root, &local.relative) {
+                Presence::Present(metadata) => {
+                    found = Some(metadata);
+                    self.tops.push(name);
+                }
+                Presence::Gone | Presence::BehindSymlink => {}
+                Presence::Unknown(error) => self.failed(self.top, "look at", error),
+            }
+        }
+        found
+    }
+
     /// The spellings of a real path that the walk has come to.
     fn names(&self, path: &[u8]) -> Vec<SyncPath> {
+        if path == self.top {
+            return self.tops.clone();
+        }
         let mut names = self.config.names_of(path);
-        names.retain(|name| {
-            let directory = name.parent();
-            path == self.top || directory.is_none_or(|directory| self.entered().any(|level| level.name == directory))
-        });
+        names.retain(|name| name.parent().is_none_or(|directory| self.entered().any(|level| level.name == directory)));
         names
     }
 
