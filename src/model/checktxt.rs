@@ -107,6 +107,12 @@ impl Checktxt {
         self.fields().any(|field| field == (b"type", b"dir"))
     }
 
+    /// Whether it describes a socket.
+    #[must_use]
+    pub fn is_socket(&self) -> bool {
+        self.fields().any(|field| field == (b"type", b"sock"))
+    }
+
     /// Whether both describe the same state, mtime left out: what a push asks after SIG. An empty link target matches
     /// any (the C program records none below a prefix).
     #[must_use]

@@ -7,6 +7,7 @@ use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::timeout;
 
 use super::{Connection, Timeouts, WireError};
+use crate::model::errors::strerror;
 
 /// Connects to the first address of `peer` that answers. `bind` is our own name: its address becomes the local end, by
 /// which the peer knows us; where that does not work, the system chooses.
@@ -34,10 +35,16 @@ pub async fn dial(peer: &str, port: u16, bind: Option<&str>, timeouts: &Timeouts
     };
     let mut failure = io::Error::from(io::ErrorKind::AddrNotAvailable);
     for address in addresses {
-        let connected = timeout(timeouts.connect, connect(address, &local)).await;
+        let connected = timeout(timeouts.connect, connect(address, &local, bind.unwrap_or_default())).await;
         match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-            Ok(stream) => return Ok(Connection::new(stream, Some(address.ip()), *timeouts).named(peer)),
-            Err(error) => failure = error,
+            Ok(stream) => {
+                tracing::info!("Connect to {}:{port} ({peer}).", address.ip());
+                return Ok(Connection::new(stream, Some(address.ip()), *timeouts).named(peer));
+            }
+            Err(error) => {
+                tracing::info!("Can't create socket: {}", strerror(&error));
+                failure = error;
+            }
         }
     }
     Err(unreachable(failure))
@@ -59,14 +66,17 @@ fn own_addresses(found: io::Result<impl Iterator<Item = SocketAddr>>) -> Vec<Soc
     found.map(Iterator::collect).unwrap_or_default()
 }
 
-async fn connect(address: SocketAddr, local: &[SocketAddr]) -> io::Result<TcpStream> {
+async fn connect(address: SocketAddr, local: &[SocketAddr], my_name: &str) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     // Requests and answers are small and wait for each other.
     socket.set_nodelay(true)?;
     socket.set_keepalive(true)?;
     if let Some(own) = local.iter().find(|own| own.is_ipv4() == address.is_ipv4()) {
         // Our name may be that of another interface or of an address translated on the way.
-        let _ = socket.bind(*own);
+        match socket.bind(*own) {
+            Ok(()) => tracing::info!("Bound to {}:0 as {my_name}.", own.ip()),
+            Err(_) => tracing::info!("Local socket bind() to {my_name} failed; ignored."),
+        }
     }
     socket.connect(address).await
 }

@@ -219,6 +219,14 @@ fn a_socket_is_ignored_quietly(cast: Cast) {
     cluster["beta"].expect(tree! { "f" => "1" });
     cluster["alpha"].csync2(["-x"]).success();
     cluster["alpha"].expect_clean();
+
+    // What it takes the place of is gone; a socket that the peer has is its own.
+    cluster["alpha"].put(&tree! { "f" => socket() });
+    cluster["beta"].put(&tree! { "s" => socket() });
+    cluster["alpha"].csync2(["-m".as_ref(), cluster["alpha"].path("s").as_os_str()]).success();
+    cluster["alpha"].csync2(["-x"]).success();
+    cluster["beta"].expect(tree! { "s" => socket() });
+    cluster["alpha"].expect_clean();
 }
 
 fn a_longer_link_target_arrives(cast: Cast) {

@@ -7,6 +7,7 @@
 mod support;
 
 mod cli;
+mod differential;
 mod faults;
 mod interop;
 mod listing;

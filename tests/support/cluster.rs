@@ -145,6 +145,10 @@ impl Cluster {
         &self.nodes
     }
 
+    pub(super) fn node_mut(&mut self, name: &str) -> &mut Node {
+        self.nodes.iter_mut().find(|node| node.name == name).unwrap_or_else(|| panic!("no node {name}"))
+    }
+
     pub(crate) fn directory(&self) -> &Path {
         self.directory.path()
     }
@@ -217,6 +221,10 @@ impl Node {
         Node { name: name.into(), host, port, program, database, base, tree_dir, system_dir, daemon: None.into() }
     }
 
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The PostgreSQL database's name, if it is one.
     pub(crate) fn database_name(&self) -> Option<&str> {
         match &self.database {
@@ -260,6 +268,13 @@ impl Node {
             fs::remove_dir_all(path).expect("remove a directory");
         } else {
             fs::remove_file(path).expect("remove a file");
+        }
+    }
+
+    /// Removes everything below the root.
+    pub(crate) fn clear(&self) {
+        for entry in fs::read_dir(&self.tree_dir).expect("read the tree") {
+            self.remove(entry.expect("an entry").file_name().as_encoded_bytes());
         }
     }
 
@@ -343,6 +358,10 @@ impl Node {
         assert!(self.daemon.replace(Some(daemon)).is_none(), "{} serves already", self.name);
     }
 
+    pub(crate) fn serves(&self) -> bool {
+        self.daemon.borrow().is_some()
+    }
+
     /// Kills the daemon.
     pub(crate) fn stop(&self) {
         assert!(self.daemon.take().is_some(), "{} does not serve", self.name);
@@ -359,12 +378,16 @@ impl Node {
     }
 }
 
-/// Consecutive loopback addresses and a port that is free on all of them, below the ports that connections get.
+/// Consecutive loopback addresses, their texts of one length, and a port that is free on all of them, below the ports that
+/// connections get.
 fn free_addresses(count: usize) -> (u32, Vec<Ipv4Addr>, u16) {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     loop {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let first = 0x7f10_0000 + (process::id() * 4096 + number * 16) % 0xe0_0000;
+        if first & 0xff < 100 {
+            continue;
+        }
         let port = 20_000 + u16::try_from((process::id() + number) % 12_000).expect("below 12,000");
         let addresses: Vec<Ipv4Addr> = (first + 1..).take(count).map(Ipv4Addr::from).collect();
         if addresses.iter().all(|address| TcpListener::bind((*address, port)).is_ok()) {

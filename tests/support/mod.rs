@@ -8,6 +8,7 @@ pub(crate) mod cast;
 pub(crate) mod certs;
 pub(crate) mod cluster;
 pub(crate) mod database;
+pub(crate) mod differential;
 pub(crate) mod postgres;
 pub(crate) mod process;
 pub(crate) mod session;
@@ -15,5 +16,6 @@ pub(crate) mod tree;
 
 pub(crate) use cast::{Cast, Program, scenarios};
 pub(crate) use database::Table;
+pub(crate) use differential::{Deviation, Differential};
 pub(crate) use postgres::Postgres;
 pub(crate) use tree::{Tree, assert_same, dir, fifo, link, tree};

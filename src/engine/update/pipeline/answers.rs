@@ -62,8 +62,7 @@ impl Pipeline<'_> {
     /// The peer does not have the file.
     async fn on_missing(&mut self, number: usize) -> Result<(), SessionError> {
         match (self.jobs[number].is_removal(), self.dry_run) {
-            (true, true) => self.forecast(number, Prospect::InSync),
-            (true, false) => self.conclude(number),
+            (true, _) => self.is_gone(number),
             (false, true) => {
                 self.forecast(number, Prospect::Modify);
                 self.adopt_contents(number).await?;
@@ -71,6 +70,17 @@ impl Pipeline<'_> {
             (false, false) => self.decide(number).await?,
         }
         Ok(())
+    }
+
+    /// Nothing is left to remove.
+    pub(super) fn is_gone(&mut self, number: usize) {
+        tracing::info!("File is already up to date on peer.");
+        if self.dry_run {
+            self.forecast(number, Prospect::InSync);
+        } else {
+            self.jobs[number].outstanding = 0;
+            self.conclude(number);
+        }
     }
 
     /// The peer has something under this name.
@@ -81,6 +91,11 @@ impl Pipeline<'_> {
         signature: Option<Vec<u8>>,
     ) -> Result<(), SessionError> {
         if self.jobs[number].is_removal() {
+            if theirs.is_socket() {
+                // It belongs to a program of theirs.
+                self.is_gone(number);
+                return Ok(());
+            }
             if self.dry_run {
                 self.forecast(number, Prospect::Delete);
                 return Ok(());

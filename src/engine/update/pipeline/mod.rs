@@ -123,10 +123,7 @@ impl<'a> Pipeline<'a> {
     }
 
     async fn work(&mut self, candidates: Vec<Candidate>) -> Result<(), SessionError> {
-        let Plan { removals, mut pushes, settled } = plan::look(self.node, candidates, &mut self.report).await?;
-        if !self.dry_run {
-            self.node.store.clear(&settled).await?;
-        }
+        let Plan { removals, mut pushes } = plan::look(self.node, candidates, &mut self.report).await?;
         self.add_removals(removals);
         self.drain().await?;
         let emptied: HashSet<SyncPath> = self.jobs.iter().filter_map(|removal| removal.path().parent()).collect();

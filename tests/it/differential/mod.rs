@@ -1,0 +1,3 @@
+//! Whole stories, told by clusters of every mixture of programs and compared with the C program's after each step.
+
+mod trees;
