@@ -161,11 +161,23 @@ impl Cluster {
         }
     }
 
-    /// Replaces `{NAME}`, `{NAME.tree}` and `{dir}` (the directory that holds everything).
+    /// Writes the config file of one node.
+    pub(crate) fn configure_node(&self, name: &str, text: &str) {
+        fs::write(self[name].system_dir().join("csync2.cfg"), self.fill_in(text)).expect("write the config");
+    }
+
+    /// Writes a key file on every node: the character 64 times.
+    pub(crate) fn write_key(&self, file: &str, character: char) {
+        self.nodes.iter().for_each(|node| node.write_key(file, character));
+    }
+
+    /// Replaces `{NAME}`, `{NAME.tree}`, `{NAME.iface}` (another way to write its address) and `{dir}` (the directory
+    /// that holds everything).
     pub(crate) fn fill_in(&self, text: &str) -> String {
         let mut text = text.replace("{dir}", self.directory().to_str().expect("UTF-8"));
         for node in &self.nodes {
             text = text.replace(&format!("{{{}}}", node.name), &node.host);
+            text = text.replace(&format!("{{{}.iface}}", node.name), &node.iface());
             text = text.replace(&format!("{{{}.tree}}", node.name), node.tree_dir().to_str().expect("UTF-8"));
         }
         text
@@ -211,18 +223,30 @@ impl Node {
             fs::create_dir_all(directory).expect("make a node's directory");
             fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).expect("chmod");
         }
-        let key = system_dir.join("demo.key");
-        fs::write(&key, format!("{KEY}\n")).expect("write the key");
-        fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("chmod");
         let database = match postgres {
             Some(name) => Database::Postgres { name },
             None => Database::Sqlite { file: state_dir.join(format!("{host}.db3")), directory: state_dir },
         };
-        Node { name: name.into(), host, port, program, database, base, tree_dir, system_dir, daemon: None.into() }
+        let node =
+            Node { name: name.into(), host, port, program, database, base, tree_dir, system_dir, daemon: None.into() };
+        node.write_key("demo.key", 'K');
+        node
     }
 
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Its address as one number, which resolvers take as well.
+    pub(crate) fn iface(&self) -> String {
+        format!("0x{:x}", u32::from(self.host.parse::<Ipv4Addr>().expect("an address")))
+    }
+
+    /// Writes a key file: the character 64 times.
+    pub(crate) fn write_key(&self, file: &str, character: char) {
+        let path = self.system_dir.join(file);
+        fs::write(&path, format!("{}\n", character.to_string().repeat(64))).expect("write a key");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("chmod");
     }
 
     /// The PostgreSQL database's name, if it is one.

@@ -83,6 +83,21 @@ impl Database {
         Some(all)
     }
 
+    /// Removes it.
+    #[track_caller]
+    pub(crate) fn remove(&self) {
+        match self {
+            Database::Sqlite { directory, .. } => {
+                for entry in std::fs::read_dir(directory).expect("read the state directory") {
+                    std::fs::remove_file(entry.expect("an entry").path()).expect("remove the state");
+                }
+            }
+            Database::Postgres { name } => {
+                drop(Postgres::shared().sql("postgres", &format!("DROP DATABASE \"{name}\" WITH (FORCE)")));
+            }
+        }
+    }
+
     /// Runs statements that return nothing.
     #[track_caller]
     pub(crate) fn execute(&self, statements: &str) {

@@ -16,6 +16,5 @@ pub(crate) mod tree;
 
 pub(crate) use cast::{Cast, Program, scenarios};
 pub(crate) use database::Table;
-pub(crate) use differential::{Deviation, Differential};
 pub(crate) use postgres::Postgres;
 pub(crate) use tree::{Tree, assert_same, dir, fifo, link, tree};

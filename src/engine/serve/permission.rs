@@ -4,6 +4,7 @@ use super::peer::Peer;
 use crate::config::LocalPath;
 use crate::engine::EngineError;
 use crate::engine::check::{self, CheckOptions};
+use crate::engine::mark;
 use crate::engine::membership::{self, DeniedBecause, Permission, Purpose};
 use crate::model::{Mark, Scope, SyncPath};
 use crate::store::DirtyFilter;
@@ -96,5 +97,6 @@ pub(super) async fn mark_for_groups_of(peer: &Peer, path: &SyncPath) -> Result<(
     if !marks.is_empty() {
         node.store.mark(marks, Vec::new()).await?;
     }
+    mark::announce(path);
     Ok(())
 }

@@ -61,17 +61,19 @@ impl Deviation {
 /// What holds in every story.
 pub(super) fn everywhere() -> Vec<Deviation> {
     let database = "each program makes its database in words of its own, and the truth is on SQLite";
-    let certificate = "the truth has no TLS";
-    [
+    let certificate = "each program has words of its own for certificates, and most truths have no TLS";
+    let lines = [
         ("created the database *", database),
         ("Database * not found, trying to create it ...*", database),
         ("LINE 1: SELECT count(*) from file", database),
         ("                             ^", database),
         ("Adding peer x509 certificate to db: *", certificate),
         ("There was a non-CA certificate in the trusted list: *", certificate),
-    ]
-    .map(|(line, why)| Deviation { general: true, ..Deviation::extra(Part::Log, line, why) })
-    .to_vec()
+    ];
+    let both = lines
+        .into_iter()
+        .flat_map(|(line, why)| [Deviation::extra(Part::Log, line, why), Deviation::missing(Part::Log, line, why)]);
+    both.map(|deviation| Deviation { general: true, ..deviation }).collect()
 }
 
 /// `*` matches any text.

@@ -28,6 +28,7 @@ pub(crate) struct Differential<'a> {
     deviations: Vec<Deviation>,
     mixed: Vec<Vec<Program>>,
     c_on_postgres: bool,
+    tls_only: bool,
 }
 
 impl<'a> Differential<'a> {
@@ -39,6 +40,7 @@ impl<'a> Differential<'a> {
             deviations: deviation::everywhere(),
             mixed: Vec::new(),
             c_on_postgres: true,
+            tls_only: false,
         }
     }
 
@@ -66,12 +68,19 @@ impl<'a> Differential<'a> {
         self
     }
 
+    /// The truth has TLS as well, and so has everybody.
+    pub(crate) fn over_tls(mut self) -> Self {
+        self.tls_only = true;
+        self
+    }
+
     /// Has each cluster tell the story. Panics with every difference of the first step that has one, for each cluster;
     /// also where a deviation listed for this story never shows, since it is no longer needed.
     #[track_caller]
     pub(crate) fn tell(self, story: impl Fn(&mut Story)) {
         let c = Program::Reference;
-        let truth = self.record(Cast::plain(c, c), &vec![c; self.nodes.len()], &story);
+        let cast = Cast { tls: self.tls_only, ..Cast::plain(c, c) };
+        let truth = self.record(cast, &vec![c; self.nodes.len()], &story);
         let mut failures = String::new();
         for (cast, programs) in self.casts() {
             let told = self.record(cast, &programs, &story);
@@ -105,7 +114,8 @@ impl<'a> Differential<'a> {
         }
         let make = |programs: Vec<Program>| {
             let (client, server) = (programs[0], programs[1]);
-            [Cast::plain(client, server), Cast::full(client, server)].map(|cast| (cast, programs.clone()))
+            let simple = Cast { tls: self.tls_only, ..Cast::plain(client, server) };
+            [simple, Cast::full(client, server)].map(|cast| (cast, programs.clone()))
         };
         let possible = |(cast, programs): &(Cast, Vec<Program>)| {
             self.c_on_postgres || cast.backend == Backend::Sqlite || !programs.contains(&c)
@@ -178,7 +188,8 @@ impl Story {
             step.add(name, Part::Log, &record::neutral(&self.cluster, line));
         }
         for node in self.cluster.nodes() {
-            let asked = log.matches(&format!("Connecting to host {} ", node.host)).count();
+            let names = [node.host.clone(), node.iface()];
+            let asked = names.iter().map(|name| log.matches(&format!("Connecting to host {name} ")).count()).sum();
             self.hear(node, asked, &mut step);
         }
         self.cluster.nodes().iter().for_each(|node| step.observe(&self.cluster, node));
@@ -199,6 +210,13 @@ impl Story {
             step.add(node.name(), Part::Log, &record::session_line(&self.cluster, line));
         }
         heard.lines = lines.len();
+    }
+
+    /// Removes the state of a node, as when somebody deletes its directory while nothing runs.
+    pub(crate) fn forget(&self, name: &str) {
+        self.stop(name);
+        self.cluster[name].database.remove();
+        self.cluster[name].serve();
     }
 
     /// Stops the daemon of a node.

@@ -192,14 +192,13 @@ impl Pipeline<'_> {
         } else {
             let sent = job.metadata.replace(metadata.clone());
             job.digest = Some(digest);
-            job.progress = Progress::Underway;
             let with_it = self.exchange.dialect == super::Dialect::Atomic
                 && sent.is_some_and(|sent| {
                     (sent.uid, sent.gid, sent.mode, sent.mtime)
                         == (metadata.uid, metadata.gid, metadata.mode, metadata.mtime)
                 });
-            if !with_it {
-                self.set_attributes(number, &metadata);
+            if with_it || self.set_attributes(number, &metadata) {
+                self.is_underway(number);
             }
         }
         Ok(())
