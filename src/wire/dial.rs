@@ -73,9 +73,10 @@ async fn connect(address: SocketAddr, local: &[SocketAddr], my_name: &str) -> io
     socket.set_keepalive(true)?;
     if let Some(own) = local.iter().find(|own| own.is_ipv4() == address.is_ipv4()) {
         // Our name may be that of another interface or of an address translated on the way.
-        match socket.bind(*own) {
-            Ok(()) => tracing::info!("Bound to {}:0 as {my_name}.", own.ip()),
-            Err(_) => tracing::info!("Local socket bind() to {my_name} failed; ignored."),
+        if socket.bind(*own).is_ok() {
+            tracing::info!("Bound to {}:0 as {my_name}.", own.ip());
+        } else {
+            tracing::info!("Local socket bind() to {my_name} failed; ignored.");
         }
     }
     socket.connect(address).await

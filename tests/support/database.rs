@@ -76,10 +76,12 @@ impl Database {
                 assert!(output.status.success(), "psql {name}: {problem}");
                 let printed = String::from_utf8_lossy(&output.stdout).into_owned();
                 let rows: Vec<String> = printed.lines().map(str::to_owned).collect();
-                rows.split(|row| row.is_empty()).map(<[String]>::to_vec).collect()
+                rows.split(String::is_empty).map(<[String]>::to_vec).collect()
             }
         };
-        all.iter_mut().for_each(|rows| rows.sort());
+        for rows in &mut all {
+            rows.sort();
+        }
         Some(all)
     }
 

@@ -55,3 +55,27 @@ fn a_narrower_configuration_at_the_peer() {
         story.run("beta", ["-L"]);
     });
 }
+
+#[test]
+fn a_plain_session_where_the_peer_wants_tls() {
+    const WHY: &str = "an error says what was refused, and why";
+    let config = PREFIX.replace("nossl * *;\n", "") + "group g { host {alpha} {beta}; key demo.key; include %d%; }\n";
+    let told = "ERROR: {beta} does not accept us as {alpha}: SSL encrypted connection expected! *";
+    Differential::of(["alpha", "beta"])
+        .over_tls()
+        .with(|builder| builder.config(&config))
+        .but(Deviation::extra(Part::Log, told, WHY).on("alpha"))
+        .but(Deviation::extra(Part::Log, "Host stays in dirty state. Try again later...", WHY).on("alpha"))
+        .but(
+            Deviation::extra(Part::Log, "{alpha}: SSL encrypted connection expected! No nossl entry *", WHY).on("beta"),
+        )
+        .tell(|story| {
+            story.configure_node("alpha", &format!("nossl {{alpha}} {{beta}};\n{config}"));
+            story["alpha"].put(&tree! { "f" => "1", "g" => "22" });
+            story.run("alpha", ["-xv"]);
+            story.run("alpha", ["-M"]);
+            story.configure_node("alpha", &config);
+            story.run("alpha", ["-uv"]);
+            story.expect_agreement();
+        });
+}

@@ -122,8 +122,8 @@ fn each_type_to_each_other() -> [Tree; 2] {
 
 #[test]
 fn types_change_into_each_other() {
-    let [before, after] = each_type_to_each_other();
     const WHY: &str = "a DEL makes sure that a directory is empty, where the C program would wait for ever in PATCH";
+    let [before, after] = each_type_to_each_other();
     let once_more = |name| Deviation::extra(Part::Log, &format!("Updated %d%/{name} from {{alpha}}."), WHY).on("beta");
     Differential::of(["alpha", "beta"]).but(once_more("dir to file")).but(once_more("file to dir")).tell(|story| {
         for tree in [&before, &after, &before] {

@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use super::record::Part;
 
-/// Lines that only one side has. In the pattern `*` stands for any text, the end of a line's name included.
+/// Lines that only one side has. In the pattern `*` stands for any text.
 #[derive(Clone, Debug)]
 pub(crate) struct Deviation {
     why: &'static str,
