@@ -12,6 +12,7 @@ mod cli;
 mod compare;
 mod conflicts;
 mod dialects;
+mod differential;
 mod durability;
 mod errors;
 mod faults;
