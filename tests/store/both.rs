@@ -53,8 +53,9 @@ stories!(
     marking_replaces_and_forcing_sets,
     hints_and_actions_are_kept_once,
     an_action_that_is_scheduled_again_is_another_row,
-    tables_of_version_1_get_what_is_new,
+    tables_of_version_2_get_what_is_new,
     the_first_certificate_is_pinned,
+    standing_facts_are_news_once,
     a_receive_is_recorded_in_one_go,
     malformed_rows_are_left_out_and_removed,
     many_open_a_new_database_at_once,
@@ -314,17 +315,17 @@ async fn an_action_that_is_scheduled_again_is_another_row(bench: &Bench) {
 }
 
 /// Tables of an earlier version of this program, with rows in them.
-async fn tables_of_version_1_get_what_is_new(bench: &Bench) {
+async fn tables_of_version_2_get_what_is_new(bench: &Bench) {
     let store = bench.open().await;
     store.schedule(vec![action("/a", "run"), action("/b", "run")]).await.unwrap();
     store.mark(vec![mark("/a", "peer")], vec![]).await.unwrap();
     store.close().await;
     bench.sql(if bench.cluster.is_some() {
         "ALTER TABLE action DROP COLUMN version; DROP SEQUENCE csync2_action_version; \
-         UPDATE csync2_schema SET version = 1;"
+         UPDATE csync2_schema SET version = 2;"
     } else {
         "DROP INDEX csync2_action_by_version; DROP TRIGGER csync2_action_again; DROP TRIGGER csync2_action_version; \
-         ALTER TABLE action DROP COLUMN version; UPDATE csync2_schema SET version = 1;"
+         ALTER TABLE action DROP COLUMN version; UPDATE csync2_schema SET version = 2;"
     });
     let store = bench.open().await;
     let read = job_files(&store).await;
@@ -347,6 +348,22 @@ async fn the_first_certificate_is_pinned(bench: &Bench) {
     assert!(store.unpin("peer").await.unwrap() && !store.unpin("peer").await.unwrap());
     assert_eq!(store.pin("peer", b"another").await.unwrap(), b"another");
     assert_eq!(bench.sql("SELECT certdata FROM x509_cert WHERE peername = 'peer'"), "616E6F74686572");
+}
+
+async fn standing_facts_are_news_once(bench: &Bench) {
+    let store = bench.open().await;
+    let facts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+    let news = async |about: &str, texts: &[&str]| store.news(about, &facts(texts)).await.unwrap();
+    assert_eq!(news("x", &[]).await, facts(&[]));
+    assert_eq!(
+        news("x", &["key is short", "schlüssel\u{1f511}"]).await,
+        facts(&["key is short", "schlüssel\u{1f511}"])
+    );
+    assert_eq!(news("x", &["key is short", "schlüssel\u{1f511}"]).await, facts(&[]));
+    assert_eq!(news("höst", &["key is short"]).await, facts(&["key is short"]), "another matter");
+    assert_eq!(news("x", &["key is short", "third"]).await, facts(&["third"]));
+    assert_eq!(news("x", &["schlüssel\u{1f511}"]).await, facts(&["schlüssel\u{1f511}"]), "it was mended meanwhile");
+    assert_eq!(bench.open().await.news("höst", &facts(&["key is short"])).await.unwrap(), facts(&[]));
 }
 
 async fn a_receive_is_recorded_in_one_go(bench: &Bench) {

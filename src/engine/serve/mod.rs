@@ -27,7 +27,9 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 /// Serves one session on a connection that is there already (`-i`).
 pub async fn serve_one(registry: &Arc<Registry>, connection: Connection) -> Report {
-    session::run(Arc::clone(registry), connection, None).await
+    let report = session::run(Arc::clone(registry), connection, None).await;
+    report.conclude();
+    report
 }
 
 /// Listens, then serves sessions until the process ends (`-ii`), or one session (`-iii`). `listening` is told the
@@ -65,8 +67,7 @@ pub async fn serve(
         let session = async move {
             tracing::info!("New connection from {}:{}.", peer.ip(), peer.port());
             let report = session::run(registry, connection, place).await;
-            tracing::info!("Connection closed.");
-            tracing::info!("Finished with {} errors.", report.errors);
+            report.conclude();
             report
         };
         if once {

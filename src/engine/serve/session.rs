@@ -53,6 +53,8 @@ pub(super) struct Session {
     served: Option<Arc<Node>>,
     /// What the changes of this session called for.
     jobs: Arc<Jobs>,
+    /// The peer is one of ours: it has asked for our dialect with the bare word.
+    reads_on: bool,
 }
 
 /// Whether the session goes on.
@@ -157,6 +159,7 @@ async fn open(registry: &Arc<Registry>, mut connection: Connection) -> Result<Op
         receiver: Receiver::default(),
         served: None,
         jobs: Arc::default(),
+        reads_on: false,
     }))
 }
 
@@ -237,6 +240,7 @@ impl Session {
             Request::Hello { name } => self.hello(&name.to_lowercase()).await?,
             Request::AtomicDialect => {
                 self.unit = Some(MtimeUnit::Nanoseconds);
+                self.reads_on = true;
                 self.identify_first()
             }
             Request::Ssl | Request::Config { .. } => Reply::UnknownCommand,
@@ -249,6 +253,11 @@ impl Session {
         Ok(Flow::Continue)
     }
 
+    /// An answer with its reason, for those that read on. Others get the bare text that they know.
+    fn explained(&self, reply: Reply, reason: impl FnOnce() -> String) -> Reply {
+        if self.reads_on { reply.because(&reason()) } else { reply }
+    }
+
     fn identify_first(&self) -> Reply {
         Reply::IdentifyFirst { address: self.connection.peer_name().to_owned() }
     }
@@ -259,7 +268,9 @@ impl Session {
         self.settle().await?;
         self.peer = None;
         if !peer::resolves_to(name, self.address).await {
-            return Ok(Reply::IdentificationFailed);
+            return Ok(self.explained(Reply::IdentificationFailed, || {
+                format!("{name} does not resolve here to {}.", self.connection.peer_name())
+            }));
         }
         let config = &self.known.config;
         if !self.connection.is_tls() && !config.plain_allowed(&config.my_name, name) {
@@ -267,10 +278,12 @@ impl Session {
             return Ok(Reply::SslExpected);
         }
         let served = self.registry.serve(&self.config_name, &self.known).await?;
-        if let Some(presented) = self.connection.peer_certificate().map(<[u8]>::to_vec)
-            && let Err(reply) = peer::check_certificate(&served, name, &presented).await?
-        {
-            return Ok(reply);
+        if let Some(presented) = self.connection.peer_certificate().map(<[u8]>::to_vec) {
+            if let Err(reply) = peer::check_certificate(&served, name, &presented).await? {
+                return Ok(self.explained(reply, || format!("Another certificate is pinned here for {name}.")));
+            }
+            // It works, or there would be no TLS; but it may be weak.
+            drop(served.identity().await);
         }
         let node = self.in_groups(&served);
         self.peer = Some(Arc::new(self.peer_called(name, node)));
@@ -288,7 +301,8 @@ impl Session {
     }
 
     fn peer_called(&self, name: &str, node: Arc<Node>) -> Peer {
-        Peer { name: name.to_owned(), node, holder: self.holder.clone(), jobs: Arc::clone(&self.jobs) }
+        let (holder, jobs) = (self.holder.clone(), Arc::clone(&self.jobs));
+        Peer { name: name.to_owned(), node, reads_on: self.reads_on, holder, jobs }
     }
 
     fn in_groups(&self, node: &Arc<Node>) -> Arc<Node> {

@@ -7,7 +7,7 @@ use super::rows::{Text, bytes};
 use crate::model::encoding;
 
 /// The version of the tables that this program makes and understands.
-pub(super) const SCHEMA_VERSION: i64 = 2;
+pub(super) const SCHEMA_VERSION: i64 = 3;
 
 /// The C program's own text, so that a database looks alike whoever made it. IF NOT EXISTS: killed while it made
 /// them, the C program leaves some out.
@@ -42,9 +42,15 @@ CREATE TABLE csync2_schema (version INTEGER NOT NULL);
 INSERT INTO csync2_schema VALUES (1);
 ";
 
-/// What version 2 adds: versions of scheduled actions, from the same counter. A row that is scheduled again is replaced,
-/// before the C program's constraint drops the new one.
+/// What version 2 adds: the standing facts that were warned about.
 const VERSION_2: &str = "
+CREATE TABLE csync2_notice (about TEXT PRIMARY KEY, facts TEXT NOT NULL);
+UPDATE csync2_schema SET version = 2;
+";
+
+/// What version 3 adds: versions of scheduled actions, from the same counter. A row that is scheduled again is replaced,
+/// before the C program's constraint drops the new one.
+const VERSION_3: &str = "
 ALTER TABLE action ADD COLUMN version INTEGER;
 UPDATE action SET version = rowid;
 UPDATE csync2_version SET value = max(value, (SELECT coalesce(max(rowid), 0) FROM action));
@@ -56,7 +62,7 @@ CREATE TRIGGER csync2_action_version AFTER INSERT ON action BEGIN
     UPDATE csync2_version SET value = value + 1;
     UPDATE action SET version = (SELECT value FROM csync2_version) WHERE rowid = new.rowid;
 END;
-UPDATE csync2_schema SET version = 2;
+UPDATE csync2_schema SET version = 3;
 ";
 
 /// The version of the tables; 0: the C program's, or none.
@@ -79,6 +85,9 @@ pub(super) fn migrate(connection: &Connection) -> rusqlite::Result<()> {
     }
     if found < 2 {
         connection.execute_batch(VERSION_2)?;
+    }
+    if found < 3 {
+        connection.execute_batch(VERSION_3)?;
     }
     Ok(())
 }
