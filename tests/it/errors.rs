@@ -18,6 +18,7 @@ scenarios! { ours as client:
     a_refused_plain_session_names_the_nossl_entry
     a_peer_without_a_certificate_is_told
     an_address_that_does_not_fit_the_name_is_told
+    a_parent_that_nobody_may_make_is_told
 }
 
 /// The lines of level 0 that say why a push of one file to beta failed, in one.
@@ -128,6 +129,24 @@ fn an_address_that_does_not_fit_the_name_is_told(cast: Cast) {
             "127.0.0.77: Identification failed! It connects from {alpha}, and its name resolves here to: 127.0.0.77.",
         ));
     }
+}
+
+/// The directory of the prefix itself is no file of the group: only a person can make what it stands in.
+fn a_parent_that_nobody_may_make_is_told(cast: Cast) {
+    let cluster = cast.cluster(["alpha", "beta"]).start();
+    let config = "nossl * *; prefix d { on {alpha}: {alpha.tree}; on {beta}: {beta.tree}/none/deeper; }
+                  group demo { host {alpha} {beta}; key demo.key; include %d%/sub; }";
+    cluster.configure(&cluster.fill_in(config));
+    configure_beta(&cluster, config);
+    let alpha = &cluster["alpha"];
+    alpha.put(&tree! { "sub/f" => "content", "sub/g" => "more content" });
+    let text = alpha.csync2(["-x"]).exits(1).stderr_text();
+    let error = "ERROR: {beta}: %d%/sub: Parent dir missing. %d% does not exist there and cannot be made from here";
+    expect(&text, &[&cluster.fill_in(error), "Else make it there.", "Finished with "]);
+    assert_eq!(text.matches("cannot be made from here").count(), 1, "{text}");
+    fs::create_dir_all(cluster["beta"].path("none/deeper")).expect("make it there");
+    alpha.csync2(["-u"]).success().silent();
+    assert_eq!(cluster["beta"].read("none/deeper/sub/f"), "content");
 }
 
 scenarios! { tls:
