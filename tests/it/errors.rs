@@ -259,6 +259,14 @@ fn a_host_in_no_group_is_told_its_possible_names() {
     without_name(&["-M"])
         .success()
         .prints(&cluster.fill_in("chary\t{alpha}\t198.51.100.1\t%d%\nchary\t{alpha}\t198.51.100.1\t%d%/f\n"));
+    // As if it had been given with -N: listened on, and connected from.
+    let mut daemon = alpha.bare_command(Program::Ours);
+    daemon.args(["-D", &alpha.database.option(), "-p", &alpha.port.to_string(), "-iiv"]);
+    drop(Daemon::start(&daemon, &format!("Listening on {}:{} as {}.", alpha.host, alpha.port, alpha.host)));
+    config("{alpha} no.such.host.invalid@{beta}", "auto-name yes;");
+    without_name(&["-mr", "/"]).success();
+    let pushed = without_name(&["-v", "-p", &alpha.port.to_string(), "-u"]).exits(1);
+    pushed.logs(&cluster.fill_in("Bound to {alpha}:0 as {alpha}.\nERROR: Connection to remote host `{beta}' failed."));
     // Never against -N, and never one of several.
     stranger(without_name(&["-M", "-N", "stranger"]));
     config("{alpha} {beta} 198.51.100.1", "auto-name yes;");
