@@ -6,6 +6,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod actions;
+mod backups;
 mod cli;
 mod errors;
 mod faults;

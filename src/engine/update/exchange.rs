@@ -274,11 +274,10 @@ impl Exchange {
         }
     }
 
-    /// Says goodbye, and waits until the peer has run its actions: scripts count on them when we return.
-    pub(super) async fn finish(mut self) -> Result<(), WireError> {
+    /// Says goodbye. The peer runs its actions before it closes the connection.
+    pub(super) async fn finish(mut self) -> Result<Connection, WireError> {
         self.converse(&Request::Bye).await?;
         let writer = self.outbox.finish().await?;
-        Connection::unite(self.reader, writer).finish().await;
-        Ok(())
+        Ok(Connection::unite(self.reader, writer))
     }
 }
