@@ -13,14 +13,17 @@ mod remove_old;
 mod serve;
 mod update;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::cli::settings::duplicate_for_writing;
 use crate::cli::{Invocation, Mode, Printer, Settings, Status};
+use crate::engine::action::{self, Patience};
 use crate::engine::directories::Directories;
 use crate::engine::membership::Purpose;
 use crate::engine::open::{NodeSettings, OpenError};
-use crate::engine::{Node, Report, action, recover};
+use crate::engine::{EngineError, Node, Report, recover};
+use crate::store::ErrorKind;
 
 /// What the modes work with.
 #[derive(Debug)]
@@ -58,11 +61,26 @@ pub async fn run(invocation: Invocation, printer: &Printer) -> anyhow::Result<St
     let node = open(&settings, read_only).await?;
     let mut run = Run { node, settings, printer: printer.clone(), directories, report: Report::default() };
     let status = run.mode(mode).await?;
-    if !read_only {
-        run.report.merge(action::run(&run.node).await?);
-    }
+    // Actions may take their time.
     printer.flush()?;
+    run.report.merge(leftovers(&run.node, read_only).await?);
     Ok(run.finish(status))
+}
+
+/// Runs what is scheduled, by this run or one that was interrupted. A listing leaves to others what they are at, and
+/// everything when it may not write.
+async fn leftovers(node: &Node, read_only: bool) -> Result<Report, EngineError> {
+    let none = BTreeSet::new();
+    let patience = if read_only { Patience::Only(&none) } else { Patience::Everything };
+    match action::run(node, &recover::holder(), patience).await {
+        Err(EngineError::Store(error))
+            if read_only && matches!(error.kind(), ErrorKind::ReadOnly | ErrorKind::Refused) =>
+        {
+            tracing::debug!("The scheduled actions stay: {error}");
+            Ok(Report::default())
+        }
+        ended => ended,
+    }
 }
 
 fn node_settings(settings: &Settings, read_only: bool) -> NodeSettings {
@@ -71,6 +89,7 @@ fn node_settings(settings: &Settings, read_only: bool) -> NodeSettings {
         config_name: settings.config_name.clone(),
         my_name: settings.my_name.clone(),
         bind: settings.bind.clone(),
+        auto_name: settings.auto_name,
         port: settings.port,
         groups: settings.groups.clone(),
         database: settings.database.clone(),
@@ -122,13 +141,7 @@ impl Run {
 
     /// The closing lines, and the exit status: any counted error is a failure.
     fn finish(&self, status: Option<Status>) -> Status {
-        tracing::info!("Connection closed.");
-        let errors = self.report.errors;
-        if errors > 0 {
-            tracing::warn!("Finished with {errors} errors.");
-            return Status::Failure;
-        }
-        tracing::info!("Finished with 0 errors.");
-        status.unwrap_or(Status::Success)
+        self.report.conclude();
+        if self.report.errors > 0 { Status::Failure } else { status.unwrap_or(Status::Success) }
     }
 }

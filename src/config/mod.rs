@@ -85,6 +85,10 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// A check that finds more removals than this refuses to mark them; `None`: no limit.
     pub max_removals: Option<MaxRemovals>,
+    /// `auto-name yes`: as `--auto-name`.
+    pub auto_name: bool,
+    /// How long the command of an action may run; `None`: as long as it likes.
+    pub action_timeout: Option<Duration>,
 }
 
 /// A set of hosts, and the files they share.

@@ -6,10 +6,14 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod actions;
+mod backups;
 mod cli;
 mod compare;
+mod errors;
 mod faults;
 mod interop;
 mod listing;
+mod logging;
 mod serve;
 mod sync;

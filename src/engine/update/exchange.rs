@@ -5,6 +5,7 @@
 //! Behind a PATCH the peer waits for a delta, and would take any command for one: requests made meanwhile wait here.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 
 use tempfile::SpooledTempFile;
 
@@ -131,6 +132,11 @@ impl Exchange {
             held: Vec::new(),
             patching: false,
         }
+    }
+
+    /// Where we connected from.
+    pub(super) fn local_address(&self) -> Option<IpAddr> {
+        self.reader.local_address()
     }
 
     /// Sends a request of the session as a whole and waits for its answer line. Only between pipelines.
@@ -268,11 +274,10 @@ impl Exchange {
         }
     }
 
-    /// Says goodbye, and waits until the peer has run its actions: scripts count on them when we return.
-    pub(super) async fn finish(mut self) -> Result<(), WireError> {
+    /// Says goodbye. The peer runs its actions before it closes the connection.
+    pub(super) async fn finish(mut self) -> Result<Connection, WireError> {
         self.converse(&Request::Bye).await?;
         let writer = self.outbox.finish().await?;
-        Connection::unite(self.reader, writer).finish().await;
-        Ok(())
+        Ok(Connection::unite(self.reader, writer))
     }
 }

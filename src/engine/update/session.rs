@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::Outcome;
 use super::exchange::{Dialect, Exchange};
 use super::pipeline::{Pair, Pipeline, Worked};
 use super::plan::{self, Candidate};
-use crate::engine::{EngineError, Node, Report, membership};
+use super::{Outcome, advice};
+use crate::engine::{EngineError, Node, Report, membership, notice};
 use crate::model::DirtyEntry;
 use crate::model::errors::chain;
 use crate::store::StoreError;
@@ -77,7 +77,11 @@ pub(in crate::engine) fn report_connection(report: &mut Report, peer: &str, erro
     }
     let reason = chain(error);
     let stop = if reason.ends_with(['.', '?']) { "" } else { "." };
-    report.error(format_args!("{peer}: {reason}{stop} {consequence}"));
+    let advice = match error {
+        SessionError::Wire(WireError::Tls(TlsError::Handshake { .. })) => advice::on_handshake(peer),
+        _ => String::new(),
+    };
+    report.error(format_args!("{peer}: {reason}{stop}{advice} {consequence}"));
 }
 
 /// Everything before the first HELLO.
@@ -94,8 +98,7 @@ pub(in crate::engine) async fn connect(
     if !plain {
         let identity = node.identity().await?;
         connection.write_line(&Request::Ssl.encode()).await?;
-        let advice = || " Does it allow TLS, with csync2_ssl_cert.pem in its system directory?".to_owned();
-        expect_ok(&mut connection, "SSL", advice).await?;
+        expect_ok(&mut connection, "SSL", advice::on_ssl).await?;
         connection = connection.start_tls_client(&identity).await?;
         verify(node, peer, connection.peer_certificate().unwrap_or_default(), dry_run).await?;
     }
@@ -105,8 +108,7 @@ pub(in crate::engine) async fn connect(
     for request in &requests {
         connection.write_line(&request.encode()).await?;
     }
-    let advice = || " Does it have the configuration, and is its name in it? Its log says more.".to_owned();
-    expect_ok(&mut connection, "CONFIG", advice).await?;
+    expect_ok(&mut connection, "CONFIG", || advice::on_config(peer, &node.config_name)).await?;
     if node.groups.is_some() {
         expect_ok(&mut connection, "GROUP", String::new).await?;
     }
@@ -131,12 +133,12 @@ async fn verify(node: &Node, peer: &str, presented: &[u8], dry_run: bool) -> Res
             pinned: trust::fingerprint(&pinned),
             presented: trust::fingerprint(presented),
         }),
-        _ => Ok(()),
+        _ if dry_run => Ok(()),
+        _ => Ok(notice::warn_of_certificate(&node.store, peer, presented).await?),
     }
 }
 
-/// Reads an answer that must be a success.
-pub(in crate::engine) async fn expect_ok(
+async fn expect_ok(
     connection: &mut Connection,
     request: &'static str,
     advice: impl FnOnce() -> String,
@@ -186,7 +188,7 @@ pub(super) async fn converse(
     }
     let result = match broken {
         Some(error) => Err(error),
-        None => exchange.finish().await.map_err(SessionError::from),
+        None => exchange.finish().await.map(|closing| outcome.closing = Some(closing)).map_err(SessionError::from),
     };
     if let Err(error) = result {
         outcome.report.error(format_args!(
@@ -206,19 +208,31 @@ async fn hello(
     outcome: &mut Outcome,
 ) -> Result<bool, SessionError> {
     let line = exchange.converse(&Request::Hello { name: my_name.to_owned() }).await?;
-    let advice = match Reply::parse(&line) {
-        reply if reply.is_ok() => return Ok(true),
-        Reply::IdentificationFailed => format!(
-            "Does {my_name} resolve there to the address that we connect from, and is our certificate the one that is \
-             pinned there? "
-        ),
-        Reply::SslExpected => "Its configuration has no nossl entry for us: compare the configurations. ".to_owned(),
+    let answer = Reply::parse(&line);
+    if answer.is_ok() {
+        return Ok(true);
+    }
+    let advice = match answer {
+        Reply::IdentificationFailed => {
+            let seen = address_seen(exchange).await?;
+            advice::on_identification(&line, my_name, seen.as_deref(), exchange.local_address())
+        }
+        Reply::SslExpected => advice::on_plain(peer, my_name),
         _ => String::new(),
     };
     let answer = String::from_utf8_lossy(&line);
     outcome.report.error(format_args!(
-        "ERROR: {peer} does not accept us as {my_name}: {answer} {advice}{entries} entries stay dirty."
+        "ERROR: {peer} does not accept us as {my_name}: {answer}{advice} {entries} entries stay dirty."
     ));
     tracing::info!("Host stays in dirty state. Try again later...");
     Ok(false)
+}
+
+/// The address that the peer sees us come from: it says so to whoever asks for anything without a name.
+async fn address_seen(exchange: &mut Exchange) -> Result<Option<String>, SessionError> {
+    let question = Request::GetSz { key: "-".to_owned(), file: b"/".to_vec() };
+    Ok(match Reply::parse(&exchange.converse(&question).await?) {
+        Reply::IdentifyFirst { address } => Some(address),
+        _ => None,
+    })
 }
