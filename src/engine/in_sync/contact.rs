@@ -6,8 +6,8 @@ use std::io::{Seek, Write};
 use super::listing::Line;
 use super::sorter::{Sorted, Sorter};
 use super::{Pair, Trouble};
-use crate::engine::update::Dialect;
 use crate::engine::update::session::{self, SessionError};
+use crate::engine::update::{Dialect, advice};
 use crate::engine::{Node, blocking};
 use crate::model::{Scope, SyncPath};
 use crate::wire::{Connection, Reply, Request, WireError};
@@ -23,14 +23,14 @@ pub(super) async fn greet(node: &Node, pair: &Pair) -> Result<(Connection, Diale
     let connected = session::connect(node, peer, plain, false).await;
     let (mut connection, dialect) = connected.map_err(Trouble::Connection)?;
     say(&mut connection, &Request::Hello { name: my_name.clone() }).await?;
-    let advice = || {
-        format!(
-            " Does {my_name} resolve there to the address that we connect from, does its configuration allow the \
-             connection, and is our certificate the one that is pinned there?"
-        )
+    let line = hear(&mut connection).await?;
+    let advice = match Reply::parse(&line) {
+        reply if reply.is_ok() => return Ok((connection, dialect)),
+        Reply::IdentificationFailed => advice::on_identification(&line, my_name, None, connection.local_address()),
+        Reply::SslExpected => advice::on_plain(peer, my_name),
+        _ => String::new(),
     };
-    session::expect_ok(&mut connection, "HELLO", advice).await?;
-    Ok((connection, dialect))
+    Err(refused("HELLO", &line, advice))
 }
 
 /// Everything that the peer knows within `scope` and shares with us, in name order.
@@ -78,7 +78,7 @@ async fn receive(connection: &mut Connection, mut sorter: Sorter) -> Result<Sort
                 tracing::debug!("{} lists a strange name: {}", connection.peer_name(), String::from_utf8_lossy(&name));
             }
             Line::End(reply) if reply.is_ok() => return Ok(sorter),
-            Line::End(_) => return Err(refused("LIST", &line)),
+            Line::End(_) => return Err(refused("LIST", &line, String::new())),
         }
     }
 }
@@ -89,8 +89,13 @@ pub(super) async fn content(node: &Node, pair: &Pair, key: &str, path: &SyncPath
     let (mut connection, _) = greet(node, pair).await?;
     say(&mut connection, &Request::Type { key: key.to_owned(), file: path.as_bytes().to_vec() }).await?;
     let line = hear(&mut connection).await?;
-    if Reply::parse(&line) != Reply::DataFollows {
-        return Err(refused("TYPE", &line));
+    match Reply::parse(&line) {
+        Reply::DataFollows => {}
+        Reply::PermissionDenied => {
+            let advice = advice::on_denial(&node.config, &line, &pair.my_name, &pair.peer, path);
+            return Err(refused("TYPE", &line, advice));
+        }
+        _ => return Err(refused("TYPE", &line, String::new())),
     }
     let mut file = tempfile::tempfile()?;
     connection.read_rest(&mut |bytes| file.write_all(bytes)).await??;
@@ -98,9 +103,9 @@ pub(super) async fn content(node: &Node, pair: &Pair, key: &str, path: &SyncPath
     Ok(file)
 }
 
-fn refused(request: &'static str, answer: &[u8]) -> Trouble {
+fn refused(request: &'static str, answer: &[u8], advice: String) -> Trouble {
     let answer = String::from_utf8_lossy(answer).into_owned();
-    SessionError::Refused { request, answer, advice: String::new() }.into()
+    SessionError::Refused { request, answer, advice }.into()
 }
 
 async fn say(connection: &mut Connection, request: &Request) -> Result<(), WireError> {

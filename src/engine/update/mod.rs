@@ -5,7 +5,7 @@
 //! [`exchange`] keeps requests and answers in step, [`pipeline`] brings the peer up to date, file by file ([`job`]), and
 //! [`confirmed`] writes down what arrived.
 
-mod advice;
+pub(super) mod advice;
 mod confirmed;
 mod exchange;
 mod job;

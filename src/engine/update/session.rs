@@ -138,8 +138,7 @@ async fn verify(node: &Node, peer: &str, presented: &[u8], dry_run: bool) -> Res
     }
 }
 
-/// Reads an answer that must be a success.
-pub(in crate::engine) async fn expect_ok(
+async fn expect_ok(
     connection: &mut Connection,
     request: &'static str,
     advice: impl FnOnce() -> String,
