@@ -50,5 +50,12 @@ pub(super) trait Backend: Send + Sync {
     fn claim(&self, claim: Claim) -> impl Future<Output = Result<String>> + Send;
     fn release(&self, peer: String, holder: String) -> impl Future<Output = Result<()>> + Send;
 
+    /// Replaces what is remembered about something; returns what was: empty for nothing.
+    fn remember(&self, about: String, facts: String) -> impl Future<Output = Result<String>> + Send;
+    fn remembered(&self, about: String) -> impl Future<Output = Result<String>> + Send;
+
+    /// Standing facts about the database itself that a person should know.
+    fn remarks(&self) -> Vec<String>;
+
     fn close(&self) -> impl Future<Output = ()> + Send;
 }
