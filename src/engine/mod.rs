@@ -5,9 +5,13 @@
 
 pub mod action;
 pub mod check;
+mod claim;
 pub mod conflict;
 pub mod content;
+pub mod directories;
+pub mod find;
 pub mod identify;
+pub mod in_sync;
 pub mod mark;
 pub mod membership;
 mod notice;
@@ -90,6 +94,12 @@ impl Node {
         Self { config, store, system_dir, config_name, groups, bind, port, identity: Arc::default() }
     }
 
+    /// The same host, in a selection of its configuration.
+    #[must_use]
+    pub fn with_config(&self, config: Config) -> Self {
+        Self { config: Arc::new(config), ..self.clone() }
+    }
+
     /// The certificate and key of this host, read when TLS is first needed; with a warning if they are weak.
     ///
     /// # Errors
@@ -137,5 +147,8 @@ pub async fn blocking<T: Send + 'static>(
     operation: &'static str,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, EngineError> {
+    // Its messages belong to the same session.
+    let span = tracing::Span::current();
+    let work = move || span.in_scope(work);
     tokio::task::spawn_blocking(work).await.map_err(|source| EngineError::Worker { operation, source })
 }

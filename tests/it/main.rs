@@ -6,7 +6,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod actions;
+mod backups;
 mod cli;
+mod compare;
 mod conflicts;
 mod dialects;
 mod durability;
@@ -15,5 +18,9 @@ mod faults;
 mod interop;
 mod listing;
 mod logging;
+mod names;
+mod random;
+mod selection;
 mod serve;
 mod sync;
+mod watching;

@@ -17,7 +17,7 @@ use crate::wire::{Connection, OctetHeader, Reader, Reply, Request, WireError};
 
 /// Which dialect the peer speaks (protocol.md, 'The second dialect').
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Dialect {
+pub(in crate::engine) enum Dialect {
     /// Times in seconds, attributes in commands of their own.
     Upstream,
     /// Times in nanoseconds, ATOMICPATCH.
@@ -274,12 +274,11 @@ impl Exchange {
         }
     }
 
-    /// Says goodbye, and waits until the peer has run its actions: scripts count on them when we return.
-    pub(super) async fn finish(mut self) -> Result<(), WireError> {
+    /// Says goodbye. The peer runs its actions before it closes the connection.
+    pub(super) async fn finish(mut self) -> Result<Connection, WireError> {
         self.converse(&Request::Bye).await?;
         let writer = self.outbox.finish().await?;
-        Connection::unite(self.reader, writer).finish().await;
-        Ok(())
+        Ok(Connection::unite(self.reader, writer))
     }
 }
 
