@@ -50,5 +50,6 @@ pub(super) trait Backend: Send + Sync {
     fn claim(&self, claim: Claim) -> impl Future<Output = Result<String>> + Send;
     fn release(&self, peer: String, holder: String) -> impl Future<Output = Result<()>> + Send;
 
+    fn exists(&self) -> impl Future<Output = bool> + Send;
     fn close(&self) -> impl Future<Output = ()> + Send;
 }

@@ -6,6 +6,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod calls;
 mod cli;
 mod faults;
 mod interop;

@@ -1,7 +1,9 @@
 //! Opening the file: for writing in WAL mode if it can be had, else for reading alone.
 
 use std::fmt::Write as _;
+use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,6 +12,9 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use super::super::error::{ErrorKind, Result, StoreError};
 use super::super::{Location, StoreOptions};
 use super::migrate::{self, SCHEMA_VERSION};
+
+/// A file under whatever name: device and inode.
+pub(super) type FileId = (u64, u64);
 
 /// How connections to one file are made.
 #[derive(Debug, Clone)]
@@ -48,6 +53,12 @@ impl Opener {
     #[cfg(test)]
     pub(super) fn without_shared_memory(path: &Path) -> Self {
         Self { vfs: Some("unix-dotfile"), ..Self::new(path, &StoreOptions::default()) }
+    }
+
+    /// What has the file's name now.
+    pub(super) fn file(&self) -> Option<FileId> {
+        let found = fs::metadata(&self.path).ok()?;
+        Some((found.dev(), found.ino()))
     }
 
     /// The name in messages.
