@@ -6,6 +6,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod benchmark;
 mod calls;
 mod cli;
 mod faults;
