@@ -34,7 +34,9 @@ fn main() {
         peers: matches.get_many::<usize>("peers").expect("a default").copied().collect(),
     };
     make_postgres_durable();
-    print!("{}", comparison::compare(&plan));
+    for report in comparison::compare(&plan) {
+        print!("{report}");
+    }
 }
 
 /// The tests' server does not care about power cuts; here it does what servers in the field do.

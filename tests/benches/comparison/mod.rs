@@ -34,23 +34,26 @@ impl Plan {
     }
 }
 
-/// Measures everything of the plan. Progress goes to stderr; a program that fails is a panic.
-pub(crate) fn compare(plan: &Plan) -> Report {
+/// Measures everything of the plan, a report for each workload as soon as it is done. Progress goes to stderr; a program
+/// that fails is a panic.
+pub(crate) fn compare(plan: &Plan) -> impl Iterator<Item = Report> {
+    plan.workloads().into_iter().map(|workload| measure(workload, plan))
+}
+
+fn measure(workload: Workload, plan: &Plan) -> Report {
     let mut report = Report::default();
-    for workload in plan.workloads() {
-        let source = Source::make(workload);
-        for round in 0..plan.rounds {
-            let mut contenders = workload.contenders();
-            let first = round % contenders.len();
-            contenders.rotate_left(first);
-            for contender in contenders {
-                if plan.settled {
-                    rustix::fs::sync();
-                }
-                for (title, measurement) in workload.run(contender, &source) {
-                    eprintln!("round {}: {title}: {contender}: {measurement}", round + 1);
-                    report.add(&title, contender, measurement);
-                }
+    let source = Source::make(workload);
+    for round in 0..plan.rounds {
+        let mut contenders = workload.contenders();
+        let first = round % contenders.len();
+        contenders.rotate_left(first);
+        for contender in contenders {
+            if plan.settled {
+                rustix::fs::sync();
+            }
+            for (title, measurement) in workload.run(contender, &source) {
+                eprintln!("round {}: {title}: {contender}: {measurement}", round + 1);
+                report.add(&title, contender, measurement);
             }
         }
     }
