@@ -65,6 +65,7 @@ fn node_settings(settings: &Settings, read_only: bool) -> NodeSettings {
         config_name: settings.config_name.clone(),
         my_name: settings.my_name.clone(),
         bind: settings.bind.clone(),
+        auto_name: settings.auto_name,
         port: settings.port,
         groups: settings.groups.clone(),
         database: settings.database.clone(),
@@ -114,13 +115,7 @@ impl Run {
 
     /// The closing lines, and the exit status: any counted error is a failure.
     fn finish(&self, status: Option<Status>) -> Status {
-        tracing::info!("Connection closed.");
-        let errors = self.report.errors;
-        if errors > 0 {
-            tracing::warn!("Finished with {errors} errors.");
-            return Status::Failure;
-        }
-        tracing::info!("Finished with 0 errors.");
-        status.unwrap_or(Status::Success)
+        self.report.conclude();
+        if self.report.errors > 0 { Status::Failure } else { status.unwrap_or(Status::Success) }
     }
 }

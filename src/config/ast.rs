@@ -57,16 +57,18 @@ pub enum Setting {
     HandshakeTimeout,
     IdleTimeout,
     MaxRemovals,
+    AutoName,
 }
 
 impl Setting {
-    pub const ALL: [(&'static str, Self); 6] = [
+    pub const ALL: [(&'static str, Self); 7] = [
         ("parallel-peers", Self::ParallelPeers),
         ("max-sessions", Self::MaxSessions),
         ("connect-timeout", Self::ConnectTimeout),
         ("handshake-timeout", Self::HandshakeTimeout),
         ("idle-timeout", Self::IdleTimeout),
         ("max-removals", Self::MaxRemovals),
+        ("auto-name", Self::AutoName),
     ];
 
     pub fn from_word(word: &[u8]) -> Option<Self> {

@@ -85,6 +85,8 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// A check that finds more removals than this refuses to mark them; `None`: no limit.
     pub max_removals: Option<MaxRemovals>,
+    /// `auto-name yes`: as `--auto-name`.
+    pub auto_name: bool,
 }
 
 /// A set of hosts, and the files they share.

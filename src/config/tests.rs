@@ -48,14 +48,14 @@ fn statements_mean_what_the_manual_says() {
     let config = loaded(
         "database pgsql://localhost/a; database b; tempdir /t; lock-timeout 60x; ignore uid mod;
         group { host a@i1 (b) H@Me (c@I2); key k; auto younger; backup-directory /b; }
-        parallel-peers 3; max-sessions 9; max-removals 50%; connect-timeout 1; handshake-timeout 2; idle-timeout 3;
+        parallel-peers 3; max-sessions 9; max-removals 50%; auto-name yes; connect-timeout 1; handshake-timeout 2; idle-timeout 3;
         group last { host (h) p; key k; backup-directory /b; backup-generations 7; action { exec A; } action { exec B; } }",
     );
     assert_eq!(config.database.as_deref(), Some("pgsql://localhost/a"));
     assert_eq!((config.tempdir, config.lock_timeout), (Some("/t".into()), Duration::from_mins(1)));
     assert_eq!(config.ignore, Ignore { uid: true, gid: false, mode: true });
     assert_eq!((config.max_parallel_peers, config.max_sessions), (3, 9));
-    assert_eq!(config.max_removals, Some(MaxRemovals::Percent(50)));
+    assert_eq!((config.max_removals, config.auto_name), (Some(MaxRemovals::Percent(50)), true));
     let [last, first] = config.groups.as_slice() else { panic!("two groups") };
     assert_eq!((first.name.as_str(), first.my_name.as_str(), first.i_am_slave), ("group_1", "me", false));
     assert_eq!((last.name.as_str(), last.my_name.as_str(), last.i_am_slave), ("last", "h", true));

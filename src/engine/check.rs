@@ -8,6 +8,7 @@
 //! row, and [`removal`] refuses to take a missing file system for a mass removal.
 
 mod compare;
+mod includes;
 pub mod removal;
 
 use std::collections::{HashMap, HashSet};
@@ -23,7 +24,7 @@ use tokio::sync::mpsc;
 use self::compare::{Comparison, compare};
 use super::membership::{self, Purpose};
 use super::selection::{self, Target};
-use super::{EngineError, Node, Report, blocking, content, mark};
+use super::{EngineError, Node, Report, blocking, content, mark, notice};
 use crate::fs::{KindHint, Presence, Visitor, presence};
 use crate::model::errors::strerror;
 use crate::model::{Checktxt, FileRecord, Metadata, Scope, SyncPath};
@@ -57,6 +58,12 @@ pub async fn check(node: &Arc<Node>, targets: &[Target], options: CheckOptions) 
     let mut report = Report::default();
     for target in targets {
         report.merge(check_target(node, target, options).await?);
+    }
+    // With `-G` the other groups' are not known, and would be news the next time.
+    if targets.contains(&Target::everything()) && node.groups.is_none() {
+        let config = Arc::clone(&node.config);
+        let facts = blocking("check", move || includes::without_directory(&config)).await?;
+        notice::warn(&node.store, &format!("includes {}", node.config_name), &facts).await?;
     }
     Ok(report)
 }

@@ -198,6 +198,13 @@ pub fn permission(config: &Config, path: &SyncPath, peer: &str, key: &str, purpo
     answer
 }
 
+/// Whether a peer has the key of any group that it is in.
+#[must_use]
+pub fn has_key(config: &Config, peer: &str, key: &str) -> bool {
+    let fits = |group: &&Group| bool::from(group.key.as_bytes().ct_eq(key.as_bytes()));
+    config.groups.iter().filter(fits).any(|group| group.hosts.iter().any(|host| host.name == peer))
+}
+
 /// How close an answer is to a yes: of several groups the closest one is reported.
 fn rank(permission: Permission) -> u8 {
     match permission {

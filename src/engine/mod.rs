@@ -7,8 +7,10 @@ pub mod action;
 pub mod check;
 pub mod conflict;
 pub mod content;
+pub mod identify;
 pub mod mark;
 pub mod membership;
+mod notice;
 pub mod open;
 pub mod recover;
 pub mod selection;
@@ -19,6 +21,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::config::Config;
+use crate::model::errors::chain;
 use crate::model::{FileRecord, Metadata, MtimeUnit, SyncPath, checktxt::Checktxt};
 use crate::store::{Store, StoreError};
 use crate::wire::{Identity, TlsError};
@@ -69,6 +72,15 @@ impl Report {
     pub fn merge(&mut self, other: Self) {
         self.errors += other.errors;
     }
+
+    /// Logs how a run or a session ended.
+    pub fn conclude(&self) {
+        tracing::info!("Connection closed.");
+        match self.errors {
+            0 => tracing::info!("Finished with 0 errors."),
+            errors => tracing::warn!("Finished with {errors} errors."),
+        }
+    }
 }
 
 impl Node {
@@ -78,12 +90,18 @@ impl Node {
         Self { config, store, system_dir, config_name, groups, bind, port, identity: Arc::default() }
     }
 
-    /// The certificate and key of this host, read when TLS is first needed.
+    /// The certificate and key of this host, read when TLS is first needed; with a warning if they are weak.
     ///
     /// # Errors
     /// When they cannot be read; asked again, they are read again.
     pub async fn identity(&self) -> Result<Arc<Identity>, Arc<TlsError>> {
-        let load = || async { Identity::load(&self.system_dir).map(Arc::new).map_err(Arc::new) };
+        let load = || async {
+            let identity = Identity::load(&self.system_dir).map_err(Arc::new)?;
+            if let Err(error) = notice::warn(&self.store, "our certificate", identity.weaknesses()).await {
+                tracing::warn!("WARNING: {}", chain(&error));
+            }
+            Ok(Arc::new(identity))
+        };
         self.identity.get_or_try_init(load).await.cloned()
     }
 

@@ -51,5 +51,12 @@ pub(super) trait Backend: Send + Sync {
     fn release(&self, peer: String, holder: String) -> impl Future<Output = Result<()>> + Send;
 
     fn exists(&self) -> impl Future<Output = bool> + Send;
+    /// Replaces what is remembered about something; returns what was: empty for nothing.
+    fn remember(&self, about: String, facts: String) -> impl Future<Output = Result<String>> + Send;
+    fn remembered(&self, about: String) -> impl Future<Output = Result<String>> + Send;
+
+    /// Standing facts about the database itself that a person should know.
+    fn remarks(&self) -> Vec<String>;
+
     fn close(&self) -> impl Future<Output = ()> + Send;
 }

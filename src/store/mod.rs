@@ -31,6 +31,7 @@ mod url;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sha2::{Digest, Sha256};
 use tokio::sync::mpsc::{self, Receiver};
 
 use crate::model::{Checktxt, DirtyEntry, FileRecord, Mark, ScheduledAction, Scope, SyncPath};
@@ -356,10 +357,36 @@ impl Store {
         on!(self, backend => backend.release(peer.to_owned(), holder.to_owned()).await)
     }
 
+    /// Of the standing facts about something, those that are news: they were not among the facts that were last told
+    /// here. All of them are remembered, and nothing else about it.
+    pub async fn news(&self, about: &str, facts: &[String]) -> Result<Vec<String>> {
+        let digests: Vec<String> = facts.iter().map(|fact| notice_digest(fact)).collect();
+        let told = digests.join(" ");
+        let mut before = on!(self, backend => backend.remembered(about.to_owned()).await)?;
+        if before == told {
+            return Ok(Vec::new());
+        }
+        before = on!(self, backend => backend.remember(about.to_owned(), told).await)?;
+        let is_news = |digest: &str| before.split(' ').all(|known| known != digest);
+        Ok(facts.iter().zip(digests).filter(|(_, digest)| is_news(digest)).map(|(fact, _)| fact.clone()).collect())
+    }
+
+    /// Standing facts about the database itself that a person should know: readers that wait for writers, a password
+    /// file that is not used.
+    pub fn remarks(&self) -> Vec<String> {
+        on!(self, backend => backend.remarks())
+    }
+
     /// All intents, the oldest first: after a crash, those whose holder is no more.
     pub async fn intents(&self) -> Result<Vec<(IntentId, Intent)>> {
         let mut intents = on!(self, backend => backend.intents().await)?;
         intents.sort_by_key(|(id, _)| *id);
         Ok(intents)
     }
+}
+
+/// What stands for a fact in the table: enough to tell it from another, and free of any character that an encoding may
+/// lack.
+fn notice_digest(fact: &str) -> String {
+    hex::encode(&Sha256::digest(fact)[..8])
 }

@@ -34,9 +34,12 @@ pub async fn dial(peer: &str, port: u16, bind: Option<&str>, timeouts: &Timeouts
     };
     let mut failure = io::Error::from(io::ErrorKind::AddrNotAvailable);
     for address in addresses {
-        let connected = timeout(timeouts.connect, connect(address, &local)).await;
+        let connected = timeout(timeouts.connect, connect(address, &local, bind.unwrap_or_default())).await;
         match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-            Ok(stream) => return Ok(Connection::new(stream, Some(address.ip()), *timeouts).named(peer)),
+            Ok(stream) => {
+                let own = stream.local_addr().ok().map(|own| own.ip());
+                return Ok(Connection::new(stream, Some(address.ip()), *timeouts).named(peer, own));
+            }
             Err(error) => failure = error,
         }
     }
@@ -59,14 +62,17 @@ fn own_addresses(found: io::Result<impl Iterator<Item = SocketAddr>>) -> Vec<Soc
     found.map(Iterator::collect).unwrap_or_default()
 }
 
-async fn connect(address: SocketAddr, local: &[SocketAddr]) -> io::Result<TcpStream> {
+/// `name` is what `local` are the addresses of.
+async fn connect(address: SocketAddr, local: &[SocketAddr], name: &str) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     // Requests and answers are small and wait for each other.
     socket.set_nodelay(true)?;
     socket.set_keepalive(true)?;
     if let Some(own) = local.iter().find(|own| own.is_ipv4() == address.is_ipv4()) {
         // Our name may be that of another interface or of an address translated on the way.
-        let _ = socket.bind(*own);
+        if socket.bind(*own).is_ok() {
+            tracing::info!("Bound to {}:{} as {name}.", own.ip(), own.port());
+        }
     }
     socket.connect(address).await
 }

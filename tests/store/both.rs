@@ -50,6 +50,7 @@ stories!(
     marking_replaces_and_forcing_sets,
     hints_and_actions_are_kept_once,
     the_first_certificate_is_pinned,
+    standing_facts_are_news_once,
     a_receive_is_recorded_in_one_go,
     malformed_rows_are_left_out_and_removed,
     many_open_a_new_database_at_once,
@@ -294,6 +295,22 @@ async fn the_first_certificate_is_pinned(bench: &Bench) {
     assert!(store.unpin("peer").await.unwrap() && !store.unpin("peer").await.unwrap());
     assert_eq!(store.pin("peer", b"another").await.unwrap(), b"another");
     assert_eq!(bench.sql("SELECT certdata FROM x509_cert WHERE peername = 'peer'"), "616E6F74686572");
+}
+
+async fn standing_facts_are_news_once(bench: &Bench) {
+    let store = bench.open().await;
+    let facts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+    let news = async |about: &str, texts: &[&str]| store.news(about, &facts(texts)).await.unwrap();
+    assert_eq!(news("x", &[]).await, facts(&[]));
+    assert_eq!(
+        news("x", &["key is short", "schlüssel\u{1f511}"]).await,
+        facts(&["key is short", "schlüssel\u{1f511}"])
+    );
+    assert_eq!(news("x", &["key is short", "schlüssel\u{1f511}"]).await, facts(&[]));
+    assert_eq!(news("höst", &["key is short"]).await, facts(&["key is short"]), "another matter");
+    assert_eq!(news("x", &["key is short", "third"]).await, facts(&["third"]));
+    assert_eq!(news("x", &["schlüssel\u{1f511}"]).await, facts(&["schlüssel\u{1f511}"]), "it was mended meanwhile");
+    assert_eq!(bench.open().await.news("höst", &facts(&["key is short"])).await.unwrap(), facts(&[]));
 }
 
 async fn a_receive_is_recorded_in_one_go(bench: &Bench) {

@@ -192,7 +192,12 @@ impl Daemon {
     }
 
     /// Waits until it ends by itself; its exit code.
-    pub(crate) fn wait(mut self) -> Option<i32> {
+    pub(crate) fn wait(self) -> Option<i32> {
+        self.wait_with_log().0
+    }
+
+    /// Waits until it ends by itself; its exit code, and all that it has printed.
+    pub(crate) fn wait_with_log(mut self) -> (Option<i32>, Vec<String>) {
         let end = Instant::now() + LIMIT;
         let mut state = self.log.lines.lock().expect("log");
         while state.1 < 2 {
@@ -204,8 +209,9 @@ impl Daemon {
             }
             state = self.log.grown.wait_timeout(state, left).expect("log").0;
         }
+        let lines = std::mem::take(&mut state.0);
         drop(state);
-        self.child.wait().expect("wait for a daemon").code()
+        (self.child.wait().expect("wait for a daemon").code(), lines)
     }
 }
 

@@ -214,10 +214,11 @@ impl Target {
         let digest = output.digest();
         drop(output);
         let (metadata, file) = old.as_ref().map_or((None, None), |(metadata, file)| (Some(metadata), Some(file)));
-        for lost in temp.take_over(metadata, file) {
-            tracing::info!("WARNING: {}: not kept: {}", self.real.display(), chain(&lost));
+        let lost = temp.take_over(metadata, file);
+        for lost in &lost {
+            tracing::info!("WARNING: {}: not kept: {}", self.real.display(), chain(lost));
         }
-        let assembled = Assembled { temp, digest };
+        let assembled = Assembled { temp, digest, lost };
         for attribute in attributes.into_iter().flat_map(Attribute::all) {
             assembled.set(attribute, rules.ignore)?;
         }
@@ -258,6 +259,8 @@ pub(super) struct Assembled {
     temp: TempFile,
     /// Of its content.
     pub(super) digest: [u8; 32],
+    /// What the old file has and this one could not get.
+    pub(super) lost: Vec<fs::NotTakenOver>,
 }
 
 impl Assembled {

@@ -29,7 +29,9 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 /// Serves one session on a connection that is there already (`-i`).
 pub async fn serve_one(registry: &Arc<Registry>, connection: Connection) -> Report {
-    session::run(Arc::clone(registry), connection).await
+    let report = session::run(Arc::clone(registry), connection).await;
+    report.conclude();
+    report
 }
 
 /// Listens, then serves sessions until the process ends (`-ii`), or one session (`-iii`). `listening` is told the
@@ -67,8 +69,7 @@ pub async fn serve(
         let session = async move {
             tracing::info!("New connection from {}:{}.", peer.ip(), peer.port());
             let report = session::run(registry, connection).await;
-            tracing::info!("Connection closed.");
-            tracing::info!("Finished with {} errors.", report.errors);
+            report.conclude();
             drop(place);
             report
         };

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::engine::membership;
 use crate::engine::{EngineError, Node};
+use crate::engine::{membership, notice};
 use crate::wire::Reply;
 use crate::wire::trust::{self, Trust};
 
@@ -15,6 +15,8 @@ pub(super) struct Peer {
     pub(super) name: String,
     /// Restricted to the groups that the session asked for.
     pub(super) node: Arc<Node>,
+    /// It is one of ours, and reads on where the known text of an answer ends.
+    pub(super) reads_on: bool,
     /// Whose intents these are: the session's.
     pub(super) holder: String,
 }
@@ -62,5 +64,6 @@ pub(super) async fn check_certificate(
         );
         return Ok(Err(Reply::IdentificationFailed));
     }
+    notice::warn_of_certificate(&node.store, name, presented).await?;
     Ok(Ok(()))
 }

@@ -80,7 +80,7 @@ impl Registry {
         {
             return Ok(Arc::clone(entry));
         }
-        let config = self.settings.load(name)?;
+        let config = self.settings.load(name).await?;
         let mut files = config.files.clone();
         files.extend(["csync2_ssl_cert.pem", "csync2_ssl_key.pem"].map(|file| self.settings.system_dir.join(file)));
         let stamps = files.into_iter().map(|path| (path.clone(), stamp(&path))).collect();
@@ -99,6 +99,7 @@ impl Registry {
         }
         let name = self.full_name(name);
         let Database { store, turn } = self.database(name, &known.config).await?;
+        self.settings.warn(&known.config, name, &store).await?;
         let node = Arc::new(self.settings.node(Arc::clone(&known.config), name, store));
         match recover::recover(&node).await {
             Ok(()) => Ok(Arc::clone(served.insert(Arc::new(Served { node, turn })))),

@@ -50,6 +50,8 @@ pub(super) struct Session {
     served: Option<Arc<Served>>,
     /// The peer sent more than questions: actions may have been scheduled.
     pub(super) has_changed: bool,
+    /// The peer is one of ours: it has asked for our dialect with the bare word.
+    reads_on: bool,
 }
 
 /// Whether the session goes on.
@@ -140,6 +142,7 @@ async fn open(registry: &Arc<Registry>, mut connection: Connection) -> Result<Op
         receiver: Receiver::default(),
         served: None,
         has_changed: false,
+        reads_on: false,
     }))
 }
 
@@ -220,6 +223,7 @@ impl Session {
             Request::Hello { name } => self.hello(&name.to_lowercase()).await?,
             Request::AtomicDialect => {
                 self.unit = Some(MtimeUnit::Nanoseconds);
+                self.reads_on = true;
                 self.identify_first()
             }
             Request::Ssl | Request::Config { .. } => Reply::UnknownCommand,
@@ -232,6 +236,11 @@ impl Session {
         Ok(Flow::Continue)
     }
 
+    /// An answer with its reason, for those that read on. Others get the bare text that they know.
+    fn explained(&self, reply: Reply, reason: impl FnOnce() -> String) -> Reply {
+        if self.reads_on { reply.because(&reason()) } else { reply }
+    }
+
     fn identify_first(&self) -> Reply {
         Reply::IdentifyFirst { address: self.connection.peer_name().to_owned() }
     }
@@ -242,7 +251,9 @@ impl Session {
         self.settle().await?;
         self.peer = None;
         if !peer::resolves_to(name, self.address).await {
-            return Ok(Reply::IdentificationFailed);
+            return Ok(self.explained(Reply::IdentificationFailed, || {
+                format!("{name} does not resolve here to {}.", self.connection.peer_name())
+            }));
         }
         let config = &self.known.config;
         if !self.connection.is_tls() && !config.plain_allowed(&config.my_name, name) {
@@ -250,13 +261,16 @@ impl Session {
             return Ok(Reply::SslExpected);
         }
         let served = self.registry.serve(&self.config_name, &self.known).await?;
-        if let Some(presented) = self.connection.peer_certificate().map(<[u8]>::to_vec)
-            && let Err(reply) = peer::check_certificate(&served.node, name, &presented).await?
-        {
-            return Ok(reply);
+        if let Some(presented) = self.connection.peer_certificate().map(<[u8]>::to_vec) {
+            if let Err(reply) = peer::check_certificate(&served.node, name, &presented).await? {
+                return Ok(self.explained(reply, || format!("Another certificate is pinned here for {name}.")));
+            }
+            // It works, or there would be no TLS; but it may be weak.
+            drop(served.node.identity().await);
         }
         let node = self.in_groups(&served.node);
-        self.peer = Some(Arc::new(Peer { name: name.to_owned(), node, holder: self.holder.clone() }));
+        self.peer =
+            Some(Arc::new(Peer { name: name.to_owned(), node, reads_on: self.reads_on, holder: self.holder.clone() }));
         self.served = Some(served);
         Ok(Reply::CmdFinished)
     }
@@ -268,6 +282,7 @@ impl Session {
             self.peer = Some(Arc::new(Peer {
                 name: peer.name.clone(),
                 node: self.in_groups(&peer.node),
+                reads_on: peer.reads_on,
                 holder: self.holder.clone(),
             }));
         }

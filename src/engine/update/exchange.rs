@@ -5,6 +5,7 @@
 //! Behind a PATCH the peer waits for a delta, and would take any command for one: requests made meanwhile wait here.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 
 use tempfile::SpooledTempFile;
 
@@ -131,6 +132,11 @@ impl Exchange {
             held: Vec::new(),
             patching: false,
         }
+    }
+
+    /// Where we connected from.
+    pub(super) fn local_address(&self) -> Option<IpAddr> {
+        self.reader.local_address()
     }
 
     /// Sends a request of the session as a whole and waits for its answer line. Only between pipelines.

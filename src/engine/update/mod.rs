@@ -4,6 +4,7 @@
 //! [`claim`] keeps other processes away, [`plan`] says what is to be done, [`session`] gets a peer to listen to us, [`exchange`] keeps requests and answers in
 //! step, [`pipeline`] brings the peer up to date, file by file ([`job`]), and [`confirmed`] writes down what arrived.
 
+mod advice;
 mod claim;
 mod confirmed;
 mod exchange;

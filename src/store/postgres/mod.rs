@@ -48,13 +48,22 @@ pub(super) struct Postgres {
     /// The name in messages.
     database: String,
     spelling: Spelling,
+    /// What a person should know about the connection.
+    remark: Option<String>,
 }
 
 impl Postgres {
     pub(super) async fn open(url: &PostgresUrl, options: &StoreOptions) -> Result<Self> {
         let database = url.to_string();
-        let failed = |trouble: Trouble| trouble.while_opening(&database);
-        let (connector, config) = Connector::new(url, options).map_err(failed)?;
+        let (connector, config) = Connector::new(url, options).map_err(|trouble| trouble.while_opening(&database))?;
+        let remark = connector.remark().map(str::to_owned);
+        let failed = |trouble: Trouble| {
+            // It may be the reason.
+            if let Some(remark) = &remark {
+                tracing::warn!("WARNING: {remark}");
+            }
+            trouble.while_opening(&database)
+        };
         let spelling = connector.spelling();
         let connections = options.max_connections.max(1);
         let manager = Manager::from_connect(
@@ -79,7 +88,7 @@ impl Postgres {
         migrate::migrate(&mut client, &database).await?;
         drop(client);
         let spelling = *spelling.get().unwrap_or(&Spelling::Utf8);
-        Ok(Self { pool, streams: Semaphore::new(connections), database, spelling })
+        Ok(Self { pool, streams: Semaphore::new(connections), database, spelling, remark })
     }
 
     async fn client(&self, operation: &'static str) -> Result<Object> {
@@ -325,6 +334,24 @@ impl Backend for Postgres {
             Box::pin(write::release(client, spelling, peer, holder))
         })
         .await
+    }
+
+    async fn remembered(&self, about: String) -> Result<String> {
+        self.run("read what was warned about", &about, |client, spelling, about| {
+            Box::pin(write::remembered(client, spelling, about))
+        })
+        .await
+    }
+
+    async fn remember(&self, about: String, facts: String) -> Result<String> {
+        self.transaction("remember a warning", &(about, facts), |transaction, spelling, (about, facts)| {
+            Box::pin(write::remember(transaction, spelling, about, facts))
+        })
+        .await
+    }
+
+    fn remarks(&self) -> Vec<String> {
+        self.remark.iter().cloned().collect()
     }
 
     async fn exists(&self) -> bool {

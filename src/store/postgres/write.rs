@@ -410,3 +410,26 @@ pub(super) async fn release(client: &Object, spelling: Spelling, peer: &str, hol
     let sql = "DELETE FROM csync2_claim WHERE peername = $1 AND holder = $2";
     execute(client, sql, &[&write(peer), &write(holder)]).await.map(drop)
 }
+
+// Notices.
+
+pub(super) async fn remembered(client: &impl GenericClient, spelling: Spelling, about: &str) -> Answer<String> {
+    let statement = client.prepare_cached("SELECT facts FROM csync2_notice WHERE about = $1").await?;
+    let row = client.query_opt(&statement, &[&Text(spelling.write(about.as_bytes()))]).await?;
+    Ok(row.map(|row| row.try_get(0)).transpose()?.unwrap_or_default())
+}
+
+pub(super) async fn remember(
+    transaction: &Transaction<'_>,
+    spelling: Spelling,
+    about: &str,
+    facts: &str,
+) -> Answer<String> {
+    // One at a time, so that only the first of them finds news.
+    execute(transaction, "LOCK TABLE csync2_notice IN SHARE ROW EXCLUSIVE MODE", &[]).await?;
+    let before = remembered(transaction, spelling, about).await?;
+    let sql = "INSERT INTO csync2_notice (about, facts) VALUES ($1, $2) \
+               ON CONFLICT (about) DO UPDATE SET facts = excluded.facts";
+    execute(transaction, sql, &[&Text(spelling.write(about.as_bytes())), &facts]).await?;
+    Ok(before)
+}

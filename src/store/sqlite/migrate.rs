@@ -7,7 +7,7 @@ use super::rows::{Text, bytes};
 use crate::model::encoding;
 
 /// The version of the tables that this program makes and understands.
-pub(super) const SCHEMA_VERSION: i64 = 1;
+pub(super) const SCHEMA_VERSION: i64 = 2;
 
 /// The C program's own text, so that a database looks alike whoever made it. IF NOT EXISTS: killed while it made
 /// them, the C program leaves some out.
@@ -42,6 +42,12 @@ CREATE TABLE csync2_schema (version INTEGER NOT NULL);
 INSERT INTO csync2_schema VALUES (1);
 ";
 
+/// What version 2 adds: the standing facts that were warned about.
+const VERSION_2: &str = "
+CREATE TABLE csync2_notice (about TEXT PRIMARY KEY, facts TEXT NOT NULL);
+UPDATE csync2_schema SET version = 2;
+";
+
 /// The version of the tables; 0: the C program's, or none.
 pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {
     let ours = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'csync2_schema'";
@@ -54,12 +60,16 @@ pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {
 
 /// Brings the tables up to date. The caller holds the write lock.
 pub(super) fn migrate(connection: &Connection) -> rusqlite::Result<()> {
-    if version(connection)? > 0 {
-        return Ok(());
+    let found = version(connection)?;
+    if found < 1 {
+        connection.execute_batch(C_TABLES)?;
+        respell(connection)?;
+        connection.execute_batch(VERSION_1)?;
     }
-    connection.execute_batch(C_TABLES)?;
-    respell(connection)?;
-    connection.execute_batch(VERSION_1)
+    if found < 2 {
+        connection.execute_batch(VERSION_2)?;
+    }
+    Ok(())
 }
 
 /// Gives names that were brought here from a UTF-8 database of PostgreSQL the spelling that all names have here.

@@ -38,6 +38,8 @@ pub(super) struct Sqlite {
     wal: bool,
     /// Whether the columns of ours are there; not in a file of the C program that may only be read.
     extended: bool,
+    /// What a person should know about the file.
+    remark: Option<String>,
 }
 
 impl Sqlite {
@@ -49,7 +51,7 @@ impl Sqlite {
 
     fn with(opener: Opener, first: Opened, connections: usize) -> Self {
         let file = opener.file();
-        let Opened { connection, wal, extended, writable } = first;
+        let Opened { connection, wal, remark, extended, writable } = first;
         let (idle, writer) =
             if writable { (Vec::new(), Some(Writer::start(connection))) } else { (vec![connection], None) };
         let readers = Readers {
@@ -58,7 +60,7 @@ impl Sqlite {
             operations: Semaphore::new(connections),
             streams: Semaphore::new(connections),
         };
-        Self { readers: Arc::new(readers), file, writer, wal, extended }
+        Self { readers: Arc::new(readers), file, writer, wal, remark, extended }
     }
 
     /// Runs a query on a reader's connection.
@@ -255,6 +257,18 @@ impl Backend for Sqlite {
 
     async fn release(&self, peer: String, holder: String) -> Result<()> {
         self.write("release a peer", move |connection| rows::release(connection, &peer, &holder)).await
+    }
+
+    async fn remembered(&self, about: String) -> Result<String> {
+        self.read("read what was warned about", move |connection| rows::remembered(connection, &about)).await
+    }
+
+    async fn remember(&self, about: String, facts: String) -> Result<String> {
+        self.write("remember a warning", move |connection| rows::remember(connection, &about, &facts)).await
+    }
+
+    fn remarks(&self) -> Vec<String> {
+        self.remark.iter().cloned().collect()
     }
 
     async fn exists(&self) -> bool {

@@ -480,3 +480,18 @@ pub(super) fn release(connection: &Connection, peer: &str, holder: &str) -> rusq
     let mut statement = connection.prepare_cached("DELETE FROM csync2_claim WHERE peername = ?1 AND holder = ?2")?;
     statement.execute(params![Text(&peer), Text(&holder)]).map(drop)
 }
+
+// Notices.
+
+pub(super) fn remembered(connection: &Connection, about: &str) -> rusqlite::Result<String> {
+    let mut statement = connection.prepare_cached("SELECT facts FROM csync2_notice WHERE about = ?1")?;
+    let facts = statement.query_row([Text(&write(about.as_bytes()))], |row| row.get(0)).optional()?;
+    Ok(facts.unwrap_or_default())
+}
+
+pub(super) fn remember(connection: &Connection, about: &str, facts: &str) -> rusqlite::Result<String> {
+    let before = remembered(connection, about)?;
+    let sql = "INSERT OR REPLACE INTO csync2_notice (about, facts) VALUES (?1, ?2)";
+    connection.prepare_cached(sql)?.execute(params![Text(&write(about.as_bytes())), facts])?;
+    Ok(before)
+}

@@ -11,8 +11,9 @@ use super::super::permission::Admitted;
 use super::super::query;
 use super::super::spool::Spool;
 use super::{Assembly, Receiver, Sequence, State, Stop, begin_file};
-use crate::engine::blocking;
+use crate::engine::{EngineError, blocking, notice};
 use crate::model::SyncPath;
+use crate::model::errors::chain;
 use crate::wire::Attributes;
 
 /// A basis that waits for its delta.
@@ -67,6 +68,16 @@ impl Receiver {
             Ok::<_, Refusal>((target, new, metadata))
         });
         let (target, new, metadata) = built.await??;
+        // Owner and mode are the peer's to set, unless they are ignored.
+        let ignore = peer.node.config.ignore;
+        let stays_lost = |attribute: &str| match attribute {
+            "owner" => ignore.uid || ignore.gid,
+            "mode" => ignore.mode,
+            _ => true,
+        };
+        for lost in new.lost.iter().filter(|lost| stays_lost(&lost.attribute)) {
+            notice::warn_of_lost(&peer.node.store, &lost.attribute, &chain(lost)).await.map_err(EngineError::from)?;
+        }
         let intent = if new.is_visible() { Some(begin_file(peer, &path, &new, &metadata).await?) } else { None };
         self.open = Some(Sequence { path, state: State::Assembled(Box::new(Assembly { target, new, intent })) });
         if complete { self.finish(peer).await } else { Ok(()) }

@@ -60,6 +60,7 @@ impl Story {
             config_name: String::new(),
             my_name: "server".to_owned(),
             bind: None,
+            auto_name: false,
             port: 0,
             groups: None,
             database: Some(format!("{dir}/db")),

@@ -85,6 +85,8 @@ pub(super) struct Pipeline<'a> {
     untimed: Vec<usize>,
     confirmed: Vec<Confirmed>,
     reported_parents: HashSet<SyncPath>,
+    /// What to do about refusals, as far as it was said.
+    advised: HashSet<String>,
     report: Report,
     /// With the number of its job.
     forecasts: Vec<(usize, Prospect)>,
@@ -106,6 +108,7 @@ impl<'a> Pipeline<'a> {
             untimed: Vec::new(),
             confirmed: Vec::new(),
             reported_parents: HashSet::new(),
+            advised: HashSet::new(),
             report: Report::default(),
             forecasts: Vec::new(),
         }

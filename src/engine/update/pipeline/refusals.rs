@@ -1,10 +1,10 @@
 //! What follows when the peer refuses something, or a file cannot be sent: reported once, and its row stays.
 
 use super::Pipeline;
-use crate::engine::update::Prospect;
 use crate::engine::update::exchange::Answer;
 use crate::engine::update::job::Progress;
 use crate::engine::update::session::SessionError;
+use crate::engine::update::{Prospect, advice};
 use crate::model::Scope;
 use crate::store::DirtyFilter;
 use crate::wire::Reply;
@@ -53,12 +53,19 @@ impl Pipeline<'_> {
         let advice = match Reply::parse(line) {
             Reply::AlsoDirty => {
                 " Changed on both sides: `csync2 -f FILE` on the side that shall win, then `csync2 -u` there."
+                    .to_owned()
             }
-            Reply::PermissionDenied => " Do both hosts have the same key file and the same patterns for the group?",
-            Reply::PermissionDeniedSlave => " This host is a slave in the group: it only receives.",
-            Reply::ParentDirMissing => " Its directory is missing there, and is none of ours: make it there.",
-            _ => "",
+            Reply::PermissionDenied => {
+                advice::on_denial(&self.node.config, line, self.pair.my_name, self.pair.peer, self.jobs[number].path())
+            }
+            Reply::PermissionDeniedSlave => " This host is a slave in the group: it only receives.".to_owned(),
+            Reply::ParentDirMissing => {
+                " Its directory is missing there, and is none of ours: make it there.".to_owned()
+            }
+            _ => String::new(),
         };
+        // Thousands of files may have one cause.
+        let advice = if self.advised.insert(advice.clone()) { advice } else { String::new() };
         self.fail(number, Some(&format!("{}{advice}", String::from_utf8_lossy(line))));
         Ok(())
     }
