@@ -11,11 +11,14 @@ mod remove_old;
 mod serve;
 mod update;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::cli::{Invocation, Mode, Printer, Settings, Status};
+use crate::engine::action::{self, Patience};
 use crate::engine::open::{NodeSettings, OpenError};
-use crate::engine::{Node, Report, action, recover};
+use crate::engine::{EngineError, Node, Report, recover};
+use crate::store::ErrorKind;
 
 /// What the modes work with.
 #[derive(Debug)]
@@ -46,11 +49,26 @@ pub async fn run(invocation: Invocation, printer: &Printer) -> anyhow::Result<St
     let node = open(&settings, read_only).await?;
     let mut run = Run { node, settings, printer: printer.clone(), report: Report::default() };
     let status = run.mode(mode).await?;
-    if !read_only {
-        run.report.merge(action::run(&run.node).await?);
-    }
+    // Actions may take their time.
     printer.flush()?;
+    run.report.merge(leftovers(&run.node, read_only).await?);
     Ok(run.finish(status))
+}
+
+/// Runs what is scheduled, by this run or one that was interrupted. A listing leaves to others what they are at, and
+/// everything when it may not write.
+async fn leftovers(node: &Node, read_only: bool) -> Result<Report, EngineError> {
+    let none = BTreeSet::new();
+    let patience = if read_only { Patience::Only(&none) } else { Patience::Everything };
+    match action::run(node, &recover::holder(), patience).await {
+        Err(EngineError::Store(error))
+            if read_only && matches!(error.kind(), ErrorKind::ReadOnly | ErrorKind::Refused) =>
+        {
+            tracing::debug!("The scheduled actions stay: {error}");
+            Ok(Report::default())
+        }
+        ended => ended,
+    }
 }
 
 /// A mode that this version does not have.

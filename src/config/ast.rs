@@ -58,10 +58,11 @@ pub enum Setting {
     IdleTimeout,
     MaxRemovals,
     AutoName,
+    ActionTimeout,
 }
 
 impl Setting {
-    pub const ALL: [(&'static str, Self); 7] = [
+    pub const ALL: [(&'static str, Self); 8] = [
         ("parallel-peers", Self::ParallelPeers),
         ("max-sessions", Self::MaxSessions),
         ("connect-timeout", Self::ConnectTimeout),
@@ -69,6 +70,7 @@ impl Setting {
         ("idle-timeout", Self::IdleTimeout),
         ("max-removals", Self::MaxRemovals),
         ("auto-name", Self::AutoName),
+        ("action-timeout", Self::ActionTimeout),
     ];
 
     pub fn from_word(word: &[u8]) -> Option<Self> {

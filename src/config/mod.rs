@@ -87,6 +87,8 @@ pub struct Config {
     pub max_removals: Option<MaxRemovals>,
     /// `auto-name yes`: as `--auto-name`.
     pub auto_name: bool,
+    /// How long the command of an action may run; `None`: as long as it likes.
+    pub action_timeout: Option<Duration>,
 }
 
 /// A set of hosts, and the files they share.

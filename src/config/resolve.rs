@@ -55,6 +55,7 @@ pub(super) fn resolve(document: &Document, selection: &Selection, system_dir: &P
         idle_timeout: DEFAULT_IDLE_TIMEOUT,
         max_removals: None,
         auto_name: false,
+        action_timeout: None,
     };
     let mut resolver = Resolver { document, selection, system_dir, config, unnamed_groups: 0 };
     for block in &document.blocks {
@@ -162,6 +163,7 @@ impl Resolver<'_> {
             Setting::ConnectTimeout => config.connect_timeout = seconds(number?),
             Setting::HandshakeTimeout => config.handshake_timeout = seconds(number?),
             Setting::IdleTimeout => config.idle_timeout = seconds(number?),
+            Setting::ActionTimeout => config.action_timeout = Some(seconds(number?)),
             Setting::MaxRemovals => config.max_removals = Some(limit?),
             Setting::AutoName => config.auto_name = yes?,
         }

@@ -5,6 +5,7 @@
 
 pub mod action;
 pub mod check;
+mod claim;
 pub mod conflict;
 pub mod content;
 pub mod identify;
@@ -137,5 +138,8 @@ pub async fn blocking<T: Send + 'static>(
     operation: &'static str,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, EngineError> {
+    // Its messages belong to the same session.
+    let span = tracing::Span::current();
+    let work = move || span.in_scope(work);
     tokio::task::spawn_blocking(work).await.map_err(|source| EngineError::Worker { operation, source })
 }

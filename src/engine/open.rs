@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::identify::Names;
+use super::membership::{self, Purpose};
 use super::{EngineError, Node, Place, notice};
 use crate::config::{Config, ConfigError, Selection, Source};
 use crate::store::{Location, Store, StoreError, StoreOptions};
@@ -42,6 +43,22 @@ pub enum OpenError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Engine(#[from] EngineError),
+}
+
+/// Copies that peers get would be backed up there, and come back as more copies.
+fn shared_backups(config: &Config) -> impl Iterator<Item = String> {
+    let directories = config.groups.iter().filter_map(|group| group.backup.as_ref()).map(|backup| &backup.directory);
+    let shared = directories.filter(|directory| {
+        let names = config.names_of(directory.as_os_str().as_encoded_bytes());
+        names.iter().any(|name| membership::is_covered(config, name, Purpose::Sync))
+    });
+    shared.map(|directory| {
+        format!(
+            "the backup-directory {} lies among the files that are kept in step: its copies are sent to the peers. An \
+             `exclude' keeps them here.",
+            directory.display()
+        )
+    })
 }
 
 impl NodeSettings {
@@ -107,7 +124,8 @@ impl NodeSettings {
     /// # Errors
     /// Those of the store.
     pub async fn warn(&self, config: &Config, config_name: &str, store: &Store) -> Result<(), OpenError> {
-        let facts: Vec<String> = config.warnings.iter().cloned().chain(store.remarks()).collect();
+        let standing = config.warnings.iter().cloned().chain(shared_backups(config));
+        let facts: Vec<String> = standing.chain(store.remarks()).collect();
         if self.read_only {
             for fact in facts {
                 tracing::info!("WARNING: {fact}");

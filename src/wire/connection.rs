@@ -249,17 +249,16 @@ impl Connection {
         self.end(LINGER.0).await;
     }
 
-    /// Ends a client's side and waits until the server has closed too: by then it has run its actions.
-    pub async fn finish(self) {
+    /// Ends a client's side and waits until the server has closed too: by then it has run its actions. `false`: it has
+    /// not within the time that a session may be silent.
+    pub async fn finish(self) -> bool {
         let idle = self.reader.timeouts.idle;
-        self.end(idle).await;
+        self.end(idle).await
     }
 
-    async fn end(mut self, linger: Duration) {
+    async fn end(mut self, linger: Duration) -> bool {
         // A peer that is gone already cannot be told.
-        if self.writer.close().await.is_ok() {
-            let _ = tokio::time::timeout(linger, self.reader.discard(LINGER.1)).await;
-        }
+        self.writer.close().await.is_err() || tokio::time::timeout(linger, self.reader.discard(LINGER.1)).await.is_ok()
     }
 
     /// The two halves, for reading and writing at once: a client that sends many requests without reading the answers

@@ -6,10 +6,15 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod actions;
+mod backups;
 mod benchmark;
 mod calls;
 mod cli;
+mod conflicts;
 mod coverage;
+mod dialects;
+mod durability;
 mod errors;
 mod faults;
 mod interop;

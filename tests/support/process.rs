@@ -191,6 +191,22 @@ impl Daemon {
         }
     }
 
+    /// What it has printed up to the line that contains `text` for the `times`th time.
+    #[track_caller]
+    pub(crate) fn printed_until(&self, text: &str, times: usize) -> Vec<String> {
+        let end = Instant::now() + LIMIT;
+        let mut state = self.log.lines.lock().expect("log");
+        loop {
+            let mut found = state.0.iter().enumerate().filter(|(_, line)| line.contains(text));
+            if let Some((at, _)) = found.nth(times - 1) {
+                return state.0[..=at].to_vec();
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            assert!(state.1 < 2 && !left.is_zero(), "the daemon did not print `{text}` {times} times");
+            state = self.log.grown.wait_timeout(state, left).expect("log").0;
+        }
+    }
+
     /// Waits until it ends by itself; its exit code.
     pub(crate) fn wait(self) -> Option<i32> {
         self.wait_with_log().0

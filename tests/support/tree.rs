@@ -49,7 +49,7 @@ impl Entry {
         self
     }
 
-    /// Modification time in seconds; only files keep it.
+    /// Modification time in seconds; only that of files is compared.
     pub(crate) fn mtime(mut self, seconds: i64) -> Self {
         self.mtime = Some(seconds);
         self
@@ -122,8 +122,9 @@ impl Entry {
         if let Some(mode) = self.mode.or(default_mode) {
             fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap_or_else(|error| failed(&error));
         }
-        if matches!(self.kind, Kind::File(_)) {
-            let time = Timespec { tv_sec: self.mtime.unwrap_or(MTIME), tv_nsec: 0 };
+        let default_mtime = matches!(self.kind, Kind::File(_)).then_some(MTIME);
+        if let Some(seconds) = self.mtime.or(default_mtime) {
+            let time = Timespec { tv_sec: seconds, tv_nsec: 0 };
             let times = Timestamps { last_access: time, last_modification: time };
             utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).unwrap_or_else(|error| failed(&error));
         }
@@ -251,6 +252,10 @@ impl Tree {
 
     pub(crate) fn get(&self, path: impl AsRef<[u8]>) -> Option<&Entry> {
         self.0.get(path.as_ref())
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], &Entry)> {
+        self.0.iter().map(|(path, entry)| (path.as_slice(), entry))
     }
 
     /// One line for each entry in which the trees differ.

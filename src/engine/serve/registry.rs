@@ -33,25 +33,11 @@ pub(super) struct Known {
     pub(super) config: Arc<Config>,
     /// Of all files it was read from; `None`: the file was not there.
     stamps: Vec<(PathBuf, Option<Stamp>)>,
-    served: Mutex<Option<Arc<Served>>>,
-}
-
-/// A node, and the right to run what is scheduled in its database.
-#[derive(Debug)]
-pub(super) struct Served {
-    pub(super) node: Arc<Node>,
-    /// Held while actions run: two sessions that end at the same time must not both run them.
-    pub(super) turn: Arc<Mutex<()>>,
+    served: Mutex<Option<Arc<Node>>>,
 }
 
 /// A database once it was opened.
-type Opened = Mutex<Option<Database>>;
-
-#[derive(Debug, Clone)]
-struct Database {
-    store: Store,
-    turn: Arc<Mutex<()>>,
-}
+type Opened = Mutex<Option<Store>>;
 
 /// Changes whenever a file is replaced or written: device, inode, size, ctime in seconds and nanoseconds.
 type Stamp = (u64, u64, u64, i64, i64);
@@ -90,25 +76,25 @@ impl Registry {
     }
 
     /// The node of a configuration, its database open and what a crash left behind put in order.
-    pub(super) async fn serve(&self, name: &str, known: &Known) -> Result<Arc<Served>, OpenError> {
+    pub(super) async fn serve(&self, name: &str, known: &Known) -> Result<Arc<Node>, OpenError> {
         let mut served = known.served.lock().await;
-        if let Some(served) = &*served
-            && served.node.store.exists().await
+        if let Some(node) = &*served
+            && node.store.exists().await
         {
-            return Ok(Arc::clone(served));
+            return Ok(Arc::clone(node));
         }
         let name = self.full_name(name);
-        let Database { store, turn } = self.database(name, &known.config).await?;
+        let store = self.database(name, &known.config).await?;
         self.settings.warn(&known.config, name, &store).await?;
         let node = Arc::new(self.settings.node(Arc::clone(&known.config), name, store));
         match recover::recover(&node).await {
-            Ok(()) => Ok(Arc::clone(served.insert(Arc::new(Served { node, turn })))),
+            Ok(()) => Ok(Arc::clone(served.insert(node))),
             Err(EngineError::Store(error)) => Err(OpenError::Store(error)),
             Err(error) => Err(OpenError::Engine(error)),
         }
     }
 
-    async fn database(&self, name: &str, config: &Config) -> Result<Database, OpenError> {
+    async fn database(&self, name: &str, config: &Config) -> Result<Store, OpenError> {
         let location = self.settings.location(config, name)?;
         let cell = {
             let mut databases = self.databases.lock().await;
@@ -119,14 +105,13 @@ impl Registry {
                 cell
             })
         };
-        let mut database = cell.lock().await;
-        if let Some(database) = &*database
-            && database.store.exists().await
+        let mut opened = cell.lock().await;
+        if let Some(store) = &*opened
+            && store.exists().await
         {
-            return Ok(database.clone());
+            return Ok(store.clone());
         }
-        let store = self.settings.open_store(&location, config).await?;
-        Ok(database.insert(Database { store, turn: Arc::default() }).clone())
+        Ok(opened.insert(self.settings.open_store(&location, config).await?).clone())
     }
 
     fn full_name<'n>(&'n self, name: &'n str) -> &'n str {

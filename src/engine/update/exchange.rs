@@ -274,11 +274,37 @@ impl Exchange {
         }
     }
 
-    /// Says goodbye, and waits until the peer has run its actions: scripts count on them when we return.
-    pub(super) async fn finish(mut self) -> Result<(), WireError> {
+    /// Says goodbye. The peer runs its actions before it closes the connection.
+    pub(super) async fn finish(mut self) -> Result<Connection, WireError> {
         self.converse(&Request::Bye).await?;
         let writer = self.outbox.finish().await?;
-        Connection::unite(self.reader, writer).finish().await;
-        Ok(())
+        Ok(Connection::unite(self.reader, writer))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_told_and_compared_as_the_peer_knows_them() {
+        let at = |seconds, nanoseconds| Timestamp { seconds, nanoseconds };
+        for (time, seconds, nanoseconds) in [
+            (at(-1, 0), -1, -1_000_000_000),
+            (at(-1, 500_000_000), -1, -500_000_000),
+            (at(0, 0), 0, 0),
+            (at(0, 1), 0, 1),
+            (at(1, 0), 1, 1_000_000_000),
+            (at(-2_147_483_649, 7), -2_147_483_649, -2_147_483_648_999_999_993),
+            (at(8_600_000_000, 5), 8_600_000_000, 8_600_000_000_000_000_005),
+        ] {
+            let (upstream, atomic) = (Dialect::Upstream, Dialect::Atomic);
+            assert_eq!((upstream.mtime_number(time), atomic.mtime_number(time)), (seconds, nanoseconds));
+            // What comes back is what the peer was told, and compares as equal.
+            assert_eq!(upstream.mtime(seconds), upstream.comparable(time));
+            assert_eq!(atomic.mtime(nanoseconds), atomic.comparable(time));
+        }
+        // A server of the fork is known by its answer; any other may still give nanoseconds.
+        assert_eq!(Dialect::Upstream.mtime(1_600_000_000_123_456_789), at(1_600_000_000, 0));
     }
 }

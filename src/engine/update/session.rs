@@ -178,7 +178,7 @@ pub(super) async fn converse(
     }
     let result = match broken {
         Some(error) => Err(error),
-        None => exchange.finish().await.map_err(SessionError::from),
+        None => exchange.finish().await.map(|closing| outcome.closing = Some(closing)).map_err(SessionError::from),
     };
     if let Err(error) = result {
         outcome.report.error(format_args!(

@@ -11,7 +11,7 @@ use super::trouble::{Trouble, is_conflict};
 use super::{ATTEMPTS, PAUSE};
 
 /// The version of the tables that this program makes and understands.
-const SCHEMA_VERSION: i64 = 2;
+const SCHEMA_VERSION: i64 = 3;
 
 /// The C program's tables, as it makes them, but for the constraints: an index on text holds no long name.
 const C_TABLES: &str = "
@@ -127,10 +127,24 @@ CREATE TABLE csync2_claim (peername text PRIMARY KEY, holder text NOT NULL, expi
 UPDATE csync2_schema SET version = 1;
 ";
 
-/// What version 2 adds: the standing facts that were warned about.
-const VERSION_2: &str = "
-CREATE TABLE csync2_notice (about text PRIMARY KEY, facts text NOT NULL);
+/// What version 2 adds: versions of scheduled actions. A row that is scheduled again is replaced.
+const VERSION_2: &str = r"
+CREATE SEQUENCE csync2_action_version;
+GRANT USAGE ON SEQUENCE csync2_action_version TO PUBLIC;
+ALTER TABLE action ADD COLUMN version bigint NOT NULL DEFAULT nextval('csync2_action_version');
+CREATE INDEX csync2_action_by_version ON action (version);
+CREATE OR REPLACE FUNCTION csync2_action_row() RETURNS trigger LANGUAGE plpgsql AS $body$
+BEGIN
+    DELETE FROM action WHERE filename = NEW.filename AND command = NEW.command;
+    RETURN NEW;
+END $body$;
 UPDATE csync2_schema SET version = 2;
+";
+
+/// What version 3 adds: the standing facts that were warned about.
+const VERSION_3: &str = "
+CREATE TABLE csync2_notice (about text PRIMARY KEY, facts text NOT NULL);
+UPDATE csync2_schema SET version = 3;
 ";
 
 /// Brings the tables of the database up to date.
@@ -196,6 +210,9 @@ async fn upgrade(client: &mut Object) -> std::result::Result<(), tokio_postgres:
     }
     if found < 2 {
         transaction.batch_execute(VERSION_2).await?;
+    }
+    if found < 3 {
+        transaction.batch_execute(VERSION_3).await?;
     }
     transaction.commit().await
 }

@@ -26,7 +26,7 @@ use super::error::{Result, StoreError};
 use super::spelling::{Spelling, ranges};
 use super::url::PostgresUrl;
 use super::{Change, Claim, DirtyFilter, Hint, Intent, IntentId, Receipt, StoreOptions};
-use crate::model::{DirtyEntry, FileRecord, Mark, ScheduledAction, Scope, SyncPath};
+use crate::model::{ActionVersion, DirtyEntry, FileRecord, Job, JobFile, Mark, ScheduledAction, Scope, SyncPath};
 
 /// How often a transaction is tried that the server gave up for another's sake.
 const ATTEMPTS: u32 = 6;
@@ -272,13 +272,20 @@ impl Backend for Postgres {
         .await
     }
 
-    async fn actions(&self) -> Result<Vec<ScheduledAction>> {
-        self.run("read the scheduled actions", &(), |client, _, ()| Box::pin(read::actions(client))).await
+    async fn jobs(&self) -> Result<Vec<Job>> {
+        self.run("read the scheduled actions", &(), |client, _, ()| Box::pin(read::jobs(client))).await
     }
 
-    async fn remove_actions(&self, actions: Vec<ScheduledAction>) -> Result<u64> {
-        self.run("remove scheduled actions", &actions, |client, spelling, actions| {
-            Box::pin(write::remove_actions(client, spelling, actions))
+    async fn job_files(&self, job: Job) -> Result<Vec<JobFile>> {
+        self.run("read the files of an action", &job, |client, spelling, job| {
+            Box::pin(read::job_files(client, spelling, job))
+        })
+        .await
+    }
+
+    async fn remove_actions(&self, versions: Vec<ActionVersion>) -> Result<u64> {
+        self.run("remove scheduled actions", &versions, |client, _, versions| {
+            Box::pin(write::remove_actions(client, versions))
         })
         .await
     }
@@ -325,13 +332,13 @@ impl Backend for Postgres {
     }
 
     async fn claim(&self, claim: Claim) -> Result<String> {
-        self.run("claim a peer", &claim, |client, spelling, claim| Box::pin(write::claim(client, spelling, claim)))
+        self.run("claim some work", &claim, |client, spelling, claim| Box::pin(write::claim(client, spelling, claim)))
             .await
     }
 
-    async fn release(&self, peer: String, holder: String) -> Result<()> {
-        self.run("release a peer", &(peer, holder), |client, spelling, (peer, holder)| {
-            Box::pin(write::release(client, spelling, peer, holder))
+    async fn release(&self, subject: String, holder: String) -> Result<()> {
+        self.run("end a claim", &(subject, holder), |client, spelling, (subject, holder)| {
+            Box::pin(write::release(client, spelling, subject, holder))
         })
         .await
     }
