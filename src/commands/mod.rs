@@ -1,8 +1,10 @@
 //! One function per mode, and what they have in common: open the node, do it, run the actions, report.
 
 mod check;
+mod compare;
 mod force;
 mod hint;
+mod in_sync;
 pub mod keygen;
 mod list;
 mod mark;
@@ -14,8 +16,11 @@ mod update;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::cli::settings::duplicate_for_writing;
 use crate::cli::{Invocation, Mode, Printer, Settings, Status};
 use crate::engine::action::{self, Patience};
+use crate::engine::directories::Directories;
+use crate::engine::membership::Purpose;
 use crate::engine::open::{NodeSettings, OpenError};
 use crate::engine::{EngineError, Node, Report, recover};
 use crate::store::ErrorKind;
@@ -26,6 +31,8 @@ struct Run {
     node: Arc<Node>,
     settings: Settings,
     printer: Printer,
+    /// `-W`
+    directories: Option<Directories>,
     report: Report,
 }
 
@@ -41,13 +48,18 @@ pub async fn run(invocation: Invocation, printer: &Printer) -> anyhow::Result<St
             return Ok(Status::Success);
         }
         Mode::Serve(kind) => return serve::serve(kind, &settings, printer).await,
-        Mode::Compare { operands } if !operands.is_empty() => return Ok(missing("-o")),
-        Mode::InSync { .. } => return Ok(missing("-T")),
         mode => mode,
     };
-    let read_only = matches!(mode, Mode::ListHints | Mode::ListFiles | Mode::ListDirty | Mode::ListPair { .. });
+    let read_only = matches!(
+        mode,
+        Mode::ListHints | Mode::ListFiles | Mode::ListDirty | Mode::ListPair { .. } | Mode::Compare { .. }
+    );
+    let directories = match settings.directories_to {
+        Some(number) => Some(Directories::to(number, duplicate_for_writing(number)?)),
+        None => None,
+    };
     let node = open(&settings, read_only).await?;
-    let mut run = Run { node, settings, printer: printer.clone(), report: Report::default() };
+    let mut run = Run { node, settings, printer: printer.clone(), directories, report: Report::default() };
     let status = run.mode(mode).await?;
     // Actions may take their time.
     printer.flush()?;
@@ -69,12 +81,6 @@ async fn leftovers(node: &Node, read_only: bool) -> Result<Report, EngineError> 
         }
         ended => ended,
     }
-}
-
-/// A mode that this version does not have.
-fn missing(option: &str) -> Status {
-    tracing::warn!("csync2: {option} is not part of this version.");
-    Status::Failure
 }
 
 fn node_settings(settings: &Settings, read_only: bool) -> NodeSettings {
@@ -110,15 +116,16 @@ impl Run {
             Mode::Check { operands, then_update } => {
                 self.check(&operands).await?;
                 if then_update {
-                    self.warn_about(&operands)?;
+                    self.warn_about(&operands, Purpose::Sync)?;
                     self.update(&operands).await?;
                 }
             }
             Mode::Update { operands } => {
-                self.warn_about(&operands)?;
+                self.warn_about(&operands, Purpose::Sync)?;
                 self.update(&operands).await?;
             }
             Mode::Hint { operands } => self.hint(&operands).await?,
+            Mode::Compare { operands } => self.compare(&operands).await?,
             Mode::Mark { operands } => self.mark(&operands).await?,
             Mode::Force { operands } => self.force(&operands).await?,
             Mode::ListHints => return self.list_hints().await.map(Some),
@@ -126,7 +133,8 @@ impl Run {
             Mode::ListDirty => return self.list_dirty().await.map(Some),
             Mode::ListPair { my_name, peer } => return self.list_files(Some((&my_name, &peer))).await.map(Some),
             Mode::RemoveOld => self.remove_old().await?,
-            Mode::Compare { .. } | Mode::InSync { .. } | Mode::Serve(_) | Mode::NewKey { .. } => {}
+            Mode::InSync { scope, diffs } => return self.in_sync(scope, diffs).await.map(Some),
+            Mode::Serve(_) | Mode::NewKey { .. } => {}
         }
         Ok(None)
     }

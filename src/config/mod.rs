@@ -262,6 +262,13 @@ impl Config {
         Self { groups, ..self.clone() }
     }
 
+    /// The same configuration with only the groups that hold one of these peers. Case counts.
+    #[must_use]
+    pub fn select_peers(&self, names: &[String]) -> Self {
+        let holds = |group: &&Group| group.hosts.iter().any(|host| names.contains(&host.name));
+        Self { groups: self.groups.iter().filter(holds).cloned().collect(), ..self.clone() }
+    }
+
     /// Whether a session between us (as `my_name`) and `peer` may do without TLS.
     #[must_use]
     pub fn plain_allowed(&self, my_name: &str, peer: &str) -> bool {

@@ -8,7 +8,10 @@ pub mod check;
 mod claim;
 pub mod conflict;
 pub mod content;
+pub mod directories;
+pub mod find;
 pub mod identify;
+pub mod in_sync;
 pub mod mark;
 pub mod membership;
 mod notice;
@@ -89,6 +92,12 @@ impl Node {
     pub fn new(config: Arc<Config>, store: Store, place: Place) -> Self {
         let Place { system_dir, config_name, groups, bind, port } = place;
         Self { config, store, system_dir, config_name, groups, bind, port, identity: Arc::default() }
+    }
+
+    /// The same host, in a selection of its configuration.
+    #[must_use]
+    pub fn with_config(&self, config: Config) -> Self {
+        Self { config: Arc::new(config), ..self.clone() }
     }
 
     /// The certificate and key of this host, read when TLS is first needed; with a warning if they are weak.

@@ -225,6 +225,10 @@ impl Node {
         }
     }
 
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     pub(crate) fn base(&self) -> &Path {
         &self.base
     }

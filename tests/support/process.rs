@@ -1,6 +1,7 @@
 //! Processes: one that runs to its end under a time limit, and one that serves until its value is dropped.
 
 use std::fmt;
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
@@ -51,6 +52,13 @@ impl Output {
     #[track_caller]
     pub(crate) fn logs_no(self, unexpected: &str) -> Self {
         assert!(!self.stderr_text().contains(unexpected), "`{unexpected}` stands in stderr of {self:?}");
+        self
+    }
+
+    /// stderr is empty.
+    #[track_caller]
+    pub(crate) fn logs_nothing(self) -> Self {
+        assert!(self.stderr.is_empty(), "stderr is not empty: {self:?}");
         self
     }
 
@@ -207,6 +215,11 @@ impl Daemon {
         }
     }
 
+    /// The number of its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits until it ends by itself; its exit code.
     pub(crate) fn wait(self) -> Option<i32> {
         self.wait_with_log().0
@@ -229,6 +242,13 @@ impl Daemon {
         drop(state);
         (self.child.wait().expect("wait for a daemon").code(), lines)
     }
+}
+
+/// The most memory that a running process has had resident, in KiB.
+pub(crate) fn peak_memory(process: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).expect("the process runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM");
+    line.trim().trim_end_matches(" kB").parse().expect("a number of kB")
 }
 
 impl Drop for Daemon {

@@ -194,6 +194,12 @@ impl fmt::Debug for Entry {
 #[derive(Clone, Default)]
 pub(crate) struct Tree(BTreeMap<Vec<u8>, Entry>);
 
+impl fmt::Debug for Tree {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.0.iter().map(|(name, entry)| (name.escape_ascii().to_string(), entry))).finish()
+    }
+}
+
 impl Tree {
     pub(crate) fn new() -> Self {
         Tree::default()

@@ -313,7 +313,7 @@ impl Session {
     fn in_groups(&self, node: &Arc<Node>) -> Arc<Node> {
         match &self.groups {
             None => Arc::clone(node),
-            Some(groups) => Arc::new(Node { config: Arc::new(node.config.select_groups(groups)), ..Node::clone(node) }),
+            Some(groups) => Arc::new(node.with_config(node.config.select_groups(groups))),
         }
     }
 

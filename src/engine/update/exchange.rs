@@ -17,7 +17,7 @@ use crate::wire::{Connection, OctetHeader, Reader, Reply, Request, WireError};
 
 /// Which dialect the peer speaks (protocol.md, 'The second dialect').
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Dialect {
+pub(in crate::engine) enum Dialect {
     /// Times in seconds, attributes in commands of their own.
     Upstream,
     /// Times in nanoseconds, ATOMICPATCH.

@@ -106,7 +106,7 @@ impl Story {
     pub(super) async fn check(&self, init: bool) {
         let options = CheckOptions { init, ..CheckOptions::default() };
         let real = self.path("d").canonicalize().unwrap().into_os_string().into_encoded_bytes();
-        check::check(&self.served().await, &[Target { real, recursive: true }], options).await.unwrap();
+        check::check(&self.served().await, &[Target { real, recursive: true }], options, None).await.unwrap();
     }
 
     /// The peers that a file is dirty for.
