@@ -19,6 +19,7 @@ scenarios! {
     stdout_tells_monitoring_whether_anything_waits
     a_watcher_leaves_hints_and_updates
     a_new_state_begins_where_the_old_one_was_deleted
+    a_comparison_is_read_by_exit_code_and_put_right
 }
 
 scenarios! { tls:
@@ -183,6 +184,40 @@ fn a_new_state_begins_where_the_old_one_was_deleted(cast: Cast) {
     alpha.csync2(["-fr", "/"]).success();
     alpha.csync2(["-u"]).success();
     cluster.expect_agreement();
+}
+
+/// `csync2 -T LOCAL REMOTE` for its exit code; `csync2 -TUI; csync2 -u` and `csync2 -TUXI; csync2 -u` where hosts were set up
+/// apart from each other and one of them is right.
+fn a_comparison_is_read_by_exit_code_and_put_right(cast: Cast) {
+    let cluster = cast.cluster(["alpha", "beta", "gamma"]).start();
+    let (alpha, beta) = (&cluster["alpha"], &cluster["beta"]);
+    for node in cluster.nodes() {
+        node.put(&tree! { "same" => "on all", "d/f" => "as it shall be" });
+    }
+    beta.put(&tree! { "d/f" => "as it was once upon a time", "left over" => "long ago" });
+    for node in cluster.nodes() {
+        node.csync2(["-cIr", "/"]).success();
+    }
+    let pair = "{alpha}\t{beta}\t%d%";
+    call(&cluster, "-T {alpha} {gamma}").exits(2).prints("");
+    let differences = cluster.fill_in(&format!("X\t{pair}/d/f\nR\t{pair}/left over\n"));
+    call(&cluster, "-T {alpha} {beta}").success().prints(&differences);
+
+    call(&cluster, "-TUI").success().prints(&differences);
+    let rows = |file: &str| cluster.fill_in(&format!("chary\t{pair}/{file}\n"));
+    call(&cluster, "-M").success().prints(&rows("d/f"));
+    call(&cluster, "-u").success().silent();
+    assert_eq!(beta.read("d/f"), "as it shall be");
+
+    call(&cluster, "-TUXI").success().prints(&cluster.fill_in(&format!("R\t{pair}/left over\n")));
+    call(&cluster, "-M").success().prints(&rows("left over"));
+    call(&cluster, "-u").success().silent();
+    cluster.expect_agreement();
+    call(&cluster, "-T {alpha} {beta}").exits(2).prints("");
+    call(&cluster, "-T").exits(2).prints("");
+    beta.stop();
+    call(&cluster, "-T {alpha} {beta}").exits(1).prints("");
+    alpha.expect_clean();
 }
 
 /// Pushes from alpha while the test listens for beta, accepts the one connection, and has `server` start on it.
