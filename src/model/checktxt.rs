@@ -118,6 +118,12 @@ impl Checktxt {
         self.file_type() == Some(b"dir")
     }
 
+    /// Whether it describes a socket.
+    #[must_use]
+    pub fn is_socket(&self) -> bool {
+        self.fields().any(|field| field == (b"type", b"sock"))
+    }
+
     /// Whether both describe the same state, mtime left out: what a push asks after SIG. An empty link target matches
     /// any (the C program records none below a prefix).
     #[must_use]

@@ -15,6 +15,7 @@ mod compare;
 mod conflicts;
 mod coverage;
 mod dialects;
+mod differential;
 mod durability;
 mod errors;
 mod faults;

@@ -157,6 +157,8 @@ fn say(cluster: &Cluster, program: Program, case: &Case, call: &str) -> Vec<Stri
         // What to do about it, ours says in further lines.
         log.truncate(1);
     }
+    // What is odd about a configuration, ours alone remarks.
+    log.retain(|line| !line.starts_with("WARNING: ") || line.starts_with("WARNING: Parameter will be ignored: "));
     tidy(&mut log);
     [stdout, log, vec![format!("exit code {:?}", output.code)]].concat()
 }

@@ -186,17 +186,24 @@ impl Daemon {
     /// Waits until some line contains `text`.
     #[track_caller]
     pub(crate) fn wait_for(&self, text: &str) {
+        self.wait_for_all(text, 1);
+    }
+
+    /// Waits until `count` lines contain `text`; all lines so far.
+    #[track_caller]
+    pub(crate) fn wait_for_all(&self, text: &str, count: usize) -> Vec<String> {
         let end = Instant::now() + LIMIT;
         let mut state = self.log.lines.lock().expect("log");
-        while !state.0.iter().any(|line| line.contains(text)) {
+        while state.0.iter().filter(|line| line.contains(text)).count() < count {
             let left = end.saturating_duration_since(Instant::now());
             if state.1 == 2 || left.is_zero() {
                 let printed = state.0.join("\n");
                 drop(state);
-                panic!("the daemon did not print `{text}`, but\n{printed}");
+                panic!("the daemon did not print `{text}` ({count} times), but\n{printed}");
             }
             state = self.log.grown.wait_timeout(state, left).expect("log").0;
         }
+        state.0.clone()
     }
 
     /// What it has printed up to the line that contains `text` for the `times`th time.

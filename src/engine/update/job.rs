@@ -27,6 +27,9 @@ pub(super) struct Job {
     pub(super) adopted: bool,
     /// The peer may have a directory where a file of ours shall be.
     pub(super) directory_in_the_way: bool,
+    /// The job of the same file under another name that goes before this one: with both under way at once, the peer would
+    /// take what comes under the first for a change of its own under the second.
+    pub(super) other_spelling: Option<usize>,
     pub(super) nest: Nest,
 }
 
@@ -96,6 +99,7 @@ impl Job {
             digest: None,
             adopted: false,
             directory_in_the_way: false,
+            other_spelling: None,
             nest: Nest::default(),
         }
     }

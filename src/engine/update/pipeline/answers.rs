@@ -65,8 +65,7 @@ impl Pipeline<'_> {
             tracing::info!("File is already up to date on peer.");
         }
         match (self.jobs[number].is_removal(), self.dry_run) {
-            (true, true) => self.forecast(number, Prospect::InSync),
-            (true, false) => self.conclude(number),
+            (true, _) => self.is_gone(number),
             (false, true) => {
                 self.forecast(number, Prospect::Modify);
                 self.adopt_contents(number).await?;
@@ -74,6 +73,17 @@ impl Pipeline<'_> {
             (false, false) => self.decide(number).await?,
         }
         Ok(())
+    }
+
+    /// Nothing is left to remove.
+    pub(super) fn is_gone(&mut self, number: usize) {
+        tracing::info!("File is already up to date on peer.");
+        if self.dry_run {
+            self.forecast(number, Prospect::InSync);
+        } else {
+            self.jobs[number].outstanding = 0;
+            self.conclude(number);
+        }
     }
 
     /// The peer has something under this name.
@@ -84,6 +94,11 @@ impl Pipeline<'_> {
         signature: Option<Vec<u8>>,
     ) -> Result<(), SessionError> {
         if self.jobs[number].is_removal() {
+            if theirs.is_socket() {
+                // It belongs to a program of theirs.
+                self.is_gone(number);
+                return Ok(());
+            }
             if self.dry_run {
                 self.forecast(number, Prospect::Delete);
                 return Ok(());
@@ -184,14 +199,13 @@ impl Pipeline<'_> {
         } else {
             let sent = job.metadata.replace(metadata.clone());
             job.digest = Some(digest);
-            job.progress = Progress::Underway;
             let with_it = self.exchange.dialect == super::Dialect::Atomic
                 && sent.is_some_and(|sent| {
                     (sent.uid, sent.gid, sent.mode, sent.mtime)
                         == (metadata.uid, metadata.gid, metadata.mode, metadata.mtime)
                 });
-            if !with_it {
-                self.set_attributes(number, &metadata);
+            if with_it || self.set_attributes(number, &metadata) {
+                self.is_underway(number);
             }
         }
         Ok(())

@@ -1,10 +1,10 @@
 //! What follows when the peer refuses something, or a file cannot be sent: reported once, and its row stays.
 
 use super::Pipeline;
+use crate::engine::update::advice;
 use crate::engine::update::exchange::Answer;
 use crate::engine::update::job::Progress;
 use crate::engine::update::session::SessionError;
-use crate::engine::update::{Prospect, advice};
 use crate::model::Scope;
 use crate::store::DirtyFilter;
 use crate::wire::Reply;
@@ -25,12 +25,7 @@ impl Pipeline<'_> {
         match answer.reply {
             // Where its directory is missing, or is something else by now, there is nothing left to remove.
             _ if no_directory && job.is_removal() => {
-                if self.dry_run {
-                    self.forecast(number, Prospect::InSync);
-                } else {
-                    self.jobs[number].outstanding = 0;
-                    self.conclude(number);
-                }
+                self.is_gone(number);
                 Ok(())
             }
             _ if no_directory => self.on_missing_parent(number, &answer.line).await,
