@@ -4,6 +4,7 @@ mod check;
 mod compare;
 mod force;
 mod hint;
+mod in_sync;
 pub mod keygen;
 mod list;
 mod mark;
@@ -47,7 +48,6 @@ pub async fn run(invocation: Invocation, printer: &Printer) -> anyhow::Result<St
             return Ok(Status::Success);
         }
         Mode::Serve(kind) => return serve::serve(kind, &settings, printer).await,
-        Mode::InSync { .. } => return Ok(missing("-T")),
         mode => mode,
     };
     let read_only = matches!(
@@ -81,12 +81,6 @@ async fn leftovers(node: &Node, read_only: bool) -> Result<Report, EngineError> 
         }
         ended => ended,
     }
-}
-
-/// A mode that this version does not have.
-fn missing(option: &str) -> Status {
-    tracing::warn!("csync2: {option} is not part of this version.");
-    Status::Failure
 }
 
 fn node_settings(settings: &Settings, read_only: bool) -> NodeSettings {
@@ -139,7 +133,8 @@ impl Run {
             Mode::ListDirty => return self.list_dirty().await.map(Some),
             Mode::ListPair { my_name, peer } => return self.list_files(Some((&my_name, &peer))).await.map(Some),
             Mode::RemoveOld => self.remove_old().await?,
-            Mode::InSync { .. } | Mode::Serve(_) | Mode::NewKey { .. } => {}
+            Mode::InSync { scope, diffs } => return self.in_sync(scope, diffs).await.map(Some),
+            Mode::Serve(_) | Mode::NewKey { .. } => {}
         }
         Ok(None)
     }

@@ -11,6 +11,7 @@ pub mod content;
 pub mod directories;
 pub mod find;
 pub mod identify;
+pub mod in_sync;
 pub mod mark;
 pub mod membership;
 mod notice;

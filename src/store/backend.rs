@@ -51,6 +51,7 @@ pub(super) trait Backend: Send + Sync {
     fn claim(&self, claim: Claim) -> impl Future<Output = Result<String>> + Send;
     fn release(&self, subject: String, holder: String) -> impl Future<Output = Result<()>> + Send;
 
+    fn exists(&self) -> impl Future<Output = bool> + Send;
     /// Replaces what is remembered about something; returns what was: empty for nothing.
     fn remember(&self, about: String, facts: String) -> impl Future<Output = Result<String>> + Send;
     fn remembered(&self, about: String) -> impl Future<Output = Result<String>> + Send;

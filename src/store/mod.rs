@@ -172,6 +172,12 @@ impl Store {
         Ok(Self { engine })
     }
 
+    /// Whether the database is still there: the one that was opened, not removed and perhaps made anew since then. One that
+    /// cannot be asked counts as there.
+    pub async fn exists(&self) -> bool {
+        on!(self, backend => backend.exists().await)
+    }
+
     /// Ends all connections, when what is under way has ended. Other clones are closed with it.
     pub async fn close(self) {
         on!(self, backend => backend.close().await);

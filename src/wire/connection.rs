@@ -176,6 +176,11 @@ impl Connection {
         self.reader.peer.address
     }
 
+    /// As [`Reader::local_address`].
+    pub fn local_address(&self) -> Option<IpAddr> {
+        self.reader.local_address()
+    }
+
     /// What the peer is called in messages: its address, unless it was given a name.
     pub fn peer_name(&self) -> &str {
         &self.reader.peer.name

@@ -7,6 +7,7 @@ use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::timeout;
 
 use super::{Connection, Timeouts, WireError};
+use crate::model::errors::strerror;
 
 /// Connects to the first address of `peer` that answers. `bind` is our own name: its address becomes the local end, by
 /// which the peer knows us; where that does not work, the system chooses.
@@ -39,9 +40,13 @@ pub async fn dial(peer: &str, port: u16, bind: Option<&str>, timeouts: &Timeouts
             Ok(stream) => {
                 tracing::info!("Connect to {}:{} ({peer}).", address.ip(), address.port());
                 let own = stream.local_addr().ok().map(|own| own.ip());
+                tracing::info!("Connect to {}:{port} ({peer}).", address.ip());
                 return Ok(Connection::new(stream, Some(address.ip()), *timeouts).named(peer, own));
             }
-            Err(error) => failure = error,
+            Err(error) => {
+                tracing::info!("Can't create socket: {}", strerror(&error));
+                failure = error;
+            }
         }
     }
     Err(unreachable(failure))
@@ -72,7 +77,9 @@ async fn connect(address: SocketAddr, local: &[SocketAddr], name: &str) -> io::R
     if let Some(own) = local.iter().find(|own| own.is_ipv4() == address.is_ipv4()) {
         // Our name may be that of another interface or of an address translated on the way.
         if socket.bind(*own).is_ok() {
-            tracing::info!("Bound to {}:{} as {name}.", own.ip(), own.port());
+            tracing::info!("Bound to {}:0 as {name}.", own.ip());
+        } else {
+            tracing::info!("Local socket bind() to {name} failed; ignored.");
         }
     }
     socket.connect(address).await

@@ -20,6 +20,7 @@ scenarios! { one program:
     a_taken_port_is_an_error
     modes_without_work_are_silent
     rows_that_the_config_no_longer_covers_are_removed
+    the_files_of_a_pair_are_listed
 }
 
 fn wrong_usage_is_told_on_stdout(cast: Cast) {
@@ -239,6 +240,24 @@ fn rows_that_the_config_no_longer_covers_are_removed(cast: Cast) {
     assert_eq!(alpha.rows(Table::File).len(), 2);
     let dirty: Vec<String> = alpha.rows(Table::Dirty);
     assert!(dirty.len() == 2 && dirty.iter().all(|row| row.starts_with("%25d%25/kept")), "{dirty:?}");
+}
+
+fn the_files_of_a_pair_are_listed(cast: Cast) {
+    let cluster = cast.cluster(["alpha", "beta", "gamma"]).build();
+    let alpha = &cluster["alpha"];
+    cluster.configure(
+        "prefix d { on {alpha}: {alpha.tree}; }\n\
+         group one { host {alpha} {beta}; key demo.key; include %d%/one; }\n\
+         group two { host {alpha} {gamma}; key demo.key; include %d%/two; }\n",
+    );
+    alpha.put(&tree! { "one/f" => "1", "two/f" => "22" });
+    alpha.csync2(["-cIr", "/"]).success();
+    for (peer, name) in [("beta", "one"), ("gamma", "two")] {
+        let listed = alpha.csync2(["-S", &alpha.host, &cluster[peer].host]).success().stdout_text();
+        let files: Vec<&str> = listed.lines().filter_map(|line| line.split_once('\t')).map(|row| row.1).collect();
+        assert_eq!(files, [format!("%d%/{name}"), format!("%d%/{name}/f")]);
+    }
+    alpha.csync2(["-S", &cluster["beta"].host, &cluster["gamma"].host]).exits(2).prints("");
 }
 
 scenarios! { ours:

@@ -18,6 +18,7 @@ scenarios! { ours as client:
     a_refused_plain_session_names_the_nossl_entry
     a_peer_without_a_certificate_is_told
     an_address_that_does_not_fit_the_name_is_told
+    a_parent_that_nobody_may_make_is_told
 }
 
 /// The lines of level 0 that say why a push of one file to beta failed, in one.
@@ -130,6 +131,24 @@ fn an_address_that_does_not_fit_the_name_is_told(cast: Cast) {
     }
 }
 
+/// The directory of the prefix itself is no file of the group: only a person can make what it stands in.
+fn a_parent_that_nobody_may_make_is_told(cast: Cast) {
+    let cluster = cast.cluster(["alpha", "beta"]).start();
+    let config = "nossl * *; prefix d { on {alpha}: {alpha.tree}; on {beta}: {beta.tree}/none/deeper; }
+                  group demo { host {alpha} {beta}; key demo.key; include %d%/sub; }";
+    cluster.configure(&cluster.fill_in(config));
+    configure_beta(&cluster, config);
+    let alpha = &cluster["alpha"];
+    alpha.put(&tree! { "sub/f" => "content", "sub/g" => "more content" });
+    let text = alpha.csync2(["-x"]).exits(1).stderr_text();
+    let error = "ERROR: {beta}: %d%/sub: Parent dir missing. %d% does not exist there and cannot be made from here";
+    expect(&text, &[&cluster.fill_in(error), "Else make it there.", "Finished with "]);
+    assert_eq!(text.matches("cannot be made from here").count(), 1, "{text}");
+    fs::create_dir_all(cluster["beta"].path("none/deeper")).expect("make it there");
+    alpha.csync2(["-u"]).success().silent();
+    assert_eq!(cluster["beta"].read("none/deeper/sub/f"), "content");
+}
+
 scenarios! { tls:
     a_changed_certificate_is_told_from_a_wrong_address
 }
@@ -240,6 +259,14 @@ fn a_host_in_no_group_is_told_its_possible_names() {
     without_name(&["-M"])
         .success()
         .prints(&cluster.fill_in("chary\t{alpha}\t198.51.100.1\t%d%\nchary\t{alpha}\t198.51.100.1\t%d%/f\n"));
+    // As if it had been given with -N: listened on, and connected from.
+    let mut daemon = alpha.bare_command(Program::Ours);
+    daemon.args(["-D", &alpha.database.option(), "-p", &alpha.port.to_string(), "-iiv"]);
+    drop(Daemon::start(&daemon, &format!("Listening on {}:{} as {}.", alpha.host, alpha.port, alpha.host)));
+    config("{alpha} no.such.host.invalid@{beta}", "auto-name yes;");
+    without_name(&["-mr", "/"]).success();
+    let pushed = without_name(&["-v", "-p", &alpha.port.to_string(), "-u"]).exits(1);
+    pushed.logs(&cluster.fill_in("Bound to {alpha}:0 as {alpha}.\nERROR: Connection to remote host `{beta}' failed."));
     // Never against -N, and never one of several.
     stranger(without_name(&["-M", "-N", "stranger"]));
     config("{alpha} {beta} 198.51.100.1", "auto-name yes;");

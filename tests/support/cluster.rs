@@ -145,6 +145,10 @@ impl Cluster {
         &self.nodes
     }
 
+    pub(super) fn node_mut(&mut self, name: &str) -> &mut Node {
+        self.nodes.iter_mut().find(|node| node.name == name).unwrap_or_else(|| panic!("no node {name}"))
+    }
+
     pub(crate) fn directory(&self) -> &Path {
         self.directory.path()
     }
@@ -157,11 +161,23 @@ impl Cluster {
         }
     }
 
-    /// Replaces `{NAME}`, `{NAME.tree}` and `{dir}` (the directory that holds everything).
+    /// Writes the config file of one node.
+    pub(crate) fn configure_node(&self, name: &str, text: &str) {
+        fs::write(self[name].system_dir().join("csync2.cfg"), self.fill_in(text)).expect("write the config");
+    }
+
+    /// Writes a key file on every node: the character 64 times.
+    pub(crate) fn write_key(&self, file: &str, character: char) {
+        self.nodes.iter().for_each(|node| node.write_key(file, character));
+    }
+
+    /// Replaces `{NAME}`, `{NAME.tree}`, `{NAME.iface}` (another way to write its address) and `{dir}` (the directory
+    /// that holds everything).
     pub(crate) fn fill_in(&self, text: &str) -> String {
         let mut text = text.replace("{dir}", self.directory().to_str().expect("UTF-8"));
         for node in &self.nodes {
             text = text.replace(&format!("{{{}}}", node.name), &node.host);
+            text = text.replace(&format!("{{{}.iface}}", node.name), &node.iface());
             text = text.replace(&format!("{{{}.tree}}", node.name), node.tree_dir().to_str().expect("UTF-8"));
         }
         text
@@ -207,14 +223,30 @@ impl Node {
             fs::create_dir_all(directory).expect("make a node's directory");
             fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).expect("chmod");
         }
-        let key = system_dir.join("demo.key");
-        fs::write(&key, format!("{KEY}\n")).expect("write the key");
-        fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("chmod");
         let database = match postgres {
             Some(name) => Database::Postgres { name },
             None => Database::Sqlite { file: state_dir.join(format!("{host}.db3")), directory: state_dir },
         };
-        Node { name: name.into(), host, port, program, database, base, tree_dir, system_dir, daemon: None.into() }
+        let node =
+            Node { name: name.into(), host, port, program, database, base, tree_dir, system_dir, daemon: None.into() };
+        node.write_key("demo.key", 'K');
+        node
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its address as one number, which resolvers take as well.
+    pub(crate) fn iface(&self) -> String {
+        format!("0x{:x}", u32::from(self.host.parse::<Ipv4Addr>().expect("an address")))
+    }
+
+    /// Writes a key file: the character 64 times.
+    pub(crate) fn write_key(&self, file: &str, character: char) {
+        let path = self.system_dir.join(file);
+        fs::write(&path, format!("{}\n", character.to_string().repeat(64))).expect("write a key");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("chmod");
     }
 
     /// The PostgreSQL database's name, if it is one.
@@ -260,6 +292,13 @@ impl Node {
             fs::remove_dir_all(path).expect("remove a directory");
         } else {
             fs::remove_file(path).expect("remove a file");
+        }
+    }
+
+    /// Removes everything below the root.
+    pub(crate) fn clear(&self) {
+        for entry in fs::read_dir(&self.tree_dir).expect("read the tree") {
+            self.remove(entry.expect("an entry").file_name().as_encoded_bytes());
         }
     }
 
@@ -343,6 +382,10 @@ impl Node {
         assert!(self.daemon.replace(Some(daemon)).is_none(), "{} serves already", self.name);
     }
 
+    pub(crate) fn serves(&self) -> bool {
+        self.daemon.borrow().is_some()
+    }
+
     /// Kills the daemon.
     pub(crate) fn stop(&self) {
         assert!(self.daemon.take().is_some(), "{} does not serve", self.name);
@@ -359,12 +402,16 @@ impl Node {
     }
 }
 
-/// Consecutive loopback addresses and a port that is free on all of them, below the ports that connections get.
+/// Consecutive loopback addresses, their texts of one length, and a port that is free on all of them, below the ports that
+/// connections get.
 fn free_addresses(count: usize) -> (u32, Vec<Ipv4Addr>, u16) {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     loop {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let first = 0x7f10_0000 + (process::id() * 4096 + number * 16) % 0xe0_0000;
+        if first & 0xff < 100 {
+            continue;
+        }
         let port = 20_000 + u16::try_from((process::id() + number) % 12_000).expect("below 12,000");
         let addresses: Vec<Ipv4Addr> = (first + 1..).take(count).map(Ipv4Addr::from).collect();
         if addresses.iter().all(|address| TcpListener::bind((*address, port)).is_ok()) {

@@ -1,5 +1,6 @@
 //! The state database of a node, read and changed behind the program's back.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -52,17 +53,51 @@ impl Database {
     /// Waits for writers: a server of the C program commits what a session did some time after the client has gone.
     #[track_caller]
     pub(crate) fn rows(&self, table: Table) -> Vec<String> {
-        let mut rows = match self {
-            Database::Sqlite { file, .. } => sqlite_rows(file, table.select()),
+        self.rows_if_any([table]).expect("the program has made its tables").remove(0)
+    }
+
+    /// The same of several tables; `None`: no program has made them yet.
+    #[track_caller]
+    pub(crate) fn rows_if_any(&self, tables: impl IntoIterator<Item = Table>) -> Option<Vec<Vec<String>>> {
+        let selects = tables.into_iter().map(Table::select);
+        let mut all: Vec<Vec<String>> = match self {
+            Database::Sqlite { file, .. } if !file.exists() => return None,
+            Database::Sqlite { file, .. } => selects.map(|select| sqlite_rows(file, select)).collect(),
             Database::Postgres { name } => {
                 let tables = "file, dirty, hint, action, x509_cert";
+                let copies: Vec<String> = selects.map(|select| format!("COPY ({select}) TO STDOUT")).collect();
+                let copies = copies.join("; COPY (VALUES ('')) TO STDOUT; ");
                 let lock = format!("BEGIN; LOCK TABLE {tables} IN SHARE MODE");
-                let statements = format!("{lock}; COPY ({}) TO STDOUT; COMMIT", table.select());
-                Postgres::shared().sql(name, &statements).lines().map(str::to_owned).collect()
+                let output = Postgres::shared().psql(name, &format!("{lock}; {copies}; COMMIT"));
+                let problem = String::from_utf8_lossy(&output.stderr);
+                if problem.contains("does not exist") {
+                    return None;
+                }
+                assert!(output.status.success(), "psql {name}: {problem}");
+                let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+                let rows: Vec<String> = printed.lines().map(str::to_owned).collect();
+                rows.split(String::is_empty).map(<[String]>::to_vec).collect()
             }
         };
-        rows.sort();
-        rows
+        for rows in &mut all {
+            rows.sort();
+        }
+        Some(all)
+    }
+
+    /// Removes it.
+    #[track_caller]
+    pub(crate) fn remove(&self) {
+        match self {
+            Database::Sqlite { directory, .. } => {
+                for entry in std::fs::read_dir(directory).expect("read the state directory") {
+                    std::fs::remove_file(entry.expect("an entry").path()).expect("remove the state");
+                }
+            }
+            Database::Postgres { name } => {
+                drop(Postgres::shared().sql("postgres", &format!("DROP DATABASE \"{name}\" WITH (FORCE)")));
+            }
+        }
     }
 
     /// Runs statements that return nothing.
@@ -99,6 +134,16 @@ fn text(value: rusqlite::types::ValueRef<'_>) -> String {
         ValueRef::Null => String::new(),
         ValueRef::Integer(number) => number.to_string(),
         ValueRef::Real(number) => number.to_string(),
-        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => as_in_postgres(bytes),
     }
+}
+
+/// Bytes that are no UTF-8 as `%XX`, the way our program hands them to PostgreSQL.
+pub(super) fn as_in_postgres(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        chunk.invalid().iter().for_each(|byte| write!(text, "%{byte:02X}").expect("to a string"));
+    }
+    text
 }

@@ -8,6 +8,7 @@ pub(crate) mod cast;
 pub(crate) mod certs;
 pub(crate) mod cluster;
 pub(crate) mod database;
+pub(crate) mod differential;
 pub(crate) mod postgres;
 pub(crate) mod process;
 pub(crate) mod session;

@@ -86,6 +86,15 @@ impl Session {
         }
     }
 
+    /// Whether the server has sent something that was not read yet; does not wait for it.
+    pub(crate) fn has_answer(&self) -> bool {
+        let stream = self.reader.get_ref();
+        stream.set_nonblocking(true).expect("set a flag");
+        let peeked = stream.peek(&mut [0]);
+        stream.set_nonblocking(false).expect("set a flag");
+        !self.reader.buffer().is_empty() || peeked.is_ok()
+    }
+
     /// The next `length` bytes.
     pub(crate) fn bytes(&mut self, length: usize) -> Vec<u8> {
         let mut bytes = vec![0; length];

@@ -10,6 +10,8 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::{fmt, fs};
 
+use sha2::{Digest, Sha256};
+
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, chownat, mknodat, utimensat};
 
 /// Modification time of files that give none, in seconds since 1970.
@@ -49,7 +51,7 @@ impl Entry {
         self
     }
 
-    /// Modification time in seconds; only files keep it.
+    /// Modification time in seconds; that of directories and links is not compared.
     pub(crate) fn mtime(mut self, seconds: i64) -> Self {
         self.mtime = Some(seconds);
         self
@@ -84,7 +86,7 @@ impl Entry {
         Entry {
             mode: (!file_type.is_symlink()).then_some(metadata.mode() & 0o7777),
             owner: Some((metadata.uid(), metadata.gid())),
-            mtime: file_type.is_file().then_some(metadata.mtime()),
+            mtime: (!file_type.is_dir() && !file_type.is_symlink()).then_some(metadata.mtime()),
             kind,
         }
     }
@@ -122,8 +124,9 @@ impl Entry {
         if let Some(mode) = self.mode.or(default_mode) {
             fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap_or_else(|error| failed(&error));
         }
-        if matches!(self.kind, Kind::File(_)) {
-            let time = Timespec { tv_sec: self.mtime.unwrap_or(MTIME), tv_nsec: 0 };
+        let default_mtime = (!matches!(self.kind, Kind::Directory | Kind::Link(_))).then_some(MTIME);
+        if let Some(seconds) = self.mtime.or(default_mtime) {
+            let time = Timespec { tv_sec: seconds, tv_nsec: 0 };
             let times = Timestamps { last_access: time, last_modification: time };
             utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).unwrap_or_else(|error| failed(&error));
         }
@@ -177,7 +180,10 @@ impl fmt::Debug for Entry {
         match &self.kind {
             Kind::Directory => write!(f, "directory")?,
             Kind::File(content) if content.len() <= 60 => write!(f, "file \"{}\"", content.escape_ascii())?,
-            Kind::File(content) => write!(f, "file of {} bytes \"{}…\"", content.len(), content[..40].escape_ascii())?,
+            Kind::File(content) => {
+                let (start, digest) = (content[..40].escape_ascii(), Sha256::digest(content));
+                write!(f, "file of {} bytes \"{start}…\" ({})", content.len(), hex::encode(&digest[..8]))?;
+            }
             Kind::Link(target) => write!(f, "link to \"{}\"", target.escape_ascii())?,
             Kind::Fifo => write!(f, "fifo")?,
             Kind::Socket => write!(f, "socket")?,
@@ -257,6 +263,15 @@ impl Tree {
 
     pub(crate) fn get(&self, path: impl AsRef<[u8]>) -> Option<&Entry> {
         self.0.get(path.as_ref())
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], &Entry)> {
+        self.0.iter().map(|(path, entry)| (path.as_slice(), entry))
+    }
+
+    /// One line for each entry.
+    pub(crate) fn lines(&self) -> impl Iterator<Item = String> {
+        self.0.iter().map(|(name, entry)| format!("{}: {entry:?}", name.escape_ascii()))
     }
 
     /// One line for each entry in which the trees differ.

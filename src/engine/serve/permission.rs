@@ -4,6 +4,7 @@ use super::peer::Peer;
 use crate::config::LocalPath;
 use crate::engine::EngineError;
 use crate::engine::check::{self, CheckOptions};
+use crate::engine::mark;
 use crate::engine::membership::{self, DeniedBecause, Permission, Purpose};
 use crate::model::{Mark, Scope, SyncPath};
 use crate::store::DirtyFilter;
@@ -93,6 +94,7 @@ pub(super) async fn dirty_check(peer: &Peer, path: &SyncPath) -> Result<Option<R
 /// loses `forced` here, and schedules actions.
 pub(super) async fn mark_for_groups_of(peer: &Peer, path: &SyncPath) -> Result<(), EngineError> {
     let node = &peer.node;
+    mark::announce(path);
     let marked = node.store.dirty(DirtyFilter { peer: None, scopes: vec![Scope::File(path.clone())] }).await?;
     let mut marks: Vec<Mark> = Vec::new();
     for group in membership::groups_of(&node.config, path, Purpose::Sync) {
@@ -111,5 +113,6 @@ pub(super) async fn mark_for_groups_of(peer: &Peer, path: &SyncPath) -> Result<(
     if !marks.is_empty() {
         node.store.mark(marks, Vec::new()).await?;
     }
+    mark::announce(path);
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! The configurations that a serving process knows, by the name that peers give in CONFIG.
 //!
 //! A configuration is read when it is first asked for and again when one of its files changed. Its database is opened
-//! only when a peer has passed HELLO's address check; configurations that name the same database share its handle.
+//! only when a peer has passed HELLO's address check, and again when it was removed meanwhile; configurations that name
+//! the same database share its handle.
 
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
@@ -9,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::sync::{Mutex, OnceCell};
+use tokio::sync::Mutex;
 
 use crate::config::Config;
 use crate::engine::open::{NodeSettings, OpenError};
@@ -22,7 +23,7 @@ pub struct Registry {
     settings: NodeSettings,
     known: Mutex<HashMap<String, Arc<Known>>>,
     /// Opened by whoever needs it first, while others wait for that one only.
-    databases: Mutex<Vec<(Location, Arc<OnceCell<Store>>)>>,
+    databases: Mutex<Vec<(Location, Arc<Opened>)>>,
     sessions: AtomicU64,
 }
 
@@ -32,8 +33,11 @@ pub(super) struct Known {
     pub(super) config: Arc<Config>,
     /// Of all files it was read from; `None`: the file was not there.
     stamps: Vec<(PathBuf, Option<Stamp>)>,
-    served: OnceCell<Arc<Node>>,
+    served: Mutex<Option<Arc<Node>>>,
 }
+
+/// A database once it was opened.
+type Opened = Mutex<Option<Store>>;
 
 /// Changes whenever a file is replaced or written: device, inode, size, ctime in seconds and nanoseconds.
 type Stamp = (u64, u64, u64, i64, i64);
@@ -66,25 +70,28 @@ impl Registry {
         let mut files = config.files.clone();
         files.extend(["csync2_ssl_cert.pem", "csync2_ssl_key.pem"].map(|file| self.settings.system_dir.join(file)));
         let stamps = files.into_iter().map(|path| (path.clone(), stamp(&path))).collect();
-        let entry = Arc::new(Known { config: Arc::new(config), stamps, served: OnceCell::new() });
+        let entry = Arc::new(Known { config: Arc::new(config), stamps, served: Mutex::default() });
         known.insert(name.to_owned(), Arc::clone(&entry));
         Ok(entry)
     }
 
     /// The node of a configuration, its database open and what a crash left behind put in order.
     pub(super) async fn serve(&self, name: &str, known: &Known) -> Result<Arc<Node>, OpenError> {
-        let open = || async {
-            let name = self.full_name(name);
-            let store = self.database(name, &known.config).await?;
-            self.settings.warn(&known.config, name, &store).await?;
-            let node = Arc::new(self.settings.node(Arc::clone(&known.config), name, store));
-            match recover::recover(&node).await {
-                Ok(()) => Ok(node),
-                Err(EngineError::Store(error)) => Err(OpenError::Store(error)),
-                Err(error) => Err(OpenError::Engine(error)),
-            }
-        };
-        known.served.get_or_try_init(open).await.cloned()
+        let mut served = known.served.lock().await;
+        if let Some(node) = &*served
+            && node.store.exists().await
+        {
+            return Ok(Arc::clone(node));
+        }
+        let name = self.full_name(name);
+        let store = self.database(name, &known.config).await?;
+        self.settings.warn(&known.config, name, &store).await?;
+        let node = Arc::new(self.settings.node(Arc::clone(&known.config), name, store));
+        match recover::recover(&node).await {
+            Ok(()) => Ok(Arc::clone(served.insert(node))),
+            Err(EngineError::Store(error)) => Err(OpenError::Store(error)),
+            Err(error) => Err(OpenError::Engine(error)),
+        }
     }
 
     async fn database(&self, name: &str, config: &Config) -> Result<Store, OpenError> {
@@ -98,7 +105,13 @@ impl Registry {
                 cell
             })
         };
-        cell.get_or_try_init(|| self.settings.open_store(&location, config)).await.cloned()
+        let mut opened = cell.lock().await;
+        if let Some(store) = &*opened
+            && store.exists().await
+        {
+            return Ok(store.clone());
+        }
+        Ok(opened.insert(self.settings.open_store(&location, config).await?).clone())
     }
 
     fn full_name<'n>(&'n self, name: &'n str) -> &'n str {

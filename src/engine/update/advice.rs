@@ -36,14 +36,19 @@ pub(super) fn on_config(peer: &str, config_name: &str) -> String {
 }
 
 /// The peer allows no plain session.
-pub(super) fn on_plain(peer: &str, my_name: &str) -> String {
+pub(in crate::engine) fn on_plain(peer: &str, my_name: &str) -> String {
     format!(
         " Our configuration has a nossl entry for {peer}, and that of {peer} has none for {my_name}: compare the two."
     )
 }
 
 /// The peer does not believe our name. `seen` is the address that it sees, `local` the one that we connected from.
-pub(super) fn on_identification(line: &[u8], my_name: &str, seen: Option<&str>, local: Option<IpAddr>) -> String {
+pub(in crate::engine) fn on_identification(
+    line: &[u8],
+    my_name: &str,
+    seen: Option<&str>,
+    local: Option<IpAddr>,
+) -> String {
     let local = local.map(|local| local.to_canonical().to_string());
     let (seen, from) = match (seen, local.as_deref()) {
         (Some(seen), Some(local)) if seen != local => (
@@ -69,7 +74,7 @@ pub(super) fn on_identification(line: &[u8], my_name: &str, seen: Option<&str>, 
 }
 
 /// The peer denies us a file.
-pub(super) fn on_denial(config: &Config, line: &[u8], my_name: &str, peer: &str, path: &SyncPath) -> String {
+pub(in crate::engine) fn on_denial(config: &Config, line: &[u8], my_name: &str, peer: &str, path: &SyncPath) -> String {
     let groups: Vec<&str> = membership::groups_of(config, path, Purpose::Sync)
         .filter(|group| group.hosts.iter().any(|host| host.name == peer))
         .map(|group| group.name.as_str())

@@ -17,7 +17,7 @@ use crate::wire::{Connection, OctetHeader, Reader, Reply, Request, WireError};
 
 /// Which dialect the peer speaks (protocol.md, 'The second dialect').
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Dialect {
+pub(in crate::engine) enum Dialect {
     /// Times in seconds, attributes in commands of their own.
     Upstream,
     /// Times in nanoseconds, ATOMICPATCH.
@@ -279,5 +279,32 @@ impl Exchange {
         self.converse(&Request::Bye).await?;
         let writer = self.outbox.finish().await?;
         Ok(Connection::unite(self.reader, writer))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_told_and_compared_as_the_peer_knows_them() {
+        let at = |seconds, nanoseconds| Timestamp { seconds, nanoseconds };
+        for (time, seconds, nanoseconds) in [
+            (at(-1, 0), -1, -1_000_000_000),
+            (at(-1, 500_000_000), -1, -500_000_000),
+            (at(0, 0), 0, 0),
+            (at(0, 1), 0, 1),
+            (at(1, 0), 1, 1_000_000_000),
+            (at(-2_147_483_649, 7), -2_147_483_649, -2_147_483_648_999_999_993),
+            (at(8_600_000_000, 5), 8_600_000_000, 8_600_000_000_000_000_005),
+        ] {
+            let (upstream, atomic) = (Dialect::Upstream, Dialect::Atomic);
+            assert_eq!((upstream.mtime_number(time), atomic.mtime_number(time)), (seconds, nanoseconds));
+            // What comes back is what the peer was told, and compares as equal.
+            assert_eq!(upstream.mtime(seconds), upstream.comparable(time));
+            assert_eq!(atomic.mtime(nanoseconds), atomic.comparable(time));
+        }
+        // A server of the fork is known by its answer; any other may still give nanoseconds.
+        assert_eq!(Dialect::Upstream.mtime(1_600_000_000_123_456_789), at(1_600_000_000, 0));
     }
 }

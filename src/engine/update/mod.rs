@@ -2,9 +2,10 @@
 //! is slow, dead or refuses us costs its own rows only: they stay, and the others are served.
 //!
 //! A claim keeps other processes away, [`plan`] says what is to be done, [`session`] gets a peer to listen to us,
-//! [`exchange`] keeps requests and answers in step, [`pipeline`] brings the peer up to date, file by file ([`job`]), and [`confirmed`] writes down what arrived.
+//! [`exchange`] keeps requests and answers in step, [`pipeline`] brings the peer up to date, file by file ([`job`]), and
+//! [`confirmed`] writes down what arrived.
 
-mod advice;
+pub(super) mod advice;
 mod confirmed;
 mod exchange;
 mod job;
@@ -12,7 +13,7 @@ mod local;
 mod outbox;
 mod pipeline;
 mod plan;
-mod session;
+pub(super) mod session;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+pub(super) use self::exchange::Dialect;
 use super::{EngineError, Node, Report, claim, recover};
 use crate::model::errors::chain;
 use crate::model::{DirtyEntry, Scope, SyncPath};

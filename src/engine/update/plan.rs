@@ -56,8 +56,6 @@ pub(super) struct Plan {
     pub(super) removals: Vec<Job>,
     /// In name order: a directory comes before what is in it.
     pub(super) pushes: Vec<Job>,
-    /// Sockets are never sent: nothing is to be done about these.
-    pub(super) settled: Vec<DirtyEntry>,
 }
 
 /// Looks at each file. What cannot be looked at is reported, and its row stays.
@@ -108,7 +106,11 @@ fn look_at_all(candidates: Vec<Candidate>) -> (Plan, Vec<(Candidate, io::Error)>
         let presence = checker.check(&candidate.place.relative);
         let Candidate { entry, key, place } = candidate;
         match presence {
-            Presence::Present(metadata) if metadata.kind == FileKind::Socket => plan.settled.push(entry),
+            // Sockets are never sent; but what a socket has taken the place of is gone.
+            Presence::Present(metadata) if metadata.kind == FileKind::Socket => {
+                let entry = DirtyEntry { forced: false, ..entry };
+                plan.removals.push(Job::new(entry, key, place, None));
+            }
             Presence::Present(metadata) => plan.pushes.push(Job::new(entry, key, place, Some(metadata))),
             Presence::Gone | Presence::BehindSymlink => plan.removals.push(Job::new(entry, key, place, None)),
             Presence::Unknown(error) => unknown.push((Candidate { entry, key, place }, error)),

@@ -8,7 +8,7 @@ use super::exchange::{Dialect, Exchange};
 use super::pipeline::{Pair, Pipeline, Worked};
 use super::plan::{self, Candidate};
 use super::{Outcome, advice};
-use crate::engine::{EngineError, Node, membership, notice};
+use crate::engine::{EngineError, Node, Report, membership, notice};
 use crate::model::DirtyEntry;
 use crate::model::errors::chain;
 use crate::store::StoreError;
@@ -17,7 +17,7 @@ use crate::wire::{Connection, Reply, Request, Timeouts, TlsError, WireError, dia
 
 /// Why the session with a peer as a whole failed. Its rows stay.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum SessionError {
+pub(in crate::engine) enum SessionError {
     #[error(transparent)]
     Wire(#[from] WireError),
     #[error(transparent)]
@@ -52,15 +52,23 @@ pub(super) async fn serve_peer(node: &Arc<Node>, peer: &str, entries: Vec<DirtyE
     }
     let plain = names.keys().all(|my_name| node.config.plain_allowed(my_name, peer));
     tracing::info!("Connecting to host {peer} ({}) ...", if plain { "PLAIN" } else { "SSL" });
-    let left = names.values().map(Vec::len).sum();
+    let left: usize = names.values().map(Vec::len).sum();
     match connect(node, peer, plain, dry_run).await {
-        Ok(exchange) => converse(node, peer, exchange, names, dry_run, &mut outcome).await,
-        Err(error) => report_connection(&mut outcome, peer, &error, left),
+        Ok((connection, dialect)) => {
+            let exchange = Exchange::start(connection, dialect);
+            converse(node, peer, exchange, names, dry_run, &mut outcome).await;
+        }
+        Err(error) => {
+            let consequence = format!("{left} entries stay dirty; csync2 -u sends them.");
+            report_connection(&mut outcome.report, peer, &error, &consequence);
+            tracing::info!("Host stays in dirty state. Try again later...");
+        }
     }
     outcome
 }
 
-fn report_connection(outcome: &mut Outcome, peer: &str, error: &SessionError, left: usize) {
+/// Says why there is no connection, and what follows from that.
+pub(in crate::engine) fn report_connection(report: &mut Report, peer: &str, error: &SessionError, consequence: &str) {
     // The words that scripts look for (the misspelling is the C program's) are a line to themselves.
     if let SessionError::WrongCertificate { .. } = error {
         tracing::warn!("Peer did provide a wrong SSL X509 cetrificate.");
@@ -73,14 +81,16 @@ fn report_connection(outcome: &mut Outcome, peer: &str, error: &SessionError, le
         SessionError::Wire(WireError::Tls(TlsError::Handshake { .. })) => advice::on_handshake(peer),
         _ => String::new(),
     };
-    outcome
-        .report
-        .error(format_args!("{peer}: {reason}{stop}{advice} {left} entries stay dirty; csync2 -u sends them."));
-    tracing::info!("Host stays in dirty state. Try again later...");
+    report.error(format_args!("{peer}: {reason}{stop}{advice} {consequence}"));
 }
 
 /// Everything before the first HELLO.
-async fn connect(node: &Node, peer: &str, plain: bool, dry_run: bool) -> Result<Exchange, SessionError> {
+pub(in crate::engine) async fn connect(
+    node: &Node,
+    peer: &str,
+    plain: bool,
+    dry_run: bool,
+) -> Result<(Connection, Dialect), SessionError> {
     let config = &node.config;
     let timeouts =
         Timeouts { connect: config.connect_timeout, handshake: config.handshake_timeout, idle: config.idle_timeout };
@@ -109,7 +119,7 @@ async fn connect(node: &Node, peer: &str, plain: bool, dry_run: bool) -> Result<
         _ => Dialect::Upstream,
     };
     tracing::debug!("{peer} speaks the dialect {dialect:?}.");
-    Ok(Exchange::start(connection, dialect))
+    Ok((connection, dialect))
 }
 
 /// Trust on first use: the first certificate a peer shows is the one it must show from then on.

@@ -361,6 +361,12 @@ impl Backend for Postgres {
         self.remark.iter().cloned().collect()
     }
 
+    async fn exists(&self) -> bool {
+        // A database can be dropped only after its connections have ended, so that the pool makes a new one.
+        let client = self.pool.get().await.map_err(Trouble::from);
+        !client.is_err_and(|trouble| trouble.is_missing_database())
+    }
+
     async fn close(&self) {
         self.pool.close();
     }

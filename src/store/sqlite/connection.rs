@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,6 +14,9 @@ use super::super::error::{ErrorKind, Result, StoreError};
 use super::super::{Location, StoreOptions};
 use super::migrate::{self, SCHEMA_VERSION};
 use crate::model::errors::strerror;
+
+/// A file under whatever name: device and inode.
+pub(super) type FileId = (u64, u64);
 
 /// How connections to one file are made.
 #[derive(Debug, Clone)]
@@ -53,6 +57,12 @@ impl Opener {
     #[cfg(test)]
     pub(super) fn without_shared_memory(path: &Path) -> Self {
         Self { vfs: Some("unix-dotfile"), ..Self::new(path, &StoreOptions::default()) }
+    }
+
+    /// What has the file's name now.
+    pub(super) fn file(&self) -> Option<FileId> {
+        let found = fs::metadata(&self.path).ok()?;
+        Some((found.dev(), found.ino()))
     }
 
     /// The name in messages.

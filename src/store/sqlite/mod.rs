@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use tokio::sync::mpsc::Sender;
 use tokio::task;
 
-use self::connection::{Opened, Opener, operation_error};
+use self::connection::{FileId, Opened, Opener, operation_error};
 use self::writer::Writer;
 use super::backend::Backend;
 use super::error::{ErrorKind, Result, StoreError};
@@ -30,6 +30,8 @@ use crate::model::{ActionVersion, DirtyEntry, FileRecord, Job, JobFile, Mark, Sc
 #[derive(Debug)]
 pub(super) struct Sqlite {
     readers: Arc<Readers>,
+    /// What had the file's name when it was opened.
+    file: Option<FileId>,
     /// `None`: nothing may be written.
     writer: Option<Writer>,
     /// Whether reading and writing go on side by side.
@@ -48,6 +50,7 @@ impl Sqlite {
     }
 
     fn with(opener: Opener, first: Opened, connections: usize) -> Self {
+        let file = opener.file();
         let Opened { connection, wal, remark, extended, writable } = first;
         let (idle, writer) =
             if writable { (Vec::new(), Some(Writer::start(connection))) } else { (vec![connection], None) };
@@ -57,7 +60,7 @@ impl Sqlite {
             operations: Semaphore::new(connections),
             streams: Semaphore::new(connections),
         };
-        Self { readers: Arc::new(readers), writer, wal, remark, extended }
+        Self { readers: Arc::new(readers), file, writer, wal, remark, extended }
     }
 
     /// Runs a query on a reader's connection.
@@ -270,6 +273,10 @@ impl Backend for Sqlite {
 
     fn remarks(&self) -> Vec<String> {
         self.remark.iter().cloned().collect()
+    }
+
+    async fn exists(&self) -> bool {
+        self.file.is_some() && self.readers.opener.file() == self.file
     }
 
     async fn close(&self) {

@@ -40,9 +40,11 @@ impl Receiver {
         match made.await? {
             Ok((Ok(()), _, left)) => {
                 self.saw(&file.path, left.clone());
+                let is_there = left.is_some();
                 let state = State::Made { place: file.place, intent, left };
                 self.open = Some(Sequence { path: file.path, state });
-                Ok(())
+                // In place of a socket nothing is left that attributes could follow for.
+                if is_there { Ok(()) } else { self.finish(peer).await }
             }
             Ok((Err(refusal), is_gone, _)) if is_gone => {
                 // The way was cleared for nothing: that is no removal of ours, to be sent to everybody.

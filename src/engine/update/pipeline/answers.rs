@@ -5,7 +5,7 @@ use crate::engine::blocking;
 use crate::engine::update::Prospect;
 use crate::engine::update::confirmed::Confirmed;
 use crate::engine::update::exchange::{Answer, Awaited, Data, Question};
-use crate::engine::update::job::Progress;
+use crate::engine::update::job::{Due, Progress};
 use crate::engine::update::local::{self, Compared, Prepared};
 use crate::engine::update::session::SessionError;
 use crate::model::errors::chain;
@@ -65,8 +65,7 @@ impl Pipeline<'_> {
             tracing::info!("File is already up to date on peer.");
         }
         match (self.jobs[number].is_removal(), self.dry_run) {
-            (true, true) => self.forecast(number, Prospect::InSync),
-            (true, false) => self.conclude(number),
+            (true, _) => self.is_gone(number),
             (false, true) => {
                 self.forecast(number, Prospect::Modify);
                 self.adopt_contents(number).await?;
@@ -74,6 +73,17 @@ impl Pipeline<'_> {
             (false, false) => self.decide(number).await?,
         }
         Ok(())
+    }
+
+    /// Nothing is left to remove.
+    pub(super) fn is_gone(&mut self, number: usize) {
+        tracing::info!("File is already up to date on peer.");
+        if self.dry_run {
+            self.forecast(number, Prospect::InSync);
+        } else {
+            self.jobs[number].outstanding = 0;
+            self.conclude(number);
+        }
     }
 
     /// The peer has something under this name.
@@ -84,6 +94,11 @@ impl Pipeline<'_> {
         signature: Option<Vec<u8>>,
     ) -> Result<(), SessionError> {
         if self.jobs[number].is_removal() {
+            if theirs.is_socket() {
+                // It belongs to a program of theirs.
+                self.is_gone(number);
+                return Ok(());
+            }
             if self.dry_run {
                 self.forecast(number, Prospect::Delete);
                 return Ok(());
@@ -106,7 +121,11 @@ impl Pipeline<'_> {
         self.is_underway(number);
         let Some(metadata) = self.jobs[number].metadata.clone() else { return Ok(()) };
         match metadata.kind {
-            FileKind::Symlink { .. } | FileKind::Directory => self.conclude(number),
+            FileKind::Symlink { .. } => self.conclude(number),
+            FileKind::Directory => {
+                self.jobs[number].due = Due::Time;
+                self.conclude(number);
+            }
             _ => _ = self.set_time(number, &metadata),
         }
         Ok(())
@@ -180,31 +199,37 @@ impl Pipeline<'_> {
         } else {
             let sent = job.metadata.replace(metadata.clone());
             job.digest = Some(digest);
-            job.progress = Progress::Underway;
             let with_it = self.exchange.dialect == super::Dialect::Atomic
                 && sent.is_some_and(|sent| {
                     (sent.uid, sent.gid, sent.mode, sent.mtime)
                         == (metadata.uid, metadata.gid, metadata.mode, metadata.mtime)
                 });
-            if !with_it {
-                self.set_attributes(number, &metadata);
+            if with_it || self.set_attributes(number, &metadata) {
+                self.is_underway(number);
             }
         }
         Ok(())
     }
 
-    /// The peer has done something for this file. All is done when no answer is outstanding.
+    /// The peer has done something for this file. All is done when no answer is outstanding and nothing is due.
     pub(super) fn conclude(&mut self, number: usize) {
         let job = &mut self.jobs[number];
         if job.outstanding > 0 || job.is_over() {
             return;
         }
-        // Its time is the second thing that a directory is asked to set: it comes alone, when everything in it is done.
-        if job.is_directory() && !job.past.timed {
-            job.past.timed = true;
-            job.progress = Progress::Untimed;
-            self.untimed.push(number);
-            return self.release(number);
+        match std::mem::take(&mut job.due) {
+            Due::Nothing => {}
+            Due::Attributes => {
+                if let Some(metadata) = job.metadata.clone() {
+                    self.set_attributes(number, &metadata);
+                }
+                return;
+            }
+            Due::Time => {
+                job.progress = Progress::Untimed;
+                self.untimed.push(number);
+                return self.release(number);
+            }
         }
         job.progress = Progress::Done;
         let content = job.digest.zip(job.metadata.clone());

@@ -1,7 +1,8 @@
 //! The work that brings one peer up to date (spec: update.md): which file's turn it is, and what is sent for it.
 //!
 //! Many files are under way at once. A file waits for its directory until that is on its way; a removal waits for the
-//! removals below it. Removals come first, then the rest in name order; the times of directories are set last, since
+//! removals below it; and a file that has several names, below nested prefixes, waits until what is sent under the one is
+//! on its way before the peer is asked about the other. Removals come first, then the rest in name order; the times of directories are set last, since
 //! every file made in them changes them. [`answers`] acts on what the peer says, [`refusals`] on what it refuses,
 //! [`conflicts`] on changes on both sides, [`parents`] on directories that the peer lacks; [`forecasts`] is all that a dry run leaves behind.
 
@@ -13,11 +14,12 @@ mod refusals;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use super::confirmed::{self, Confirmed};
 use super::exchange::{Awaited, Dialect, Exchange, Question};
-use super::job::{Job, Progress};
+use super::job::{Due, Job, Progress};
 use super::plan::{self, Candidate, Plan};
 use super::session::SessionError;
 use super::{Forecast, Prospect};
@@ -75,7 +77,7 @@ pub(super) struct Pipeline<'a> {
     index: HashMap<SyncPath, usize>,
     /// Jobs that may begin, lowest first.
     ready: BinaryHeap<Reverse<usize>>,
-    /// Jobs that wait for the directory job they are filed under.
+    /// Jobs that wait for the one they are filed under: their directory, or the same file under another name.
     waiting: HashMap<usize, Vec<usize>>,
     /// Jobs about which the peer was asked.
     decided: VecDeque<Task>,
@@ -126,10 +128,7 @@ impl<'a> Pipeline<'a> {
     }
 
     async fn work(&mut self, candidates: Vec<Candidate>) -> Result<(), SessionError> {
-        let Plan { removals, mut pushes, settled } = plan::look(self.node, candidates, &mut self.report).await?;
-        if !self.dry_run {
-            self.node.store.clear(&settled).await?;
-        }
+        let Plan { removals, mut pushes } = plan::look(self.node, candidates, &mut self.report).await?;
         self.add_removals(removals);
         self.drain().await?;
         let emptied: HashSet<SyncPath> = self.jobs.iter().filter_map(|removal| removal.path().parent()).collect();
@@ -138,13 +137,18 @@ impl<'a> Pipeline<'a> {
         }
         self.add_pushes(pushes);
         self.drain().await?;
-        self.decided.extend(std::mem::take(&mut self.untimed).into_iter().map(Task::Time));
-        self.drain().await
+        // A directory whose time was disputed comes round again.
+        while !self.untimed.is_empty() {
+            self.decided.extend(std::mem::take(&mut self.untimed).into_iter().map(Task::Time));
+            self.drain().await?;
+        }
+        Ok(())
     }
 
     fn add_removals(&mut self, removals: Vec<Job>) {
         let mut numbers: HashMap<SyncPath, usize> = HashMap::new();
-        for job in removals {
+        for mut job in removals {
+            job.other_spelling = self.other_spelling(&job, &numbers);
             numbers.insert(job.path().clone(), self.jobs.len());
             self.ready.push(Reverse(self.jobs.len()));
             self.jobs.push(job);
@@ -163,8 +167,9 @@ impl<'a> Pipeline<'a> {
     }
 
     fn add_pushes(&mut self, pushes: Vec<Job>) {
-        for job in pushes {
+        for mut job in pushes {
             let number = self.jobs.len();
+            job.other_spelling = self.other_spelling(&job, &self.index);
             let directory = job.path().parent().and_then(|parent| self.index.get(&parent).copied());
             self.index.insert(job.path().clone(), number);
             self.jobs.push(job);
@@ -175,15 +180,21 @@ impl<'a> Pipeline<'a> {
         }
     }
 
-    fn wait_for(&mut self, directory: usize, number: usize) {
-        if self.jobs[directory].progress == Progress::Asking {
-            self.waiting.entry(directory).or_default().push(number);
+    /// The last of the known jobs for the same file under another name: as a plain path, or below another prefix.
+    fn other_spelling(&self, job: &Job, known: &HashMap<SyncPath, usize>) -> Option<usize> {
+        let names = self.node.config.names_of(job.place.absolute().as_os_str().as_bytes());
+        names.iter().filter_map(|name| known.get(name)).copied().max()
+    }
+
+    fn wait_for(&mut self, other: usize, number: usize) {
+        if self.jobs[other].progress == Progress::Asking {
+            self.waiting.entry(other).or_default().push(number);
         } else {
             self.ready.push(Reverse(number));
         }
     }
 
-    /// Lets what lies below a directory begin.
+    /// Lets what lies below a directory begin, and the same file under another name.
     fn release(&mut self, number: usize) {
         for child in self.waiting.remove(&number).unwrap_or_default() {
             self.ready.push(Reverse(child));
@@ -208,7 +219,10 @@ impl<'a> Pipeline<'a> {
             if self.asking < WINDOW
                 && let Some(Reverse(number)) = self.ready.pop()
             {
-                self.open(number);
+                match self.jobs[number].other_spelling {
+                    Some(other) if self.jobs[other].progress == Progress::Asking => self.wait_for(other, number),
+                    _ => self.open(number),
+                }
             } else if let Some(task) = self.decided.pop_front() {
                 match task {
                     Task::Change(number) => self.change(number),
@@ -282,7 +296,20 @@ impl<'a> Pipeline<'a> {
             FileKind::Fifo => Request::MkFifo { key, file },
             FileKind::Socket => Request::MkSock { key, file },
         };
-        if self.ask(number, &request, Question::Change) && self.set_attributes(number, &metadata) {
+        if !self.ask(number, &request, Question::Change) {
+            return;
+        }
+        let job = &mut self.jobs[number];
+        // Refused commands must not be followed by others that are not: the C program checks SETIME for no conflict, and
+        // what MKLINK cannot replace would get the link's owner.
+        let attributes_wait = match metadata.kind {
+            FileKind::Directory => false,
+            FileKind::Symlink { .. } => job.forced || job.directory_in_the_way,
+            _ => true,
+        };
+        if attributes_wait {
+            job.due = Due::Attributes;
+        } else if self.set_attributes(number, &metadata) {
             self.is_underway(number);
         }
     }
@@ -295,7 +322,10 @@ impl<'a> Pipeline<'a> {
         let sent = self.ask(number, &owner, Question::Change);
         match metadata.kind {
             FileKind::Symlink { .. } => sent,
-            FileKind::Directory => sent && self.ask(number, &mode, Question::Change),
+            FileKind::Directory => {
+                self.jobs[number].due = Due::Time;
+                sent && self.ask(number, &mode, Question::Change)
+            }
             _ => sent && self.ask(number, &mode, Question::Change) && self.set_time(number, metadata),
         }
     }
@@ -315,7 +345,7 @@ impl<'a> Pipeline<'a> {
         }
     }
 
-    /// The peer has the file or is about to make it: what lies below may follow.
+    /// The peer has the file or is about to make it: what waits for that may follow.
     fn is_underway(&mut self, number: usize) {
         self.jobs[number].progress = Progress::Underway;
         self.release(number);

@@ -1,10 +1,10 @@
 //! What follows when the peer refuses something, or a file cannot be sent: reported once, and its row stays.
 
 use super::Pipeline;
+use crate::engine::update::advice;
 use crate::engine::update::exchange::Answer;
 use crate::engine::update::job::Progress;
 use crate::engine::update::session::SessionError;
-use crate::engine::update::{Prospect, advice};
 use crate::model::Scope;
 use crate::store::DirtyFilter;
 use crate::wire::Reply;
@@ -25,12 +25,7 @@ impl Pipeline<'_> {
         match answer.reply {
             // Where its directory is missing, or is something else by now, there is nothing left to remove.
             _ if no_directory && job.is_removal() => {
-                if self.dry_run {
-                    self.forecast(number, Prospect::InSync);
-                } else {
-                    self.jobs[number].outstanding = 0;
-                    self.conclude(number);
-                }
+                self.is_gone(number);
                 Ok(())
             }
             _ if no_directory => self.on_missing_parent(number, &answer.line).await,
@@ -41,20 +36,12 @@ impl Pipeline<'_> {
 
     /// The peer said no: reported with all that is needed to act on it.
     pub(super) async fn refuse(&mut self, number: usize, line: &[u8]) -> Result<(), SessionError> {
-        // Another run has pushed the file meanwhile, or the peer has pushed its own to us: nothing is left to be done.
-        let rows = DirtyFilter {
-            peer: Some(self.pair.peer.to_owned()),
-            scopes: vec![Scope::File(self.jobs[number].path().clone())],
-        };
-        if !self.dry_run && self.node.store.dirty(rows).await?.is_empty() {
+        if self.is_settled(number).await? {
             self.give_up(number);
             return Ok(());
         }
         let advice = match Reply::parse(line) {
-            Reply::AlsoDirty => {
-                " Changed on both sides: `csync2 -f FILE` on the side that shall win, then `csync2 -u` there."
-                    .to_owned()
-            }
+            Reply::AlsoDirty => self.remedy(number),
             Reply::PermissionDenied => {
                 advice::on_denial(&self.node.config, line, self.pair.my_name, self.pair.peer, self.jobs[number].path())
             }
@@ -70,6 +57,13 @@ impl Pipeline<'_> {
         Ok(())
     }
 
+    /// Another run has pushed the file meanwhile, or the peer has pushed its own to us: nothing is left to be done.
+    pub(super) async fn is_settled(&mut self, number: usize) -> Result<bool, SessionError> {
+        let peer = Some(self.pair.peer.to_owned());
+        let rows = DirtyFilter { peer, scopes: vec![Scope::File(self.jobs[number].path().clone())] };
+        Ok(!self.dry_run && self.node.store.dirty(rows).await?.is_empty())
+    }
+
     /// The row stays. Without a problem to report, it is the consequence of one that was reported.
     pub(super) fn fail(&mut self, number: usize, problem: Option<&str>) {
         let job = &self.jobs[number];
@@ -83,7 +77,7 @@ impl Pipeline<'_> {
         self.give_up(number);
     }
 
-    fn give_up(&mut self, number: usize) {
+    pub(super) fn give_up(&mut self, number: usize) {
         let job = &mut self.jobs[number];
         job.begin_anew();
         job.progress = Progress::Failed;

@@ -1,0 +1,132 @@
+//! docs/coverage.md is complete and true: every entry of the help text, every word of the configuration and every command
+//! of the protocol has its row, and each test that a row names exists and uses what the row is about.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use csync2::cli::options::OPTIONS;
+
+/// A row of the document: what it is about, and the tests that it names.
+struct Row {
+    subject: String,
+    tests: Vec<String>,
+}
+
+#[test]
+fn every_option_has_a_test() {
+    let entries = OPTIONS.iter().flat_map(|option| option.help).map(|entry| entry.synopsis.to_owned());
+    check("Options", &entries.collect(), uses_option);
+}
+
+#[test]
+fn every_word_of_the_configuration_has_a_test() {
+    let keywords = source("src/config/lexer.rs");
+    let keywords = keywords.split_once("keywords! {\n").expect("the keywords").1;
+    let keywords = keywords.split_once("\n}").expect("the keywords").0;
+    let settings = source("src/config/ast.rs");
+    let settings = settings.split_once("ALL: ").expect("the settings").1;
+    let settings = settings.split_once("];").expect("the settings").0;
+    let mut words: BTreeSet<String> = literals(keywords).chain(literals(settings)).collect();
+    words.insert("config".to_owned());
+    check("Words of the configuration", &words, uses_statement);
+}
+
+#[test]
+fn every_command_of_the_protocol_has_a_test() {
+    let requests = source("src/wire/request.rs");
+    let commands = requests.split("b\"").skip(1).map(|rest| rest.split('"').next().unwrap_or_default().to_owned());
+    let is_command = |text: &String| text.len() > 2 && text.bytes().all(|byte| byte.is_ascii_uppercase());
+    check("Commands of the protocol", &commands.filter(is_command).collect(), uses_command);
+}
+
+/// The rows of a section stand for exactly these subjects, and their tests use them.
+fn check(section: &str, subjects: &BTreeSet<String>, uses: fn(&str, &str) -> bool) {
+    let rows = rows(section);
+    let listed: BTreeSet<String> = rows.iter().map(|row| row.subject.clone()).collect();
+    let missing: Vec<_> = subjects.difference(&listed).collect();
+    let unknown: Vec<_> = listed.difference(subjects).collect();
+    assert!(
+        missing.is_empty() && unknown.is_empty(),
+        "{section}: no rows for {missing:?}, rows for nothing: {unknown:?}"
+    );
+    assert_eq!(rows.len(), listed.len(), "two rows for the same: {section}");
+    for Row { subject, tests } in rows {
+        assert!(!tests.is_empty(), "{subject} has no test");
+        for name in tests {
+            let body = test_body(&name).unwrap_or_else(|| panic!("{subject}: there is no test {name}"));
+            assert!(uses(&body, &subject), "{name} does not use {subject}");
+        }
+    }
+}
+
+fn source(path: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("read {}: {error}", path.display()))
+}
+
+/// The texts between quotes.
+fn literals(source: &str) -> impl Iterator<Item = String> + '_ {
+    source.split('"').skip(1).step_by(2).map(str::to_owned)
+}
+
+fn rows(section: &str) -> Vec<Row> {
+    let document = source("docs/coverage.md");
+    let text = document.split_once(&format!("\n## {section}\n")).expect("the section").1;
+    let text = text.split_once("\n## ").map_or(text, |(text, _)| text);
+    let quoted = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+    let row = |line: &str| {
+        let (subject, tests) = line.strip_prefix("| `")?.split_once("` | ")?;
+        Some(Row { subject: subject.to_owned(), tests: quoted(tests) })
+    };
+    text.lines().filter_map(row).collect()
+}
+
+/// The function behind `it/sync::everything_arrives` (in tests/) or `src/config/tests::spans` if it is a test.
+fn test_body(name: &str) -> Option<String> {
+    let (file, function) = name.split_once("::")?;
+    let path = if file.starts_with("src/") { format!("{file}.rs") } else { format!("tests/{file}.rs") };
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).ok()?;
+    let lines: Vec<&str> = text.lines().collect();
+    let is_start = |line: &str| {
+        let signature = line.trim_start().trim_start_matches("async ").strip_prefix("fn ");
+        signature.and_then(|rest| rest.strip_prefix(function)).is_some_and(|rest| rest.starts_with('('))
+    };
+    let start = lines.iter().position(|line| is_start(line))?;
+    // Either it is marked as a test, or it stands in a list of scenarios.
+    let is_marked =
+        lines[..start].iter().rev().take_while(|line| !line.trim().is_empty()).any(|line| line.contains("test]"));
+    let is_listed = lines.iter().any(|line| line.trim().trim_end_matches(',') == function);
+    let indent = &lines[start][..lines[start].len() - lines[start].trim_start().len()];
+    let end = lines[start..].iter().position(|line| *line == format!("{indent}}}"))?;
+    (is_marked || is_listed).then(|| lines[start..=start + end].join("\n"))
+}
+
+/// Whether the option of a synopsis stands in the text: alone, in a cluster (`-crv`) or with its value (`-p30865`).
+fn uses_option(text: &str, synopsis: &str) -> bool {
+    let option = synopsis.split_whitespace().find_map(|word| word.strip_prefix('-')).expect("an option");
+    let letter = option.chars().next().expect("a letter");
+    if letter == '-' {
+        return text.contains(&format!("\"-{option}"));
+    }
+    let letters = |word: &str| word.chars().take_while(char::is_ascii_alphabetic).filter(|one| *one == letter).count();
+    let words = text.split(|character: char| character.is_whitespace() || character == '"');
+    words.filter_map(|word| word.strip_prefix('-')).any(|word| letters(word) >= letters(option))
+}
+
+/// Whether the word begins or ends a statement somewhere in the text.
+fn uses_statement(text: &str, word: &str) -> bool {
+    let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+    code.into_iter().any(|line| stands_alone(line, word, |after| after == ' ' || after == ';'))
+}
+
+/// Whether the command stands in the text, before its fields or alone.
+fn uses_command(text: &str, command: &str) -> bool {
+    stands_alone(text, command, |after| !after.is_alphanumeric())
+}
+
+fn stands_alone(text: &str, word: &str, may_follow: fn(char) -> bool) -> bool {
+    let is_within = |before: char| before.is_alphanumeric() || before == '-';
+    text.match_indices(word)
+        .any(|(at, _)| !text[..at].ends_with(is_within) && text[at + word.len()..].starts_with(may_follow))
+}
