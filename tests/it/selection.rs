@@ -78,8 +78,6 @@ fn tell(cluster: &Cluster, program: Program, directory: &str, calls: &str) -> To
         let (mut stdout, mut log) = (lines(&output.stdout), lines(&output.stderr));
         log.sort();
         if program == Program::Reference {
-            // (To which socket it connects, only the C program says.)
-            log.retain(|line| !line.starts_with("Bound to ") && !line.starts_with("Connect to "));
             // Of a file with several names it says some things more than once.
             log.dedup_by(|one, other| one == other && one.starts_with("Marking "));
         }
