@@ -6,22 +6,26 @@
 
 mod clock;
 mod layer;
+mod stderr;
 mod syslog;
 
+use std::ffi::OsString;
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::panic::PanicHookInfo;
 use std::path::{Path, PathBuf};
 use std::process;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tracing_subscriber::layer::SubscriberExt;
 
 use self::clock::{LocalTime, hours_minutes_seconds};
 use self::layer::LogLayer;
-use self::syslog::Syslog;
+use self::stderr::Stderr;
+use self::syslog::{Syslog, severity};
 use crate::model::errors::strerror;
 
 /// Where the log goes and how much of it.
@@ -29,14 +33,36 @@ use crate::model::errors::strerror;
 pub struct LogOptions {
     /// How often `-v` was given.
     pub verbosity: u8,
-    /// `-l`: to syslog, and nothing to stderr.
+    /// `-l`: messages go to syslog, none to stderr.
     pub syslog: bool,
+    pub process: ProcessKind,
     /// `-t`: the time before each line, and TIMESTAMP and TOTALTIME lines.
     pub timestamps: bool,
     /// `-s FILE`: TIMESTAMP and TOTALTIME lines go there (too).
     pub timestamp_file: Option<PathBuf>,
     /// `-O[FILE]`: everything, whatever the verbosity, goes there as well.
     pub debug_file: Option<DebugFile>,
+    /// `$JOURNAL_STREAM`: which file is the journal, if stderr is that.
+    pub journal_stream: Option<OsString>,
+}
+
+impl LogOptions {
+    /// The same log, as far as no file of its own is needed: for saying that one cannot be opened.
+    #[must_use]
+    pub fn without_files(&self) -> Self {
+        Self { timestamp_file: None, debug_file: None, ..self.clone() }
+    }
+}
+
+/// Whose log it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ProcessKind {
+    #[default]
+    Run,
+    /// `-i`: stderr may be the peer's socket.
+    Inherited,
+    /// `-ii`, `-iii`: it has no TIMESTAMP before it has something to say, and no end of its own.
+    Daemon,
 }
 
 /// The file of the full debug log.
@@ -61,48 +87,87 @@ pub enum LogError {
     Installed(#[from] tracing::subscriber::SetGlobalDefaultError),
 }
 
-/// Opens the log's files and makes the log the process's, for panics too: on an inherited socket their usual place,
-/// stderr, may be the peer. Prints the first TIMESTAMP.
+/// Opens the log's files and makes the log the process's, for panics too. Prints the first TIMESTAMP, unless it is a
+/// daemon's log.
 ///
 /// # Errors
 /// A file cannot be opened, or the process has a log.
 pub fn init(options: &LogOptions) -> Result<Guard, LogError> {
+    if options.process == ProcessKind::Inherited {
+        stderr::keep_from_the_peer();
+    }
     let log = Arc::new(Log::open(options)?);
     tracing::subscriber::set_global_default(tracing_subscriber::registry().with(LogLayer(log.clone())))?;
-    std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
+    std::panic::set_hook(Box::new(log_panic));
     Ok(Guard::start(log))
+}
+
+/// A panic's usual place, stderr, may be the peer.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    tracing::error!("{panic}");
 }
 
 /// The run, as far as the log knows of it. Dropped without [`Guard::finish`] (a fatal end) it prints a TIMESTAMP only.
 #[derive(Debug)]
 pub struct Guard {
     log: Arc<Log>,
-    started: SystemTime,
     finished: bool,
 }
 
 impl Guard {
     fn start(log: Arc<Log>) -> Self {
-        let started = log.stamp(None);
-        if let Some(path) = &log.debug_path {
-            log.message(1, None, &format!("Full debug log: {}", path.display()));
+        if !log.is_daemon {
+            log.stamp(&log.process);
         }
-        Self { log, started, finished: false }
+        if let Some(path) = &log.debug_path {
+            log.message(1, &log.process, &format!("Full debug log: {}", path.display()));
+        }
+        Self { log, finished: false }
     }
 
     /// The orderly end of a run: TIMESTAMP and TOTALTIME.
     pub fn finish(mut self) {
         self.finished = true;
-        self.log.stamp(None);
-        self.log.total(None, self.started);
+        if !self.log.is_daemon {
+            self.log.end(&self.log.process);
+        }
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        if !self.finished {
-            self.log.stamp(None);
+        if !self.finished && !self.log.is_daemon {
+            self.log.stamp(&self.log.process);
         }
+    }
+}
+
+/// Who speaks: the process, or one of its sessions.
+#[derive(Debug)]
+struct Speaker {
+    /// The session's number.
+    session: Option<String>,
+    started: SystemTime,
+    last_stamp: Mutex<Option<SystemTime>>,
+}
+
+impl Speaker {
+    fn new(session: Option<String>, started: SystemTime) -> Self {
+        Self { session, started, last_stamp: Mutex::new(None) }
+    }
+
+    /// What its lines begin with.
+    fn prefix(&self) -> String {
+        self.session.as_ref().map(|id| format!("<{id}> ")).unwrap_or_default()
+    }
+
+    fn last_stamp(&self) -> MutexGuard<'_, Option<SystemTime>> {
+        self.last_stamp.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stamp_is_due(&self, now: SystemTime) -> bool {
+        let since = |last| now.duration_since(last).unwrap_or_default();
+        self.last_stamp().is_none_or(|last| since(last) >= STAMP_EVERY)
     }
 }
 
@@ -110,20 +175,18 @@ type Sink = Mutex<Box<dyn Write + Send>>;
 
 /// The open log.
 struct Log {
-    output: Output,
+    process: Speaker,
+    stderr: Stderr,
+    /// Where messages go instead of stderr.
+    syslog: Option<Syslog>,
     verbosity: u8,
+    is_daemon: bool,
     timestamps: bool,
     timestamp_file: Option<Sink>,
     debug_file: Option<Sink>,
     /// Where the debug file is, when we chose its name.
     debug_path: Option<PathBuf>,
-    last_stamp: Mutex<Option<SystemTime>>,
     clock: fn() -> SystemTime,
-}
-
-enum Output {
-    Stderr(Sink),
-    Syslog(Syslog),
 }
 
 /// While there is something to say, a TIMESTAMP comes this often.
@@ -131,11 +194,7 @@ const STAMP_EVERY: Duration = Duration::from_secs(300);
 
 impl Log {
     fn open(options: &LogOptions) -> Result<Self, LogError> {
-        let output = if options.syslog {
-            Output::Syslog(Syslog::at("/dev/log".into()).map_err(LogError::Syslog)?)
-        } else {
-            Output::Stderr(sink(io::stderr()))
-        };
+        let syslog = options.syslog.then(|| Syslog::at("/dev/log".into())).transpose().map_err(LogError::Syslog)?;
         let timestamp_file = options.timestamp_file.as_ref().map(|path| {
             let file = OpenOptions::new().append(true).create(true).open(path);
             file.map(sink).map_err(|source| LogError::TimestampFile { path: path.clone(), source })
@@ -145,13 +204,15 @@ impl Log {
             None => (None, None),
         };
         Ok(Self {
-            output,
+            process: Speaker::new(None, SystemTime::now()),
+            stderr: Stderr::of_process(options.journal_stream.as_deref()),
+            syslog,
             verbosity: options.verbosity,
+            is_daemon: options.process == ProcessKind::Daemon,
             timestamps: options.timestamps,
             timestamp_file: timestamp_file.transpose()?,
             debug_file,
             debug_path,
-            last_stamp: Mutex::new(None),
             clock: SystemTime::now,
         })
     }
@@ -162,20 +223,19 @@ impl Log {
     }
 
     /// Prints a message, each of its lines with the prefixes.
-    fn message(&self, level: u8, session: Option<&str>, text: &str) {
+    fn message(&self, level: u8, speaker: &Speaker, text: &str) {
         let now = (self.clock)();
-        if self.stamp_is_due(now) {
-            self.stamp(session);
-        }
-        let time = LocalTime::of(now);
-        let session = session.map(|id| format!("<{id}> ")).unwrap_or_default();
+        let (time, session) = (LocalTime::of(now), speaker.prefix());
         if level <= self.verbosity {
-            match &self.output {
-                Output::Stderr(stderr) => {
+            match &self.syslog {
+                None => {
+                    if speaker.stamp_is_due(now) {
+                        self.stamp(speaker);
+                    }
                     let prefix = if self.timestamps { time.prefix() } else { String::new() };
-                    write_lines(stderr, &(prefix + &session), text);
+                    self.stderr.write(severity(level), &(prefix + &session), text);
                 }
-                Output::Syslog(syslog) => {
+                Some(syslog) => {
                     for line in text.lines() {
                         syslog.send(level, &time, &format!("{session}{line}"));
                     }
@@ -187,32 +247,38 @@ impl Log {
         }
     }
 
-    fn stamp_is_due(&self, now: SystemTime) -> bool {
-        let last = *self.last_stamp.lock().unwrap_or_else(PoisonError::into_inner);
-        last.is_some_and(|last| now.duration_since(last).is_ok_and(|passed| passed >= STAMP_EVERY))
+    /// A session begins: its first TIMESTAMP, unless its process has had one to which its lines belong.
+    fn session(&self, id: String) -> Speaker {
+        let speaker = Speaker::new(Some(id), (self.clock)());
+        *speaker.last_stamp() = *self.process.last_stamp();
+        if speaker.last_stamp().is_none() {
+            self.stamp(&speaker);
+        }
+        speaker
     }
 
-    /// Prints a TIMESTAMP; returns its time.
-    fn stamp(&self, session: Option<&str>) -> SystemTime {
+    /// Prints a TIMESTAMP.
+    fn stamp(&self, speaker: &Speaker) {
         let now = (self.clock)();
-        *self.last_stamp.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
-        self.timing(session, &format!("TIMESTAMP: {}", LocalTime::of(now)));
-        now
+        *speaker.last_stamp() = Some(now);
+        self.timing(speaker, &format!("TIMESTAMP: {}", LocalTime::of(now)));
     }
 
-    /// Prints how long a run or session took.
-    fn total(&self, session: Option<&str>, started: SystemTime) {
-        let taken = (self.clock)().duration_since(started).unwrap_or_default();
-        self.timing(session, &format!("TOTALTIME: {}", hours_minutes_seconds(taken)));
+    /// Prints when a run or session ended, and how long it took.
+    fn end(&self, speaker: &Speaker) {
+        self.stamp(speaker);
+        let taken = (self.clock)().duration_since(speaker.started).unwrap_or_default();
+        self.timing(speaker, &format!("TOTALTIME: {}", hours_minutes_seconds(taken)));
     }
 
-    /// A line about the time. In the file each has the session's number, or the process's.
-    fn timing(&self, session: Option<&str>, line: &str) {
-        if let (true, Output::Stderr(stderr)) = (self.timestamps, &self.output) {
-            write_lines(stderr, &session.map(|id| format!("<{id}> ")).unwrap_or_default(), line);
+    /// A line about the time: on stderr also when messages go to syslog. In the file each has the session's number, or
+    /// the process's.
+    fn timing(&self, speaker: &Speaker, line: &str) {
+        if self.timestamps {
+            self.stderr.write(severity(1), &speaker.prefix(), line);
         }
         if let Some(file) = &self.timestamp_file {
-            let id = session.map_or_else(|| process::id().to_string(), str::to_owned);
+            let id = speaker.session.clone().unwrap_or_else(|| process::id().to_string());
             write_lines(file, &format!("<{id}> "), line);
         }
     }

@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use csync2::cli::output::OutputError;
 use csync2::cli::{self, Environment, Invocation, Parsed, Printer, Status};
-use csync2::{commands, logging};
+use csync2::commands;
+use csync2::logging::{self, Guard, LogOptions};
 
 fn main() -> ExitCode {
     let printer = Printer::stdout();
@@ -19,10 +20,13 @@ fn main() -> ExitCode {
             }
             print(&printer, &cli::options::usage(), Status::Failure)
         }
-        Parsed::Refused(line) => {
-            eprintln!("{line}");
-            Status::Failure
-        }
+        Parsed::Refused { line, log } => start_log(&log).map_or_else(
+            |status| status,
+            |_log| {
+                tracing::warn!("{line}");
+                Status::Failure
+            },
+        ),
     };
     status.into()
 }
@@ -38,13 +42,19 @@ fn print(printer: &Printer, text: &str, status: Status) -> Status {
     }
 }
 
+/// A log that cannot be opened is said in what there is of it: with `-i`, stderr may be the peer.
+fn start_log(options: &LogOptions) -> Result<Guard, Status> {
+    logging::init(options).map_err(|error| {
+        let _log = logging::init(&options.without_files());
+        tracing::warn!("{error}");
+        Status::Failure
+    })
+}
+
 fn run(invocation: Invocation, printer: &Printer) -> Status {
-    let log = match logging::init(&invocation.settings.log) {
+    let log = match start_log(&invocation.settings.log) {
         Ok(log) => log,
-        Err(error) => {
-            eprintln!("{error}");
-            return Status::Failure;
-        }
+        Err(status) => return status,
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

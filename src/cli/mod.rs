@@ -19,6 +19,8 @@ pub use operand::WorkingDirectory;
 pub use output::Printer;
 pub use settings::{Environment, Settings};
 
+use crate::logging::LogOptions;
+
 /// What a command line asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Parsed {
@@ -33,8 +35,11 @@ pub enum Parsed {
     Version,
     /// The lock file is there: print `Found PATH` on stdout, exit 1.
     Locked(PathBuf),
-    /// A value is impossible: print the line on stderr, exit 1.
-    Refused(String),
+    /// A value is impossible: log the line, exit 1.
+    Refused {
+        line: String,
+        log: LogOptions,
+    },
 }
 
 /// A command line that can be run.
@@ -78,7 +83,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>, environment: &Enviro
     let Some(mode) = Mode::of(&matches) else { return Parsed::Usage { complaint: None } };
     match Settings::of(&matches, environment) {
         Ok(settings) => Parsed::Run(Box::new(Invocation { mode, settings })),
-        Err(line) => Parsed::Refused(line),
+        Err(line) => Parsed::Refused { line, log: settings::log_options(&matches, environment) },
     }
 }
 

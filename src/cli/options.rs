@@ -83,7 +83,7 @@ const fn help(section: Section, synopsis: &'static str, text: &'static str) -> H
 }
 
 /// Every option, in the order of the help text.
-pub static OPTIONS: [OptionRecord; 40] = [
+pub static OPTIONS: [OptionRecord; 41] = [
     switch('h', &[help(WithFiles, "-h [-r] file..", "Add (recursive) hints for check to db")]),
     switch(
         'c',
@@ -241,6 +241,15 @@ pub static OPTIONS: [OptionRecord; 40] = [
             Modifiers,
             "-b",
             "Clear a peer's dirty entries in batches. This is always done; accepted for old scripts.",
+        )],
+    ),
+    long(
+        "auto-name",
+        &[help(
+            Modifiers,
+            "--auto-name",
+            "Where this host's name is in no group, take the only name in csync2.cfg that resolves to an address of \
+             this machine.",
         )],
     ),
     long(

@@ -11,7 +11,7 @@ use std::{env, io};
 
 use clap::ArgMatches;
 
-use crate::logging::{DebugFile, LogOptions};
+use crate::logging::{DebugFile, LogOptions, ProcessKind};
 use crate::model::errors::strerror;
 
 /// The port that csync2 has with IANA.
@@ -28,6 +28,8 @@ pub struct Environment {
     pub host_name: String,
     /// `$POSIXLY_CORRECT`: the first operand ends the options.
     pub posixly_correct: bool,
+    /// `$JOURNAL_STREAM`: `DEVICE:INODE` of the journal, if stdout or stderr is it.
+    pub journal_stream: Option<OsString>,
 }
 
 impl Environment {
@@ -40,7 +42,12 @@ impl Environment {
             None => DEFAULT_SYSTEM_DIR.into(),
         };
         let host_name = rustix::system::uname().nodename().to_string_lossy().to_ascii_lowercase();
-        Self { system_dir, host_name, posixly_correct: env::var_os("POSIXLY_CORRECT").is_some() }
+        Self {
+            system_dir,
+            host_name,
+            posixly_correct: env::var_os("POSIXLY_CORRECT").is_some(),
+            journal_stream: env::var_os("JOURNAL_STREAM"),
+        }
     }
 
     /// The file whose presence stops every run, if it is there.
@@ -87,6 +94,8 @@ pub struct Settings {
     pub asynchronous: bool,
     /// `-W`: where the walked directories are written to; open for writing when the arguments were read.
     pub directories_to: Option<RawFd>,
+    /// `--auto-name`: take the only name of the configuration that can be this host's.
+    pub auto_name: bool,
     /// `--allow-mass-removal`: mark a vanished tree for removal.
     pub allow_mass_removal: bool,
     pub log: LogOptions,
@@ -127,18 +136,9 @@ impl Settings {
             mark_one_peer: matches.get_count("U") > 0,
             asynchronous: matches.get_count("A") > 0,
             directories_to: value("W").map(|descriptor| parse_descriptor(descriptor)).transpose()?,
+            auto_name: matches.get_count("auto-name") > 0,
             allow_mass_removal: matches.get_count("allow-mass-removal") > 0,
-            log: LogOptions {
-                verbosity: matches.get_count("v"),
-                // A session on an inherited socket must find nothing there but the protocol.
-                syslog: matches.get_count("l") > 0 || matches.get_count("i") == 1,
-                timestamps: matches.get_count("t") > 0,
-                timestamp_file: value("s").map(PathBuf::from),
-                debug_file: value("O").map(|file| match file.as_bytes() {
-                    [] => DebugFile::Default,
-                    _ => DebugFile::At(file.into()),
-                }),
-            },
+            log: log_options(matches, environment),
         })
     }
 
@@ -150,6 +150,29 @@ impl Settings {
             port: DEFAULT_PORT,
             ..Self::default()
         }
+    }
+}
+
+/// What the command line says about the log: it is needed for saying what is wrong with the rest.
+pub(super) fn log_options(matches: &ArgMatches, environment: &Environment) -> LogOptions {
+    let value = |letter: &str| matches.get_one::<OsString>(letter);
+    let serving = matches.get_count("i");
+    LogOptions {
+        verbosity: matches.get_count("v"),
+        // A session on an inherited socket must find nothing there but the protocol.
+        syslog: matches.get_count("l") > 0 || serving == 1,
+        process: match serving {
+            0 => ProcessKind::Run,
+            1 => ProcessKind::Inherited,
+            _ => ProcessKind::Daemon,
+        },
+        timestamps: matches.get_count("t") > 0,
+        timestamp_file: value("s").map(PathBuf::from),
+        debug_file: value("O").map(|file| match file.as_bytes() {
+            [] => DebugFile::Default,
+            _ => DebugFile::At(file.into()),
+        }),
+        journal_stream: environment.journal_stream.clone(),
     }
 }
 

@@ -9,10 +9,15 @@ use std::process::{Command, Stdio};
 use proptest::prelude::*;
 
 use super::*;
-use crate::logging::{DebugFile, LogOptions};
+use crate::logging::{DebugFile, LogOptions, ProcessKind};
 
 fn environment(system_dir: &Path) -> Environment {
-    Environment { system_dir: system_dir.to_owned(), host_name: "node.test".to_owned(), posixly_correct: false }
+    Environment {
+        system_dir: system_dir.to_owned(),
+        host_name: "node.test".to_owned(),
+        posixly_correct: false,
+        journal_stream: None,
+    }
 }
 
 fn parse_line(line: &[&str]) -> Parsed {
@@ -178,7 +183,7 @@ fn every_switch_is_a_setting() {
     assert_eq!(bare.my_name, "node.test");
     assert_eq!(bare.port, settings::DEFAULT_PORT);
     assert_eq!(bare.log, LogOptions::default());
-    let all = settings(&["-xrdvvvFIXUABabtl", "-s", "stamps", "-O", "--allow-mass-removal"]);
+    let all = settings(&["-xrdvvvFIXUABabtl", "-s", "stamps", "-O", "--allow-mass-removal", "--auto-name"]);
     let expected = Settings {
         recursive: true,
         dry_run: true,
@@ -188,12 +193,14 @@ fn every_switch_is_a_setting() {
         mark_one_peer: true,
         asynchronous: true,
         allow_mass_removal: true,
+        auto_name: true,
         log: LogOptions {
             verbosity: 3,
             syslog: true,
             timestamps: true,
             timestamp_file: Some("stamps".into()),
             debug_file: Some(DebugFile::Default),
+            ..LogOptions::default()
         },
         ..bare
     };
@@ -211,8 +218,9 @@ fn the_debug_files_name_is_attached_only() {
 
 #[test]
 fn a_session_on_an_inherited_socket_logs_to_syslog() {
-    assert!(settings(&["-i"]).log.syslog);
-    assert!(!settings(&["-ii"]).log.syslog);
+    let (inherited, daemon) = (settings(&["-i"]).log, settings(&["-ii"]).log);
+    assert_eq!((inherited.syslog, inherited.process), (true, ProcessKind::Inherited));
+    assert_eq!((daemon.syslog, daemon.process), (false, ProcessKind::Daemon));
 }
 
 #[test]
@@ -225,7 +233,8 @@ fn impossible_values_are_refused() {
         (&["-c", "-W", "9999"], "Invalid dump_dir_fd 9999: Bad file descriptor"),
         (&["-c", "-W", "x"], "Invalid dump_dir_fd x: Bad file descriptor"),
     ] {
-        assert_eq!(parse_line(line), Parsed::Refused(message.to_owned()), "{line:?}");
+        let refused = Parsed::Refused { line: message.to_owned(), log: LogOptions::default() };
+        assert_eq!(parse_line(line), refused, "{line:?}");
     }
 }
 
@@ -361,6 +370,7 @@ fn the_help_text_says_what_the_c_programs_says() {
         "-a",
         "-b",
         "--allow-mass-removal",
+        "--auto-name",
         "--help",
         "--version",
     ];

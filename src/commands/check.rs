@@ -2,6 +2,7 @@
 
 use super::Run;
 use crate::engine::check::{self, CheckOptions};
+use crate::engine::membership::Purpose;
 use crate::engine::selection::Target;
 
 impl Run {
@@ -24,7 +25,7 @@ impl Run {
 
     /// Checks the operands; without any, everything.
     pub(super) async fn check_operands(&mut self, operands: &[Vec<u8>]) -> anyhow::Result<()> {
-        let mut targets = self.warn_about(operands)?;
+        let mut targets = self.warn_about(operands, Purpose::Sync)?;
         if targets.is_empty() {
             targets.push(Target::everything());
         }
@@ -37,7 +38,7 @@ impl Run {
             forced: self.settings.mark_forced,
             allow_mass_removal: self.settings.allow_mass_removal,
         };
-        self.report.merge(check::check(&self.node, targets, options).await?);
+        self.report.merge(check::check(&self.node, targets, options, self.directories.as_ref()).await?);
         Ok(())
     }
 }

@@ -1,8 +1,10 @@
 //! One function per mode, and what they have in common: open the node, do it, run the actions, report.
 
 mod check;
+mod compare;
 mod force;
 mod hint;
+mod in_sync;
 pub mod keygen;
 mod list;
 mod mark;
@@ -11,11 +13,17 @@ mod remove_old;
 mod serve;
 mod update;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::cli::settings::duplicate_for_writing;
 use crate::cli::{Invocation, Mode, Printer, Settings, Status};
+use crate::engine::action::{self, Patience};
+use crate::engine::directories::Directories;
+use crate::engine::membership::Purpose;
 use crate::engine::open::{NodeSettings, OpenError};
-use crate::engine::{Node, Report, action, recover};
+use crate::engine::{EngineError, Node, Report, recover};
+use crate::store::ErrorKind;
 
 /// What the modes work with.
 #[derive(Debug)]
@@ -23,6 +31,8 @@ struct Run {
     node: Arc<Node>,
     settings: Settings,
     printer: Printer,
+    /// `-W`
+    directories: Option<Directories>,
     report: Report,
 }
 
@@ -38,25 +48,39 @@ pub async fn run(invocation: Invocation, printer: &Printer) -> anyhow::Result<St
             return Ok(Status::Success);
         }
         Mode::Serve(kind) => return serve::serve(kind, &settings, printer).await,
-        Mode::Compare { operands } if !operands.is_empty() => return Ok(missing("-o")),
-        Mode::InSync { .. } => return Ok(missing("-T")),
         mode => mode,
     };
-    let read_only = matches!(mode, Mode::ListHints | Mode::ListFiles | Mode::ListDirty | Mode::ListPair { .. });
+    let read_only = matches!(
+        mode,
+        Mode::ListHints | Mode::ListFiles | Mode::ListDirty | Mode::ListPair { .. } | Mode::Compare { .. }
+    );
+    let directories = match settings.directories_to {
+        Some(number) => Some(Directories::to(number, duplicate_for_writing(number)?)),
+        None => None,
+    };
     let node = open(&settings, read_only).await?;
-    let mut run = Run { node, settings, printer: printer.clone(), report: Report::default() };
+    let mut run = Run { node, settings, printer: printer.clone(), directories, report: Report::default() };
     let status = run.mode(mode).await?;
-    if !read_only {
-        run.report.merge(action::run(&run.node).await?);
-    }
+    // Actions may take their time.
     printer.flush()?;
+    run.report.merge(leftovers(&run.node, read_only).await?);
     Ok(run.finish(status))
 }
 
-/// A mode that this version does not have.
-fn missing(option: &str) -> Status {
-    tracing::warn!("csync2: {option} is not part of this version.");
-    Status::Failure
+/// Runs what is scheduled, by this run or one that was interrupted. A listing leaves to others what they are at, and
+/// everything when it may not write.
+async fn leftovers(node: &Node, read_only: bool) -> Result<Report, EngineError> {
+    let none = BTreeSet::new();
+    let patience = if read_only { Patience::Only(&none) } else { Patience::Everything };
+    match action::run(node, &recover::holder(), patience).await {
+        Err(EngineError::Store(error))
+            if read_only && matches!(error.kind(), ErrorKind::ReadOnly | ErrorKind::Refused) =>
+        {
+            tracing::debug!("The scheduled actions stay: {error}");
+            Ok(Report::default())
+        }
+        ended => ended,
+    }
 }
 
 fn node_settings(settings: &Settings, read_only: bool) -> NodeSettings {
@@ -65,6 +89,7 @@ fn node_settings(settings: &Settings, read_only: bool) -> NodeSettings {
         config_name: settings.config_name.clone(),
         my_name: settings.my_name.clone(),
         bind: settings.bind.clone(),
+        auto_name: settings.auto_name,
         port: settings.port,
         groups: settings.groups.clone(),
         database: settings.database.clone(),
@@ -91,15 +116,16 @@ impl Run {
             Mode::Check { operands, then_update } => {
                 self.check(&operands).await?;
                 if then_update {
-                    self.warn_about(&operands)?;
+                    self.warn_about(&operands, Purpose::Sync)?;
                     self.update(&operands).await?;
                 }
             }
             Mode::Update { operands } => {
-                self.warn_about(&operands)?;
+                self.warn_about(&operands, Purpose::Sync)?;
                 self.update(&operands).await?;
             }
             Mode::Hint { operands } => self.hint(&operands).await?,
+            Mode::Compare { operands } => self.compare(&operands).await?,
             Mode::Mark { operands } => self.mark(&operands).await?,
             Mode::Force { operands } => self.force(&operands).await?,
             Mode::ListHints => return self.list_hints().await.map(Some),
@@ -107,20 +133,15 @@ impl Run {
             Mode::ListDirty => return self.list_dirty().await.map(Some),
             Mode::ListPair { my_name, peer } => return self.list_files(Some((&my_name, &peer))).await.map(Some),
             Mode::RemoveOld => self.remove_old().await?,
-            Mode::Compare { .. } | Mode::InSync { .. } | Mode::Serve(_) | Mode::NewKey { .. } => {}
+            Mode::InSync { scope, diffs } => return self.in_sync(scope, diffs).await.map(Some),
+            Mode::Serve(_) | Mode::NewKey { .. } => {}
         }
         Ok(None)
     }
 
     /// The closing lines, and the exit status: any counted error is a failure.
     fn finish(&self, status: Option<Status>) -> Status {
-        tracing::info!("Connection closed.");
-        let errors = self.report.errors;
-        if errors > 0 {
-            tracing::warn!("Finished with {errors} errors.");
-            return Status::Failure;
-        }
-        tracing::info!("Finished with 0 errors.");
-        status.unwrap_or(Status::Success)
+        self.report.conclude();
+        if self.report.errors > 0 { Status::Failure } else { status.unwrap_or(Status::Success) }
     }
 }

@@ -1,5 +1,6 @@
 //! `-i`, `-ii`, `-iii`: serves peers.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 use anyhow::anyhow;
@@ -7,20 +8,32 @@ use anyhow::anyhow;
 use super::node_settings;
 use crate::cli::{Printer, ServeMode, Settings, Status};
 use crate::engine::serve::{self, Registry};
-use crate::wire::{Connection, Timeouts};
+use crate::model::errors::chain;
+use crate::wire::{Connection, Timeouts, WireError};
 
 /// Sessions at once when the configuration cannot be read (yet).
 const DEFAULT_SESSIONS: usize = 64;
 
 pub(super) async fn serve(mode: ServeMode, settings: &Settings, printer: &Printer) -> anyhow::Result<Status> {
-    let settings = node_settings(settings, false);
+    let mut settings = node_settings(settings, false);
     // The peer chooses the configuration: one that is missing or wrong is its session's problem, not the daemon's.
-    let (timeouts, limit) = match settings.load(&settings.config_name) {
+    let (timeouts, limit) = match settings.load(&settings.config_name).await {
         Ok(config) => {
+            if config.my_name != settings.my_name {
+                // As `-N` would have said.
+                settings.bind = Some(config.my_name.clone());
+                settings.my_name.clone_from(&config.my_name);
+            }
             let (connect, handshake, idle) = (config.connect_timeout, config.handshake_timeout, config.idle_timeout);
             (Timeouts { connect, handshake, idle }, config.max_sessions)
         }
-        Err(_) => (Timeouts::default(), DEFAULT_SESSIONS),
+        Err(error) => {
+            // The session of `-i` says it itself.
+            if mode != ServeMode::Inherited {
+                tracing::warn!("WARNING: {}", chain(&error));
+            }
+            (Timeouts::default(), DEFAULT_SESSIONS)
+        }
     };
     let registry = Arc::new(Registry::new(settings));
     let report = match mode {
@@ -36,8 +49,24 @@ pub(super) async fn serve(mode: ServeMode, settings: &Settings, printer: &Printe
                 let _ = printer.flush();
             };
             let served = serve::serve(&registry, timeouts, limit, mode == ServeMode::Once, listening).await;
-            served.map_err(|error| anyhow!("Server error: {error}"))?
+            served.map_err(|error| anyhow!("Server error: {error}{}", advice(&error)))?
         }
     };
     Ok(Status::of_errors(u64::try_from(report.errors).unwrap_or(u64::MAX)))
+}
+
+/// What to do where nobody can be served.
+fn advice(error: &WireError) -> String {
+    let WireError::Listen { address, source } = error else { return String::new() };
+    match source.kind() {
+        ErrorKind::AddrInUse => {
+            format!(
+                ". Something listens on {address} already, most likely another csync2; -p PORT chooses another port."
+            )
+        }
+        ErrorKind::AddrNotAvailable => {
+            format!(". {address} is no address of this machine: -N NAME must resolve to one of its own.")
+        }
+        _ => format!(". The address was {address}: see -N NAME and -p PORT."),
+    }
 }

@@ -6,9 +6,12 @@ use crate::engine::update::{self, Forecast, Prospect, UpdateOptions};
 use crate::model::Scope;
 
 impl Run {
-    /// Pushes the operands; without any, everything.
+    /// Pushes the operands; without any, and with `/`, everything.
     pub(super) async fn update(&mut self, operands: &[Vec<u8>]) -> anyhow::Result<()> {
-        let scopes = if operands.is_empty() { vec![Scope::All] } else { self.scopes(&self.targets(operands)?) };
+        let targets = self.targets(operands)?;
+        // `/` is everything, also without `-r`.
+        let is_everything = targets.is_empty() || targets.iter().any(|target| target.real == b"/");
+        let scopes = if is_everything { vec![Scope::All] } else { self.scopes(&targets) };
         let peers = self.settings.peers.as_ref();
         let options = UpdateOptions {
             dry_run: self.settings.dry_run,

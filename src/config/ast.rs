@@ -57,16 +57,20 @@ pub enum Setting {
     HandshakeTimeout,
     IdleTimeout,
     MaxRemovals,
+    AutoName,
+    ActionTimeout,
 }
 
 impl Setting {
-    pub const ALL: [(&'static str, Self); 6] = [
+    pub const ALL: [(&'static str, Self); 8] = [
         ("parallel-peers", Self::ParallelPeers),
         ("max-sessions", Self::MaxSessions),
         ("connect-timeout", Self::ConnectTimeout),
         ("handshake-timeout", Self::HandshakeTimeout),
         ("idle-timeout", Self::IdleTimeout),
         ("max-removals", Self::MaxRemovals),
+        ("auto-name", Self::AutoName),
+        ("action-timeout", Self::ActionTimeout),
     ];
 
     pub fn from_word(word: &[u8]) -> Option<Self> {

@@ -85,6 +85,10 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// A check that finds more removals than this refuses to mark them; `None`: no limit.
     pub max_removals: Option<MaxRemovals>,
+    /// `auto-name yes`: as `--auto-name`.
+    pub auto_name: bool,
+    /// How long the command of an action may run; `None`: as long as it likes.
+    pub action_timeout: Option<Duration>,
 }
 
 /// A set of hosts, and the files they share.
@@ -256,6 +260,13 @@ impl Config {
     pub fn select_groups(&self, names: &[String]) -> Self {
         let groups = self.groups.iter().filter(|group| names.contains(&group.name)).cloned().collect();
         Self { groups, ..self.clone() }
+    }
+
+    /// The same configuration with only the groups that hold one of these peers. Case counts.
+    #[must_use]
+    pub fn select_peers(&self, names: &[String]) -> Self {
+        let holds = |group: &&Group| group.hosts.iter().any(|host| names.contains(&host.name));
+        Self { groups: self.groups.iter().filter(holds).cloned().collect(), ..self.clone() }
     }
 
     /// Whether a session between us (as `my_name`) and `peer` may do without TLS.

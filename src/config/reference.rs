@@ -15,7 +15,6 @@ pub(crate) struct Reference {
 }
 
 pub(crate) struct Answer {
-    pub(crate) stdout: Vec<u8>,
     pub(crate) stderr: Vec<u8>,
     pub(crate) status: i32,
 }
@@ -42,7 +41,7 @@ impl Reference {
             .output()
             .expect("the C program runs");
         let status = output.status.code().unwrap_or(-1);
-        Answer { stdout: output.stdout, stderr: output.stderr, status }
+        Answer { stderr: output.stderr, status }
     }
 }
 
@@ -75,10 +74,5 @@ impl Scratch {
         let path = self.path(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
-    }
-
-    pub(crate) fn forget_database(&self) {
-        fs::remove_dir_all(self.path("db")).unwrap();
-        fs::create_dir(self.path("db")).unwrap();
     }
 }

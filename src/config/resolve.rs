@@ -54,6 +54,8 @@ pub(super) fn resolve(document: &Document, selection: &Selection, system_dir: &P
         handshake_timeout: DEFAULT_HANDSHAKE_TIMEOUT,
         idle_timeout: DEFAULT_IDLE_TIMEOUT,
         max_removals: None,
+        auto_name: false,
+        action_timeout: None,
     };
     let mut resolver = Resolver { document, selection, system_dir, config, unnamed_groups: 0 };
     for block in &document.blocks {
@@ -148,6 +150,11 @@ impl Resolver<'_> {
         let number = text.parse::<u32>().ok().filter(|&number| number > 0);
         let number = number.ok_or_else(|| invalid("expected a whole number above 0"));
         let limit = max_removals(&text).ok_or_else(|| invalid("expected a number of files, or 0% to 100%"));
+        let yes = match text.as_str() {
+            "yes" => Ok(true),
+            "no" => Ok(false),
+            _ => Err(invalid("expected `yes` or `no`")),
+        };
         let seconds = |number: u32| Duration::from_secs(number.into());
         let config = &mut self.config;
         match setting {
@@ -156,7 +163,9 @@ impl Resolver<'_> {
             Setting::ConnectTimeout => config.connect_timeout = seconds(number?),
             Setting::HandshakeTimeout => config.handshake_timeout = seconds(number?),
             Setting::IdleTimeout => config.idle_timeout = seconds(number?),
+            Setting::ActionTimeout => config.action_timeout = Some(seconds(number?)),
             Setting::MaxRemovals => config.max_removals = Some(limit?),
+            Setting::AutoName => config.auto_name = yes?,
         }
         Ok(())
     }

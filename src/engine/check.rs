@@ -8,23 +8,25 @@
 //! row, and [`removal`] refuses to take a missing file system for a mass removal.
 
 mod compare;
+mod includes;
 pub mod removal;
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
 use self::compare::{Comparison, compare};
+use super::directories::Directories;
+use super::find::{self, Finder};
 use super::membership::{self, Purpose};
 use super::selection::{self, Target};
-use super::{EngineError, Node, Report, blocking, content, mark};
-use crate::fs::{KindHint, Presence, Visitor, presence};
+use super::{EngineError, Node, Report, blocking, content, mark, notice};
+use crate::fs::{Presence, presence};
 use crate::model::errors::strerror;
 use crate::model::{Checktxt, FileRecord, Metadata, Scope, SyncPath};
 use crate::store::Change;
@@ -49,19 +51,35 @@ const ATTEMPTS: u32 = 5;
 /// What is waited before the second attempt; each further one waits longer.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Checks what the targets name and writes what changed.
+/// Checks what the targets name and writes what changed; `directories` gets what `-W` asks for.
 ///
 /// # Errors
 /// Those of the store. What cannot be read on disk is counted in the report.
-pub async fn check(node: &Arc<Node>, targets: &[Target], options: CheckOptions) -> Result<Report, EngineError> {
+pub async fn check(
+    node: &Arc<Node>,
+    targets: &[Target],
+    options: CheckOptions,
+    directories: Option<&Directories>,
+) -> Result<Report, EngineError> {
     let mut report = Report::default();
     for target in targets {
-        report.merge(check_target(node, target, options).await?);
+        report.merge(check_target(node, target, options, directories).await?);
+    }
+    // With `-G` the other groups' are not known, and would be news the next time.
+    if targets.contains(&Target::everything()) && node.groups.is_none() {
+        let config = Arc::clone(&node.config);
+        let facts = blocking("check", move || includes::without_directory(&config)).await?;
+        notice::warn(&node.store, &format!("includes {}", node.config_name), &facts).await?;
     }
     Ok(report)
 }
 
-async fn check_target(node: &Arc<Node>, target: &Target, options: CheckOptions) -> Result<Report, EngineError> {
+async fn check_target(
+    node: &Arc<Node>,
+    target: &Target,
+    options: CheckOptions,
+    directories: Option<&Directories>,
+) -> Result<Report, EngineError> {
     let known = read_known(node, selection::scopes(&node.config, target)).await?;
     let receiving = node.store.intents().await?.into_iter().filter_map(|(_, intent)| {
         let directory = intent.path.parent()?;
@@ -70,10 +88,8 @@ async fn check_target(node: &Arc<Node>, target: &Target, options: CheckOptions) 
     let (sender, mut receiver) = mpsc::channel(4);
     let detector = Detector {
         node: Arc::clone(node),
-        top: target.real.clone(),
-        recursive: target.recursive,
         options,
-        entered: HashSet::new(),
+        directories: directories.cloned(),
         known,
         seen: HashSet::new(),
         skip: receiving.collect(),
@@ -81,7 +97,8 @@ async fn check_target(node: &Arc<Node>, target: &Target, options: CheckOptions) 
         outbox: Outbox { sender, chunk: Vec::with_capacity(CHUNK) },
         report: Report::default(),
     };
-    let work = tokio::spawn(blocking("check", move || detector.run()));
+    let target = target.clone();
+    let work = tokio::spawn(blocking("check", move || detector.run(&target)));
     let mut stale = Vec::new();
     let mut failed = None;
     while let Some(changes) = receiver.recv().await {
@@ -242,11 +259,8 @@ impl Outbox {
 /// The synchronous half of a check: walks the disk with the known rows at hand.
 struct Detector {
     node: Arc<Node>,
-    top: Vec<u8>,
-    recursive: bool,
     options: CheckOptions,
-    /// Directories that are walked into, in the spelling under which they are.
-    entered: HashSet<SyncPath>,
+    directories: Option<Directories>,
     known: HashMap<SyncPath, FileRecord>,
     seen: HashSet<SyncPath>,
     /// Temporary files of sessions that are receiving.
@@ -258,23 +272,14 @@ struct Detector {
 }
 
 impl Detector {
-    fn run(mut self) -> Report {
-        let real = &self.top.clone()[..];
-        let top = Path::new(OsStr::from_bytes(real));
-        if self.recursive {
-            tracing::debug!("Running recursive check for {} ...", top.display());
-            crate::fs::walk(top, &mut self);
-        } else {
-            match presence(Path::new("/"), real.strip_prefix(b"/").unwrap_or(real)) {
-                Presence::Present(metadata) => {
-                    self.entry(real, metadata);
-                }
-                Presence::Gone | Presence::BehindSymlink => {}
-                Presence::Unknown(error) => self.failed(real, "look at", error),
-            }
-        }
+    fn run(mut self, target: &Target) -> Report {
+        let node = Arc::clone(&self.node);
+        self.unreadable = find::find(&node.config, target, Purpose::Sync, &mut self);
         self.removals();
         self.outbox.flush();
+        if let Some(directories) = &self.directories {
+            self.report.merge(directories.flush());
+        }
         self.report
     }
 
@@ -299,72 +304,28 @@ impl Detector {
         let place = local.absolute();
         self.unreadable.iter().any(|directory| place.starts_with(OsStr::from_bytes(directory)))
     }
-
-    /// The spellings of a real path that the walk has come to. Each spelling is walked for itself: entering `/a` as a
-    /// plain path does not mean that `%p%`, which is the same directory, is entered too.
-    fn names(&self, path: &[u8]) -> Vec<SyncPath> {
-        let mut names = self.node.config.names_of(path);
-        names
-            .retain(|name| path == self.top || name.parent().is_none_or(|directory| self.entered.contains(&directory)));
-        names
-    }
-
-    /// Those of them that are in a group.
-    fn covered_names(&self, path: &[u8]) -> Vec<SyncPath> {
-        let mut names = self.names(path);
-        names.retain(|name| membership::is_covered(&self.node.config, name, Purpose::Sync));
-        names
-    }
-
-    /// The spellings under which a directory is entered.
-    fn descends(&self, path: &[u8]) -> Vec<SyncPath> {
-        let config = &self.node.config;
-        let leads_to_prefix = membership::above_prefix(config, path);
-        let mut names = self.names(path);
-        names.retain(|name| {
-            (leads_to_prefix && name.split_prefix().is_none()) || membership::descend(config, name, Purpose::Sync)
-        });
-        names
-    }
 }
 
-impl Visitor for Detector {
-    fn wants(&mut self, path: &[u8], hint: KindHint) -> bool {
-        (hint != KindHint::Other && !self.descends(path).is_empty()) || !self.covered_names(path).is_empty()
-    }
-
-    fn entry(&mut self, path: &[u8], metadata: Metadata) -> bool {
-        for name in self.covered_names(path) {
-            if self.skip.contains(&name) {
-                continue;
-            }
-            let known = self.known.get(&name);
-            if let Some(change) = change_of(&self.node, name.clone(), &metadata, known, self.options) {
+impl Finder for Detector {
+    fn found(&mut self, names: &[SyncPath], metadata: &Metadata) {
+        for name in names.iter().filter(|name| !self.skip.contains(*name)) {
+            let known = self.known.get(name);
+            if let Some(change) = change_of(&self.node, name.clone(), metadata, known, self.options) {
                 self.outbox.push(change);
             }
-            if self.known.contains_key(&name) {
-                self.seen.insert(name);
+            if self.known.contains_key(name) {
+                self.seen.insert(name.clone());
             }
         }
-        if !metadata.is_directory() {
-            return false;
-        }
-        let entered = self.descends(path);
-        let descend = !entered.is_empty();
-        self.entered.extend(entered);
-        descend
     }
 
-    /// Reported once a directory: what keeps us from one of its files keeps us from the others.
-    fn failed(&mut self, path: &[u8], operation: &'static str, error: io::Error) {
-        let directory = match path.iter().rposition(|&byte| byte == b'/') {
-            Some(slash) if slash > 0 && operation == "stat" => &path[..slash],
-            _ => path,
-        };
-        if self.unreadable.iter().any(|known| known == directory) {
-            return;
+    fn left(&mut self, directory: &SyncPath) {
+        if let Some(directories) = &self.directories {
+            directories.write(directory);
         }
-        self.unreadable.push(directory.to_vec());
+    }
+
+    fn failed(&mut self, path: &[u8], operation: &'static str, error: io::Error) {
         self.report.error(format_args!(
             "ERROR: cannot {operation} {}: {}. What is known there stays as it is and does not count as removed; make \
              it readable and check again.",

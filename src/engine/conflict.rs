@@ -30,7 +30,12 @@ pub enum Step {
 /// Why a conflict was not resolved in our favour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Loss {
-    Test(&'static str),
+    Test {
+        name: &'static str,
+        /// What is to be said of our file, or of us.
+        because: &'static str,
+    },
+    /// Removals are not compared.
     Removal,
 }
 
@@ -38,18 +43,31 @@ const MTIME: &str = "younger/older";
 const SIZE: &str = "bigger/smaller";
 const SIDE: &str = "left/right";
 
+/// What a test that was lost says.
+fn lost(method: AutoMethod) -> Option<Loss> {
+    let (name, because) = match method {
+        AutoMethod::None | AutoMethod::First => return None,
+        AutoMethod::Younger => (MTIME, "ours is not younger"),
+        AutoMethod::Older => (MTIME, "ours is younger"),
+        AutoMethod::Bigger => (SIZE, "ours is not bigger"),
+        AutoMethod::Smaller => (SIZE, "ours is bigger"),
+        AutoMethod::Left => (SIDE, "we are listed right of it"),
+        AutoMethod::Right => (SIDE, "we are listed left of it"),
+    };
+    Some(Loss::Test { name, because })
+}
+
 /// Decides as far as that is possible without asking the peer.
 #[must_use]
 pub fn resolve(dispute: &Dispute) -> Step {
-    let side = |ours_wins: bool| if ours_wins { Step::Won(SIDE) } else { Step::Lost(Some(Loss::Test(SIDE))) };
     if dispute.peer_is_slave {
         return Step::Won("master/slave");
     }
     match dispute.method {
         AutoMethod::None => Step::Lost(None),
         AutoMethod::First => Step::Won("first"),
-        AutoMethod::Left => side(dispute.peer_side == Side::Right),
-        AutoMethod::Right => side(dispute.peer_side == Side::Left),
+        AutoMethod::Left => verdict(SIDE, dispute.method, dispute.peer_side == Side::Right),
+        AutoMethod::Right => verdict(SIDE, dispute.method, dispute.peer_side == Side::Left),
         _ if dispute.removal => Step::Lost(Some(Loss::Removal)),
         AutoMethod::Younger | AutoMethod::Older => Step::AskMtime,
         AutoMethod::Bigger | AutoMethod::Smaller => Step::AskSize,
@@ -59,17 +77,17 @@ pub fn resolve(dispute: &Dispute) -> Step {
 /// Decides by mtime; `theirs` is `None` when the peer has no such file.
 #[must_use]
 pub fn by_mtime<T: Ord>(method: AutoMethod, ours: &T, theirs: Option<&T>) -> Step {
-    verdict(MTIME, theirs.is_none_or(|theirs| (method == AutoMethod::Younger) == (ours > theirs)))
+    verdict(MTIME, method, theirs.is_none_or(|theirs| (method == AutoMethod::Younger) == (ours > theirs)))
 }
 
 /// Decides by size; `theirs` is `None` when the peer has no such file.
 #[must_use]
 pub fn by_size(method: AutoMethod, ours: u64, theirs: Option<u64>) -> Step {
-    verdict(SIZE, theirs.is_none_or(|theirs| (method == AutoMethod::Bigger) == (ours > theirs)))
+    verdict(SIZE, method, theirs.is_none_or(|theirs| (method == AutoMethod::Bigger) == (ours > theirs)))
 }
 
-fn verdict(test: &'static str, won: bool) -> Step {
-    if won { Step::Won(test) } else { Step::Lost(Some(Loss::Test(test))) }
+fn verdict(test: &'static str, method: AutoMethod, won: bool) -> Step {
+    if won { Step::Won(test) } else { Step::Lost(lost(method)) }
 }
 
 #[cfg(test)]
@@ -91,7 +109,7 @@ mod tests {
         for removal in [false, true] {
             assert_eq!(dispute(AutoMethod::First, Side::Left, removal), Step::Won("first"));
             assert_eq!(dispute(AutoMethod::Left, Side::Right, removal), Step::Won(SIDE));
-            assert_eq!(dispute(AutoMethod::Left, Side::Left, removal), Step::Lost(Some(Loss::Test(SIDE))));
+            assert_eq!(dispute(AutoMethod::Left, Side::Left, removal), Step::Lost(lost(AutoMethod::Left)));
             assert_eq!(dispute(AutoMethod::Right, Side::Left, removal), Step::Won(SIDE));
             assert_eq!(dispute(AutoMethod::None, Side::Left, removal), Step::Lost(None));
         }

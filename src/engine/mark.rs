@@ -48,12 +48,28 @@ pub async fn mark(node: &Node, scopes: Vec<Scope>, forced: bool) -> Result<(), S
     paths.dedup();
     paths.retain(|path| membership::is_covered(&node.config, path, Purpose::Sync));
     for chunk in paths.chunks(CHUNK) {
-        chunk.iter().for_each(announce);
-        let marks = chunk.iter().flat_map(|path| marks(&node.config, path, forced)).collect();
-        let actions = chunk.iter().flat_map(|path| local_actions(&node.config, path)).collect();
-        node.store.mark(marks, actions).await?;
+        mark_paths(node, chunk, forced, None).await?;
     }
     Ok(())
+}
+
+/// Marks files in one transaction, for all peers that share them or for one alone, and schedules the commands that follow
+/// from a local change. What no group shares is left alone.
+///
+/// # Errors
+/// Those of the store.
+pub async fn mark_paths(node: &Node, paths: &[SyncPath], forced: bool, only: Option<&str>) -> Result<(), StoreError> {
+    let (mut rows, mut actions) = (Vec::new(), Vec::new());
+    for path in paths {
+        let marks = marks(&node.config, path, forced).into_iter();
+        let before = rows.len();
+        rows.extend(marks.filter(|mark| only.is_none_or(|peer| mark.peer == peer)));
+        if rows.len() > before {
+            announce(path);
+            actions.extend(local_actions(&node.config, path));
+        }
+    }
+    node.store.mark(rows, actions).await
 }
 
 /// How many files go into one transaction.

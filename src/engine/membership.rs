@@ -198,6 +198,13 @@ pub fn permission(config: &Config, path: &SyncPath, peer: &str, key: &str, purpo
     answer
 }
 
+/// Whether a peer has the key of any group that it is in.
+#[must_use]
+pub fn has_key(config: &Config, peer: &str, key: &str) -> bool {
+    let fits = |group: &&Group| bool::from(group.key.as_bytes().ct_eq(key.as_bytes()));
+    config.groups.iter().filter(fits).any(|group| group.hosts.iter().any(|host| host.name == peer))
+}
+
 /// How close an answer is to a yes: of several groups the closest one is reported.
 fn rank(permission: Permission) -> u8 {
     match permission {
@@ -237,7 +244,7 @@ pub fn actions_for(config: &Config, path: &SyncPath, event: Event) -> Vec<Schedu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::reference::{KEY, Reference, Scratch};
+    use crate::config::reference::{KEY, Scratch};
     use crate::config::{Selection, Source};
 
     /// The configuration as host `h` sees it.
@@ -372,172 +379,5 @@ mod tests {
         assert_eq!(commands("/r/a/f", Event::Received), ["A1>/dev/null", "A2>L2", "REMOTE>/dev/null"]);
         assert_eq!(commands("/r", Event::Received), ["REMOTE>/dev/null"]);
         assert_eq!(commands("/x", Event::Received), [""; 0]);
-    }
-
-    mod against_the_c_program {
-        use super::*;
-        use crate::model::encoding;
-        use proptest::prelude::*;
-        use proptest::test_runner::{Config as RunnerConfig, RngSeed, TestRunner};
-        use std::collections::BTreeSet;
-        use std::path::Path;
-
-        const FILES: [&str; 14] = [
-            "r/a/x.c",
-            "r/a/y~",
-            "r/a/b/x.c",
-            "r/a/b/z",
-            "r/a/.d/x.c",
-            "r/a/a/a/x.c",
-            "r/b/a/b/z",
-            "r/b/x.c",
-            "r/b/*",
-            "r/.d/a/z",
-            "r/.d/.z",
-            "r/%z",
-            "r/p/a/x.c",
-            "r/p/b/b/z",
-        ];
-
-        /// `ROOT` stands for the tree's own path.
-        fn pattern() -> impl Strategy<Value = String> {
-            let component = prop::sample::select(vec![
-                "a", "b", "*", "**", "?", "[ab]", "x.c", "*.c", "**.c", ".d", "a**", "p", ".*", "[!a]", "z", "\\*",
-            ]);
-            let top = prop::sample::select(vec!["ROOT", "ROOT", "ROOT/*", "ROOT/a", "%p%", "%q%", "%*", "/"]);
-            let path = (top, prop::collection::vec(component, 0..4), 0..3_usize)
-                .prop_map(|(top, rest, slashes)| [vec![top], rest, vec![""; slashes]].concat().join("/"));
-            let basename = prop::sample::select(vec!["*.c", "a", "b/", "*~", ".*", "x*", "\\*", "%*", "[!a]*", "*"]);
-            prop_oneof![5 => path, 1 => basename.prop_map(str::to_owned)]
-        }
-
-        fn group() -> impl Strategy<Value = String> {
-            let kind = prop::sample::select(vec!["include", "include", "include", "exclude", "compare"]);
-            let rule = (kind, prop::collection::vec(pattern(), 0..4))
-                .prop_map(|(kind, patterns)| format!("  {kind} {};\n", patterns.join(" ")));
-            prop::collection::vec(rule, 1..6)
-                .prop_map(|rules| format!("group\n{{\n  host h p; key k;\n{}}}\n", rules.concat()))
-        }
-
-        fn configuration() -> impl Strategy<Value = String> {
-            let directory = prop::sample::select(vec!["ROOT/p", "ROOT/a", "ROOT/a/b", "ROOT", "ROOT/b/"]);
-            // Each name once: in the C program a block that another one replaces still leads the walk to its directory.
-            let prefix = |name: &'static str| {
-                let line = (directory.clone(), prop::sample::select(vec!["*", "h", "x"]))
-                    .prop_map(move |(directory, host)| format!("prefix {name} {{ on {host}: {directory}; }}\n"));
-                prop_oneof![Just(String::new()), line]
-            };
-            (prefix("p"), prefix("q"), prop::collection::vec(group(), 1..3))
-                .prop_map(|(p, q, groups)| [p, q, groups.concat()].concat())
-        }
-
-        fn names(listing: &[u8]) -> BTreeSet<Vec<u8>> {
-            let name = |line: &[u8]| line.rsplit(|&byte| byte == b'\t').next().map(<[u8]>::to_vec);
-            let names = listing.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).filter_map(name);
-            // The root lies above the tree that is walked here.
-            names.filter(|name| name != b"/").collect()
-        }
-
-        /// What a recursive check finds under one spelling of a path: each spelling is a walk of its own.
-        fn walk(config: &Config, name: &SyncPath, purpose: Purpose, found: &mut BTreeSet<Vec<u8>>) {
-            if is_covered(config, name, purpose) {
-                found.insert(name.as_bytes().to_vec());
-            }
-            let real = config.local(name).unwrap().absolute();
-            let passes = name.split_prefix().is_none() && above_prefix(config, name.as_bytes());
-            if real.is_dir() && (passes || descend(config, name, purpose)) {
-                for entry in std::fs::read_dir(real).unwrap() {
-                    walk(config, &name.join(entry.unwrap().file_name().as_bytes()).unwrap(), purpose, found);
-                }
-            }
-        }
-
-        fn everything(real: &Path, found: &mut Vec<Vec<u8>>) {
-            found.push(real.as_os_str().as_bytes().to_vec());
-            if real.is_dir() {
-                for entry in std::fs::read_dir(real).unwrap() {
-                    everything(&entry.unwrap().path(), found);
-                }
-            }
-        }
-
-        fn for_random_configurations(
-            cases: u32,
-            test: impl Fn(&Reference, &Scratch, &Config) -> Result<(), TestCaseError>,
-        ) {
-            let Some(reference) = Reference::find() else { return };
-            let scratch = Scratch::new();
-            for file in FILES {
-                scratch.write(file, file);
-            }
-            let root = scratch.path("r").to_str().unwrap().to_owned();
-            let config = RunnerConfig {
-                cases,
-                rng_seed: RngSeed::Fixed(2),
-                failure_persistence: None,
-                ..RunnerConfig::default()
-            };
-            let result = TestRunner::new(config).run(&configuration(), |text| {
-                scratch.write("csync2.cfg", text.replace("ROOT", &root));
-                scratch.forget_database();
-                test(&reference, &scratch, &load(&scratch))
-            });
-            result.unwrap_or_else(|error| panic!("{}", error.to_string().replace("\\n", "\n")));
-        }
-
-        fn walk_everything(scratch: &Scratch, config: &Config, purpose: Purpose) -> BTreeSet<Vec<u8>> {
-            let defined = config.prefixes.iter().filter(|prefix| prefix.directory.is_some());
-            let prefixes = defined.map(|prefix| [b"%", prefix.name.as_slice(), b"%"].concat());
-            let mut found = BTreeSet::new();
-            for top in prefixes.chain([scratch.path("r").into_os_string().into_encoded_bytes()]) {
-                walk(config, &SyncPath::parse(&top).unwrap(), purpose, &mut found);
-            }
-            found
-        }
-
-        #[test]
-        fn a_recursive_check_finds_the_same_files() {
-            for_random_configurations(60, |reference, scratch, config| {
-                let checked = reference.run(scratch, "h", &[b"-cIr", b"/"]);
-                prop_assert_eq!(checked.status, 0, "{}", String::from_utf8_lossy(&checked.stderr));
-                let theirs = names(&reference.run(scratch, "h", &[b"-L"]).stdout);
-                compare(scratch, &walk_everything(scratch, config, Purpose::Sync), &theirs)
-            });
-        }
-
-        #[test]
-        fn compare_mode_lists_the_same_files() {
-            for_random_configurations(40, |reference, scratch, config| {
-                let theirs = names(&reference.run(scratch, "h", &[b"-or", b"/"]).stdout);
-                compare(scratch, &walk_everything(scratch, config, Purpose::Compare), &theirs)
-            });
-        }
-
-        #[test]
-        fn the_same_files_are_covered_when_they_are_named() {
-            for_random_configurations(60, |reference, scratch, config| {
-                let mut files = Vec::new();
-                everything(&scratch.path("r"), &mut files);
-                let arguments: Vec<&[u8]> = [&b"-cI"[..]].into_iter().chain(files.iter().map(Vec::as_slice)).collect();
-                reference.run(scratch, "h", &arguments);
-                let theirs = names(&reference.run(scratch, "h", &[b"-L"]).stdout);
-                let spellings = files.iter().flat_map(|real| config.names_of(real));
-                let covered = spellings.filter(|name| is_covered(config, name, Purpose::Sync));
-                compare(scratch, &covered.map(|name| name.as_bytes().to_vec()).collect(), &theirs)
-            });
-        }
-
-        fn compare(
-            scratch: &Scratch,
-            ours: &BTreeSet<Vec<u8>>,
-            theirs: &BTreeSet<Vec<u8>>,
-        ) -> Result<(), TestCaseError> {
-            let root = scratch.path("r").to_str().unwrap().to_owned();
-            let shown = |left: &BTreeSet<Vec<u8>>, right: &BTreeSet<Vec<u8>>| -> Vec<String> {
-                left.difference(right).map(|name| encoding::encode(name).replace(&root, "ROOT")).collect()
-            };
-            prop_assert_eq!((shown(ours, theirs), shown(theirs, ours)), (vec![], vec![]), "(only ours, only theirs)");
-            Ok(())
-        }
     }
 }

@@ -5,10 +5,16 @@
 
 pub mod action;
 pub mod check;
+mod claim;
 pub mod conflict;
 pub mod content;
+pub mod directories;
+pub mod find;
+pub mod identify;
+pub mod in_sync;
 pub mod mark;
 pub mod membership;
+mod notice;
 pub mod open;
 pub mod recover;
 pub mod selection;
@@ -19,6 +25,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::config::Config;
+use crate::model::errors::chain;
 use crate::model::{FileRecord, Metadata, MtimeUnit, SyncPath, checktxt::Checktxt};
 use crate::store::{Store, StoreError};
 use crate::wire::{Identity, TlsError};
@@ -69,6 +76,15 @@ impl Report {
     pub fn merge(&mut self, other: Self) {
         self.errors += other.errors;
     }
+
+    /// Logs how a run or a session ended.
+    pub fn conclude(&self) {
+        tracing::info!("Connection closed.");
+        match self.errors {
+            0 => tracing::info!("Finished with 0 errors."),
+            errors => tracing::warn!("Finished with {errors} errors."),
+        }
+    }
 }
 
 impl Node {
@@ -78,12 +94,24 @@ impl Node {
         Self { config, store, system_dir, config_name, groups, bind, port, identity: Arc::default() }
     }
 
-    /// The certificate and key of this host, read when TLS is first needed.
+    /// The same host, in a selection of its configuration.
+    #[must_use]
+    pub fn with_config(&self, config: Config) -> Self {
+        Self { config: Arc::new(config), ..self.clone() }
+    }
+
+    /// The certificate and key of this host, read when TLS is first needed; with a warning if they are weak.
     ///
     /// # Errors
     /// When they cannot be read; asked again, they are read again.
     pub async fn identity(&self) -> Result<Arc<Identity>, Arc<TlsError>> {
-        let load = || async { Identity::load(&self.system_dir).map(Arc::new).map_err(Arc::new) };
+        let load = || async {
+            let identity = Identity::load(&self.system_dir).map_err(Arc::new)?;
+            if let Err(error) = notice::warn(&self.store, "our certificate", identity.weaknesses()).await {
+                tracing::warn!("WARNING: {}", chain(&error));
+            }
+            Ok(Arc::new(identity))
+        };
         self.identity.get_or_try_init(load).await.cloned()
     }
 
@@ -119,5 +147,8 @@ pub async fn blocking<T: Send + 'static>(
     operation: &'static str,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, EngineError> {
+    // Its messages belong to the same session.
+    let span = tracing::Span::current();
+    let work = move || span.in_scope(work);
     tokio::task::spawn_blocking(work).await.map_err(|source| EngineError::Worker { operation, source })
 }

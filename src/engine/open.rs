@@ -1,10 +1,11 @@
 //! From settings to a [`Node`]: reads the configuration, checks that this host is in it, opens the database.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{EngineError, Node, Place};
+use super::identify::Names;
+use super::membership::{self, Purpose};
+use super::{EngineError, Node, Place, notice};
 use crate::config::{Config, ConfigError, Selection, Source};
 use crate::store::{Location, Store, StoreError, StoreOptions};
 
@@ -18,6 +19,8 @@ pub struct NodeSettings {
     pub my_name: String,
     /// `-N` as it was given: the address to bind.
     pub bind: Option<String>,
+    /// `--auto-name`: a host whose name is in no group takes the only name of the configuration that can be its own.
+    pub auto_name: bool,
     pub port: u16,
     /// `-G`.
     pub groups: Option<Vec<String>>,
@@ -34,35 +37,60 @@ pub struct NodeSettings {
 pub enum OpenError {
     #[error(transparent)]
     Config(#[from] ConfigError),
-    #[error("This host ({my_name}) is not a member of any configured group.{}", others(.hosts))]
-    NotAMember { my_name: String, hosts: Vec<String> },
+    #[error("This host ({my_name}) is not a member of any configured group.\n{advice}")]
+    NotAMember { my_name: String, advice: String },
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
     Engine(#[from] EngineError),
 }
 
-fn others(hosts: &[String]) -> String {
-    let names: BTreeSet<&str> = hosts.iter().map(String::as_str).collect();
-    let names: Vec<&str> = names.into_iter().collect();
-    format!("\nThe configuration names these hosts: {}. Choose one with -N NAME.", names.join(" "))
+/// Copies that peers get would be backed up there, and come back as more copies.
+fn shared_backups(config: &Config) -> impl Iterator<Item = String> {
+    let directories = config.groups.iter().filter_map(|group| group.backup.as_ref()).map(|backup| &backup.directory);
+    let shared = directories.filter(|directory| {
+        let names = config.names_of(directory.as_os_str().as_encoded_bytes());
+        names.iter().any(|name| membership::is_covered(config, name, Purpose::Sync))
+    });
+    shared.map(|directory| {
+        format!(
+            "the backup-directory {} lies among the files that are kept in step: its copies are sent to the peers. An \
+             `exclude' keeps them here.",
+            directory.display()
+        )
+    })
 }
 
 impl NodeSettings {
-    /// Reads a configuration in which this host is a member of a group.
+    /// Reads a configuration in which this host is a member of a group: under its name, or, where that was asked for and
+    /// `-N` was not given, under the only name that resolves to an address of this machine.
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn load(&self, config_name: &str) -> Result<Config, OpenError> {
+    pub async fn load(&self, config_name: &str) -> Result<Config, OpenError> {
         let source = Source { system_dir: self.system_dir.clone(), config_name: config_name.to_owned() };
-        let selection = Selection { my_name: self.my_name.clone(), groups: self.groups.clone() };
+        let mut selection = Selection { my_name: self.my_name.clone(), groups: self.groups.clone() };
         let config = Config::load(&source, &selection)?;
-        for warning in &config.warnings {
-            tracing::info!("WARNING: {warning}");
+        if !config.groups.is_empty() {
+            return Ok(config);
         }
+        let refused = |advice| OpenError::NotAMember { my_name: self.my_name.clone(), advice };
+        if config.all_host_names.contains(&self.my_name) {
+            return Err(refused("It is in a group, but in none of those that were chosen with -G.".to_owned()));
+        }
+        let auto_name = self.bind.is_none() && (self.auto_name || config.auto_name);
+        let names = Names::find(&config.all_host_names).await;
+        let Some(name) = names.only().filter(|_| auto_name) else { return Err(refused(names.advice(auto_name))) };
+        selection.my_name = name.to_owned();
+        let mut config = Config::load(&source, &selection)?;
         if config.groups.is_empty() {
-            return Err(OpenError::NotAMember { my_name: self.my_name.clone(), hosts: config.all_host_names });
+            return Err(refused(format!("{name}, which --auto-name finds, is in none of the groups chosen with -G.")));
         }
+        config.warnings.push(format!(
+            "{} is in no group; this host goes by the name {name}, the only one that resolves to an address of this \
+             machine (--auto-name)",
+            self.my_name
+        ));
         Ok(config)
     }
 
@@ -72,7 +100,7 @@ impl NodeSettings {
     /// A URL that cannot be understood.
     pub fn location(&self, config: &Config, config_name: &str) -> Result<Location, OpenError> {
         let database = self.database.as_deref().or(config.database.as_deref());
-        Ok(Location::resolve(database, &self.my_name, config_name)?)
+        Ok(Location::resolve(database, &config.my_name, config_name)?)
     }
 
     /// Opens a database.
@@ -90,6 +118,23 @@ impl NodeSettings {
         Ok(Store::open(location, &options).await?)
     }
 
+    /// Warns about what the configuration and the database are, and hardly should be: at level 0 when it is news, for
+    /// cron would mail it after every run.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn warn(&self, config: &Config, config_name: &str, store: &Store) -> Result<(), OpenError> {
+        let standing = config.warnings.iter().cloned().chain(shared_backups(config));
+        let facts: Vec<String> = standing.chain(store.remarks()).collect();
+        if self.read_only {
+            for fact in facts {
+                tracing::info!("WARNING: {fact}");
+            }
+            return Ok(());
+        }
+        Ok(notice::warn(store, &format!("configuration {config_name}"), &facts).await?)
+    }
+
     /// Puts a node together.
     #[must_use]
     pub fn node(&self, config: Arc<Config>, config_name: &str, store: Store) -> Node {
@@ -97,7 +142,7 @@ impl NodeSettings {
             system_dir: self.system_dir.clone(),
             config_name: config_name.to_owned(),
             groups: self.groups.clone(),
-            bind: self.bind.clone(),
+            bind: self.bind.clone().or_else(|| (config.my_name != self.my_name).then(|| config.my_name.clone())),
             port: self.port,
         };
         Node::new(config, store, place)
@@ -108,9 +153,10 @@ impl NodeSettings {
     /// # Errors
     /// The first thing that is in the way.
     pub async fn open(&self) -> Result<Arc<Node>, OpenError> {
-        let config = self.load(&self.config_name)?;
+        let config = self.load(&self.config_name).await?;
         let location = self.location(&config, &self.config_name)?;
         let store = self.open_store(&location, &config).await?;
+        self.warn(&config, &self.config_name, &store).await?;
         Ok(Arc::new(self.node(Arc::new(config), &self.config_name, store)))
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! The newest copy has the file's own name below the backup directory, older ones `.1`, `.2` and so on behind it.
 
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -9,39 +10,60 @@ use std::path::Path;
 use rustix::fs::renameat;
 use rustix::io::Errno;
 
-use super::temp::{copy_of, cut};
+use super::temp::{TempFile, copy_of, cut};
 use super::{BeneathError, Place, Root, meta, open};
 
 /// Mode of the directories made here: copies are no more public than their originals.
 const PRIVATE: u32 = 0o700;
 
-/// Copies the regular file at `place` to `backup_root` + `real_path` with its owner, mode and mtime, after older copies
-/// moved on to `.1`, `.2`, …: `generations` copies in all, of which `generations` − 1 are old ones. With less than two
-/// generations, and for anything but a regular file, nothing is done (nor opened).
-///
-/// `real_path` is absolute and canonical. `backup_root` and the directories in it are made where they are missing.
-///
-/// # Errors
-/// Whatever keeps the copy from being complete: then older copies are as they were.
-pub fn backup(place: &Place, backup_root: &Path, real_path: &[u8], generations: u32) -> io::Result<()> {
-    if generations < 2 || !place.metadata()?.is_some_and(|found| found.is_regular()) {
-        return Ok(());
-    }
-    let source = place.open_regular()?;
-    let root = open_or_make(backup_root)?;
-    let relative = real_path.strip_prefix(b"/").unwrap_or(real_path);
-    let target = make_parents(&root, relative, generations)?;
-    // What cannot be taken over (the owner, for an ordinary user) is no reason to refuse the copy.
-    let (copy, _) = copy_of(&target, &source)?;
-    rotate(&target, generations)?;
-    copy.persist(&target, false)
+/// A copy that is complete, but not in its place: dropped, it leaves the older ones as they were.
+#[derive(Debug)]
+pub struct Backup {
+    copy: TempFile,
+    target: Place,
+    generations: u32,
 }
 
-fn open_or_make(backup_root: &Path) -> io::Result<Root> {
-    match Root::open(backup_root) {
+impl Backup {
+    /// Copies the regular file at `place` with its owner, mode and mtime, to become `backup_root` + `real_path`. With less
+    /// than two generations, and for anything but a regular file, nothing is done (nor opened).
+    ///
+    /// `real_path` is absolute and canonical. `backup_root` and the directories in it are made where they are missing.
+    ///
+    /// # Errors
+    /// Whatever keeps the copy from being complete.
+    pub fn of(place: &Place, backup_root: &Path, real_path: &[u8], generations: u32) -> io::Result<Option<Self>> {
+        if generations < 2 || !place.metadata()?.is_some_and(|found| found.is_regular()) {
+            return Ok(None);
+        }
+        let source = place.open_regular()?;
+        let root = open_or_make(backup_root)?;
+        let relative = real_path.strip_prefix(b"/").unwrap_or(real_path);
+        let target = make_parents(&root, relative, generations)?;
+        // What cannot be taken over (the owner, for an ordinary user) is no reason to refuse the copy.
+        let (copy, _) = copy_of(&target, &source)?;
+        Ok(Some(Self { copy, target, generations }))
+    }
+
+    /// Puts the copy in its place, after older ones moved on to `.1`, `.2`, …: as many copies in all as there are
+    /// generations.
+    ///
+    /// # Errors
+    /// When a copy cannot be renamed: none is lost then.
+    pub fn keep(self) -> io::Result<()> {
+        rotate(&self.target, self.generations)?;
+        self.copy.persist(&self.target, false)
+    }
+}
+
+fn open_or_make(directory: &Path) -> io::Result<Root> {
+    match Root::open(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Root::place_of(backup_root)?.make_directory(PRIVATE)?;
-            Root::open(backup_root)
+            if let Some(parent) = directory.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+                open_or_make(parent)?;
+            }
+            Root::place_of(directory)?.make_directory(PRIVATE)?;
+            Root::open(directory)
         }
         other => other,
     }
@@ -68,25 +90,57 @@ fn locate(root: &Root, relative: &[u8]) -> io::Result<Place> {
     })
 }
 
-/// Moves the newest copy to `.1`, that to `.2`, and so on; the last one is replaced.
+/// Moves the newest copy to `.1`, that to `.2`, and so on; the last one is replaced. Only what is in an unbroken row
+/// moves: a number that is free takes the one before it. A directory under such a name holds copies of other files: it
+/// makes way for a newest copy, and otherwise stays where it is.
 fn rotate(newest: &Place, generations: u32) -> io::Result<()> {
-    let name = |generation: u32| {
-        let suffix = if generation == 0 { String::new() } else { format!(".{generation}") };
-        open::c_string(&[cut(newest.name().to_bytes(), 255 - suffix.len()), suffix.as_bytes()].concat())
-    };
-    let is_there = |generation: u32| name(generation).map(|name| meta::metadata_at(newest.parent(), &name).is_ok());
-    let mut free = 0;
-    // Only what is in an unbroken row moves: a number that is free takes the one before it.
-    while free + 1 < generations && is_there(free)? {
-        free += 1;
+    let mut row = Vec::new();
+    for number in 0_u32.. {
+        let name = numbered(newest, number)?;
+        match meta::metadata_at(newest.parent(), &name) {
+            Ok(found) if found.is_directory() && number == 0 => return make_way(newest),
+            Ok(found) if found.is_directory() => continue,
+            Ok(_) => row.push(name),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                row.push(name);
+                break;
+            }
+            Err(error) => return Err(error),
+        }
+        if row.len() >= generations as usize {
+            break;
+        }
     }
-    for generation in (0..free).rev() {
-        match renameat(newest.parent().as_fd(), &*name(generation)?, newest.parent(), &*name(generation + 1)?) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(error) => return Err(error.into()),
+    for pair in row.windows(2).rev() {
+        rename(newest, &pair[0], &pair[1])?;
+    }
+    Ok(())
+}
+
+/// Gives a directory the first number that is free.
+fn make_way(directory: &Place) -> io::Result<()> {
+    for number in 1_u32.. {
+        let name = numbered(directory, number)?;
+        match meta::metadata_at(directory.parent(), &name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return rename(directory, directory.name(), &name),
+            found => drop(found?),
         }
     }
     Ok(())
+}
+
+/// What was renamed by another session meanwhile is fine.
+fn rename(beside: &Place, from: &CStr, to: &CStr) -> io::Result<()> {
+    match renameat(beside.parent().as_fd(), from, beside.parent(), to) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The name of an older copy; 0 is the newest.
+fn numbered(newest: &Place, number: u32) -> io::Result<CString> {
+    let suffix = if number == 0 { String::new() } else { format!(".{number}") };
+    open::c_string(&[cut(newest.name().to_bytes(), 255 - suffix.len()), suffix.as_bytes()].concat())
 }
 
 #[cfg(test)]
@@ -113,7 +167,11 @@ mod tests {
         }
 
         fn backup(&self, real_path: &str, generations: u32) -> io::Result<()> {
-            backup(&self.place(), &self.directory.path().join("backup"), real_path.as_bytes(), generations)
+            let root = self.directory.path().join("backup");
+            match Backup::of(&self.place(), &root, real_path.as_bytes(), generations)? {
+                Some(backup) => backup.keep(),
+                None => Ok(()),
+            }
         }
 
         fn back_up_content(&self, content: &str, generations: u32) {
@@ -199,11 +257,46 @@ mod tests {
         story.backup("/srv/name", 3).unwrap();
         let srv = story.directory.path().join("backup/srv");
         assert_eq!(names_in(&srv), ["name", "name.1", "name.2"]);
-        assert_eq!(fs::read_to_string(srv.join("name.1/below")).unwrap(), "content");
+        assert_eq!(fs::read_to_string(srv.join("name.2/below")).unwrap(), "content");
+        // And on and on: a directory takes no part in the row.
+        for content in ["one", "another one"] {
+            fs::write(story.directory.path().join("data/file"), content).unwrap();
+            story.backup("/srv/name", 3).unwrap();
+        }
+        assert_eq!(names_in(&srv), ["name", "name.1", "name.2", "name.3"]);
+        let content = |name: &str| fs::read_to_string(srv.join(name)).unwrap();
+        assert_eq!(["name", "name.1", "name.3"].map(content), ["another one", "one", "content"]);
+        fs::remove_dir_all(&srv).unwrap();
         let long = format!("/srv/{}", "n".repeat(255));
         for _ in 0..3 {
             story.backup(&long, 3).unwrap();
         }
-        assert_eq!(names_in(&srv).len(), 6);
+        assert_eq!(names_in(&srv).len(), 3);
+    }
+
+    #[test]
+    fn a_copy_that_is_not_kept_leaves_the_older_ones_alone() {
+        let story = Story::begin();
+        story.back_up_content("first", 2);
+        let root = story.directory.path().join("backup");
+        drop(Backup::of(&story.place(), &root, b"/srv/data/file", 2).unwrap().unwrap());
+        assert_eq!(story.copies(), pairs(&[("file", "first")]));
+    }
+
+    #[test]
+    fn the_backup_directory_may_be_missing_with_its_parents_or_be_reached_through_a_link() {
+        let story = Story::begin();
+        let base = story.directory.path();
+        symlink("a/b", base.join("backup")).unwrap();
+        fs::write(base.join("data/file"), "content").unwrap();
+        assert!(story.backup("/f", 2).is_err(), "a link to nowhere");
+        fs::create_dir_all(base.join("a/b")).unwrap();
+        story.backup("/f", 2).unwrap();
+        let backup = Backup::of(&story.place(), &base.join("c/d/e"), b"/f", 2).unwrap().unwrap();
+        backup.keep().unwrap();
+        for copy in ["a/b/f", "c/d/e/f"] {
+            assert_eq!(fs::read_to_string(base.join(copy)).unwrap(), "content");
+        }
+        assert_eq!(mode_of(&base.join("c")), 0o700);
     }
 }

@@ -15,7 +15,7 @@ pub mod temp;
 mod testing;
 pub mod walk;
 
-pub use backup::backup;
+pub use backup::Backup;
 pub use beneath::{BeneathError, Resolver, Root};
 pub use meta::metadata;
 pub use place::{DeviceKind, Place};

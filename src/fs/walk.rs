@@ -29,6 +29,8 @@ pub trait Visitor {
     fn wants(&mut self, path: &[u8], kind_hint: KindHint) -> bool;
     /// An entry; the answer says whether to go into it, if it is a directory.
     fn entry(&mut self, path: &[u8], metadata: Metadata) -> bool;
+    /// The walk is done with a directory that it was told to go into, whether or not it could be read.
+    fn left(&mut self, _path: &[u8]) {}
     /// `operation` (`stat`, `open`, `read`) failed on `path`: nothing is known about what lies below it, and after `stat`
     /// nothing about itself. What has vanished meanwhile is no failure and is passed over.
     fn failed(&mut self, path: &[u8], operation: &'static str, error: io::Error);
@@ -100,6 +102,7 @@ impl Walker<'_> {
                         None if name.is_some() => self.visitor.failed(&self.path, "open", Errno::STALE.into()),
                         None => {}
                     }
+                    self.visitor.left(&self.path);
                 }
             }
         }
@@ -113,26 +116,27 @@ impl Walker<'_> {
         };
         let is_directory = metadata.is_directory();
         if self.visitor.entry(&self.path, metadata) && is_directory {
-            self.enter(directory, name);
+            match self.enter(directory, name) {
+                Ok(level) => self.levels.push(level),
+                Err(error) => {
+                    report(self.visitor, &self.path, "open", error);
+                    self.visitor.left(&self.path);
+                }
+            }
         }
     }
 
     /// Opens a directory and reads its names. Should a symlink have taken its place since the stat, this fails.
-    fn enter(&mut self, parent: BorrowedFd<'_>, name: &CStr) {
-        let opened = openat(parent, name, open::READ | OFlags::NOFOLLOW, Mode::empty())
-            .map_err(io::Error::from)
-            .and_then(|directory| meta::metadata_of(&directory).map(|metadata| (directory, metadata)));
-        let (directory, metadata) = match opened {
-            Ok(found) => found,
-            Err(error) => return report(self.visitor, &self.path, "open", error),
-        };
+    fn enter(&mut self, parent: BorrowedFd<'_>, name: &CStr) -> io::Result<Level> {
+        let directory = openat(parent, name, open::READ | OFlags::NOFOLLOW, Mode::empty())?;
+        let metadata = meta::metadata_of(&directory)?;
         let mut names = Vec::new();
         if let Err(error) = read_names(directory.as_fd(), |name, kind_hint| names.push((name.to_owned(), kind_hint))) {
             report(self.visitor, &self.path, "read", error);
         }
         names.sort_unstable_by(|one, other| other.0.cmp(&one.0));
         let identity = (metadata.device, metadata.inode);
-        self.levels.push(Level { directory: Some(directory), identity, names, path_length: self.path.len() });
+        Ok(Level { directory: Some(directory), identity, names, path_length: self.path.len() })
     }
 
     fn close_distant(&mut self) {

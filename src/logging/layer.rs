@@ -2,7 +2,6 @@
 
 use std::fmt::{self, Write};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id};
@@ -11,15 +10,9 @@ use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
 use tracing_subscriber::registry::LookupSpan;
 
-use super::Log;
+use super::{Log, Speaker};
 
 pub(super) struct LogLayer(pub(super) Arc<Log>);
-
-/// What a span with a field `session` leaves with itself.
-struct Session {
-    id: String,
-    started: SystemTime,
-}
 
 impl LogLayer {
     /// Libraries have things to say as well, with words that no reader of our log expects.
@@ -42,25 +35,25 @@ impl<S: Subscriber + for<'span> LookupSpan<'span>> Layer<S> for LogLayer {
         let mut session = TextOf { field: "session", text: None };
         attributes.record(&mut session);
         if let (Some(id), Some(span)) = (session.text, context.span(id)) {
-            span.extensions_mut().insert(Session { id, started: (self.0.clock)() });
+            span.extensions_mut().insert(Arc::new(self.0.session(id)));
         }
     }
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let mut message = TextOf { field: "message", text: None };
         event.record(&mut message);
-        let session = context.event_scope(event).into_iter().flatten().find_map(|span| {
-            let extensions = span.extensions();
-            extensions.get::<Session>().map(|session| session.id.clone())
-        });
-        self.0.message(level(*event.metadata().level()), session.as_deref(), &message.text.unwrap_or_default());
+        let mut spans = context.event_scope(event).into_iter().flatten();
+        // A span with a field `session` has a speaker of its own.
+        let session = spans.find_map(|span| span.extensions().get::<Arc<Speaker>>().cloned());
+        let speaker = session.as_deref().unwrap_or(&self.0.process);
+        self.0.message(level(*event.metadata().level()), speaker, &message.text.unwrap_or_default());
     }
 
     fn on_close(&self, id: Id, context: Context<'_, S>) {
         let Some(span) = context.span(&id) else { return };
-        if let Some(session) = span.extensions().get::<Session>() {
-            self.0.stamp(Some(&session.id));
-            self.0.total(Some(&session.id), session.started);
+        let session = span.extensions().get::<Arc<Speaker>>().cloned();
+        if let Some(session) = session {
+            self.0.end(&session);
         }
     }
 }

@@ -42,7 +42,7 @@ impl Syslog {
 }
 
 /// Level 0 is a warning, 1 is info, everything above is debug.
-fn severity(level: u8) -> u8 {
+pub(super) fn severity(level: u8) -> u8 {
     match level {
         0 => 4,
         1 => 6,

@@ -10,8 +10,9 @@ fn clock() -> SystemTime {
 }
 
 fn log(stderr: &Page, options: &LogOptions) -> Log {
-    let output = Output::Stderr(sink(stderr.clone()));
-    Log { output, clock, ..Log::open(&LogOptions { syslog: false, ..options.clone() }).unwrap() }
+    let process = Speaker::new(None, clock());
+    let stderr = Stderr::to(stderr.clone(), options.journal_stream.is_some());
+    Log { process, stderr, clock, ..Log::open(&LogOptions { syslog: false, ..options.clone() }).unwrap() }
 }
 
 /// Runs something under a log; returns what stderr got.
@@ -86,6 +87,19 @@ fn timestamps_stand_where_scripts_look_for_them() {
 }
 
 #[test]
+fn a_panic_goes_to_the_log() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(log_panic));
+    let text = logged(&LogOptions::default(), || {
+        let _session = tracing::error_span!("session", session = 17).entered();
+        assert!(std::panic::catch_unwind(|| panic!("out of cheese")).is_err());
+    });
+    std::panic::set_hook(usual);
+    assert!(text.starts_with("<17> panicked at src/logging/tests.rs:"), "{text}");
+    assert!(text.ends_with("\n<17> out of cheese\n"), "{text}");
+}
+
+#[test]
 fn a_fatal_end_has_a_timestamp_only() {
     let page = Page::default();
     let options = LogOptions { timestamps: true, ..LogOptions::default() };
@@ -98,26 +112,74 @@ fn a_fatal_end_has_a_timestamp_only() {
 fn a_long_run_is_stamped_now_and_then() {
     let page = Page::default();
     let log = log(&page, &LogOptions { timestamps: true, ..LogOptions::default() });
-    *log.last_stamp.lock().unwrap() = Some(clock() - Duration::from_secs(299));
-    log.message(0, None, "soon");
-    *log.last_stamp.lock().unwrap() = Some(clock() - Duration::from_secs(300));
-    log.message(0, None, "late");
-    log.message(0, None, "again");
+    *log.process.last_stamp() = Some(clock() - Duration::from_secs(299));
+    log.message(0, &log.process, "soon");
+    *log.process.last_stamp() = Some(clock() - Duration::from_secs(300));
+    log.message(1, &log.process, "nobody sees this");
+    log.message(0, &log.process, "late");
+    log.message(0, &log.process, "again");
     let time = LocalTime::of(clock());
     let at = time.prefix();
     assert_eq!(page.text(), format!("{at}soon\nTIMESTAMP: {time}\n{at}late\n{at}again\n"));
 }
 
 #[test]
-fn syslog_gets_the_lines_and_stderr_none() {
+fn a_daemon_is_stamped_when_it_speaks_and_its_sessions_for_themselves() {
+    let options = LogOptions { timestamps: true, process: ProcessKind::Daemon, verbosity: 1, ..LogOptions::default() };
+    let serve_two = || {
+        for session in 1..=2 {
+            let _session = tracing::error_span!("session", session).entered();
+            tracing::debug!("nobody sees this");
+        }
+    };
+    let time = LocalTime::of(clock());
+    let at = time.prefix();
+    let (stamp, total) = (format!("TIMESTAMP: {time}"), "TOTALTIME: 0:00:00");
+    let end = |id: u8| format!("<{id}> {stamp}\n<{id}> {total}\n");
+    assert_eq!(
+        logged(&options, || {
+            tracing::info!("Listening");
+            serve_two();
+        }),
+        format!("{stamp}\n{at}Listening\n{}{}", end(1), end(2))
+    );
+    let whole = format!("<1> {stamp}\n{}<2> {stamp}\n{}", end(1), end(2));
+    assert_eq!(logged(&options, serve_two), whole, "nothing was said before");
+}
+
+#[test]
+fn the_journal_is_told_the_priority_of_each_line() {
+    let options =
+        LogOptions { verbosity: 3, timestamps: true, journal_stream: Some("1:2".into()), ..LogOptions::default() };
+    let text = logged(&options, || {
+        let _session = tracing::error_span!("session", session = 4).entered();
+        tracing::warn!("two\nlines");
+        tracing::info!("info");
+        tracing::trace!("trace");
+    });
+    let time = LocalTime::of(clock());
+    let at = time.prefix();
+    assert_eq!(
+        text,
+        format!(
+            "<6>TIMESTAMP: {time}\n<4>{at}<4> two\n<4>{at}<4> lines\n<6>{at}<4> info\n<7>{at}<4> trace\n\
+             <6><4> TIMESTAMP: {time}\n<6><4> TOTALTIME: 0:00:00\n<6>TIMESTAMP: {time}\n<6>TOTALTIME: 0:00:00\n"
+        )
+    );
+}
+
+#[test]
+fn syslog_gets_the_messages_and_stderr_the_times() {
     let directory = tempfile::tempdir().unwrap();
     let address = directory.path().join("log");
     let daemon = UnixDatagram::bind(&address).unwrap();
     let options = LogOptions { timestamps: true, ..LogOptions::default() };
-    let log = Log { output: Output::Syslog(Syslog::at(address).unwrap()), ..log(&Page::default(), &options) };
-    log.stamp(None);
-    log.message(1, None, "not wanted");
-    log.message(0, Some("17"), "wanted");
+    let page = Page::default();
+    let log = Log { syslog: Some(Syslog::at(address).unwrap()), ..log(&page, &options) };
+    log.stamp(&log.process);
+    log.message(1, &log.process, "not wanted");
+    log.message(0, &log.session("17".into()), "wanted");
+    assert_eq!(page.text(), format!("TIMESTAMP: {}\n", LocalTime::of(clock())));
     let mut buffer = [0; 1000];
     let length = daemon.recv(&mut buffer).unwrap();
     let text = String::from_utf8_lossy(&buffer[..length]).into_owned();

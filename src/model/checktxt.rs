@@ -96,15 +96,26 @@ impl Checktxt {
     /// The mtime field as a time: a number above 10^14 is nanoseconds. `None` where there is none.
     #[must_use]
     pub fn mtime(&self) -> Option<Timestamp> {
+        self.mtime_field().map(mtime_of_unknown_unit)
+    }
+
+    /// The number in the mtime field, in whatever unit its writer uses.
+    #[must_use]
+    pub fn mtime_field(&self) -> Option<i64> {
         let (_, value) = self.fields().find(|(name, _)| *name == b"mtime")?;
-        let number: i64 = std::str::from_utf8(value).ok()?.parse().ok()?;
-        Some(mtime_of_unknown_unit(number))
+        std::str::from_utf8(value).ok()?.parse().ok()
+    }
+
+    /// The word for what the file is: `reg`, `dir`, `lnk`, ….
+    #[must_use]
+    pub fn file_type(&self) -> Option<&[u8]> {
+        self.fields().find(|(name, _)| *name == b"type").map(|(_, word)| word)
     }
 
     /// Whether it describes a directory.
     #[must_use]
     pub fn is_directory(&self) -> bool {
-        self.fields().any(|field| field == (b"type", b"dir"))
+        self.file_type() == Some(b"dir")
     }
 
     /// Whether it describes a socket.
@@ -117,19 +128,16 @@ impl Checktxt {
     /// any (the C program records none below a prefix).
     #[must_use]
     pub fn equal_but_for_mtime(&self, other: &Self) -> bool {
-        let without_mtime = |text: &'_ Self| -> Vec<(Vec<u8>, Vec<u8>)> {
-            let named = |(name, value): (&[u8], &[u8])| (name.to_vec(), value.to_vec());
-            text.fields().filter(|(name, _)| *name != b"mtime").map(named).collect()
-        };
-        let (ours, theirs) = (without_mtime(self), without_mtime(other));
-        ours.len() == theirs.len()
-            && ours.iter().zip(&theirs).all(|((our_name, our_value), (their_name, their_value))| {
-                our_name == their_name
-                    && match our_name.as_slice() {
-                        b"target" => same_target(our_value, their_value),
-                        _ => our_value == their_value,
-                    }
-            })
+        let timeless = |field: &(&[u8], &[u8])| field.0 != b"mtime";
+        let (mut ours, mut theirs) = (self.fields().filter(timeless), other.fields().filter(timeless));
+        loop {
+            match (ours.next(), theirs.next()) {
+                (None, None) => return true,
+                (Some((b"target", ours)), Some((b"target", theirs))) if same_target(ours, theirs) => {}
+                (Some(ours), Some(theirs)) if ours == theirs => {}
+                _ => return false,
+            }
+        }
     }
 
     /// Whether a row with this text still describes the file whose state on disk is `now` (in seconds) with the

@@ -8,7 +8,7 @@ pub mod errors;
 pub mod file;
 pub mod path;
 
-pub use action::ScheduledAction;
+pub use action::{ActionVersion, Job, JobFile, ScheduledAction};
 pub use checktxt::{Checktxt, Ignore, MtimeUnit};
 pub use dirty::{DirtyEntry, DirtyVersion, Mark};
 pub use file::{FileKind, FileRecord, Metadata, Timestamp};

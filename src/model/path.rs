@@ -131,7 +131,11 @@ impl SyncPath {
 /// Names sort by the bytes of the C program's encoding, whatever a database's collation says.
 impl Ord for SyncPath {
     fn cmp(&self, other: &Self) -> Ordering {
-        encoding::classic(&self.0).cmp(encoding::classic(&other.0))
+        // Each byte is encoded by itself, and no encoding begins another one: the first bytes that differ decide.
+        match self.0.iter().zip(&other.0).position(|(one, other)| one != other) {
+            None => self.0.len().cmp(&other.0.len()),
+            Some(at) => encoding::classic(&self.0[at..=at]).cmp(encoding::classic(&other.0[at..=at])),
+        }
     }
 }
 
@@ -180,6 +184,7 @@ impl Scope {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn path(name: &str) -> SyncPath {
         SyncPath::parse(name.as_bytes()).unwrap()
@@ -233,5 +238,14 @@ mod tests {
         let mut names = ["/&", "/a.d", "/a/x", "/ ", "/#", "/é"].map(path);
         names.sort();
         assert_eq!(names, ["/#", "/ ", "/&", "/a.d", "/a/x", "/é"].map(path));
+    }
+
+    proptest! {
+        #[test]
+        fn order_is_that_of_whole_encoded_names(names in prop::collection::vec("[ab #%&:|~\u{7f}\u{e9}]{0,4}", 2)) {
+            let [one, other] = [0, 1].map(|index| path(&format!("/x{}", names[index])));
+            let encoded = |path: &SyncPath| encoding::classic(path.as_bytes()).collect::<Vec<u8>>();
+            prop_assert_eq!(one.cmp(&other), encoded(&one).cmp(&encoded(&other)));
+        }
     }
 }

@@ -6,7 +6,7 @@ use tokio::sync::mpsc::Sender;
 
 use super::error::Result;
 use super::{Change, Claim, DirtyFilter, Hint, Intent, IntentId, Receipt};
-use crate::model::{DirtyEntry, FileRecord, Mark, ScheduledAction, Scope, SyncPath};
+use crate::model::{ActionVersion, DirtyEntry, FileRecord, Job, JobFile, Mark, ScheduledAction, Scope, SyncPath};
 
 /// The operations of [`super::Store`]. Futures may move between threads; arguments are owned, since SQLite's work runs
 /// on other threads.
@@ -33,8 +33,9 @@ pub(super) trait Backend: Send + Sync {
     fn add_hints(&self, hints: Vec<Hint>) -> impl Future<Output = Result<()>> + Send;
     fn remove_hints(&self, hints: Vec<Hint>) -> impl Future<Output = Result<u64>> + Send;
 
-    fn actions(&self) -> impl Future<Output = Result<Vec<ScheduledAction>>> + Send;
-    fn remove_actions(&self, actions: Vec<ScheduledAction>) -> impl Future<Output = Result<u64>> + Send;
+    fn jobs(&self) -> impl Future<Output = Result<Vec<Job>>> + Send;
+    fn job_files(&self, job: Job) -> impl Future<Output = Result<Vec<JobFile>>> + Send;
+    fn remove_actions(&self, versions: Vec<ActionVersion>) -> impl Future<Output = Result<u64>> + Send;
 
     /// All of them, or that of one peer; DER.
     fn certificates(&self, peer: Option<String>) -> impl Future<Output = Result<Vec<(String, Vec<u8>)>>> + Send;
@@ -48,7 +49,14 @@ pub(super) trait Backend: Send + Sync {
 
     /// Returns who has it now.
     fn claim(&self, claim: Claim) -> impl Future<Output = Result<String>> + Send;
-    fn release(&self, peer: String, holder: String) -> impl Future<Output = Result<()>> + Send;
+    fn release(&self, subject: String, holder: String) -> impl Future<Output = Result<()>> + Send;
+
+    /// Replaces what is remembered about something; returns what was: empty for nothing.
+    fn remember(&self, about: String, facts: String) -> impl Future<Output = Result<String>> + Send;
+    fn remembered(&self, about: String) -> impl Future<Output = Result<String>> + Send;
+
+    /// Standing facts about the database itself that a person should know.
+    fn remarks(&self) -> Vec<String>;
 
     fn close(&self) -> impl Future<Output = ()> + Send;
 }

@@ -16,7 +16,8 @@
 //!   a column `name_key` with the first 1,000 bytes of it (an index entry holds 2,700 at most), and `name_digest` for
 //!   uniqueness. We fill both in; for rows that the C program inserts a trigger does.
 //! * **Version of a dirty row**: from a sequence (PostgreSQL) or a counter table (SQLite: a rowid is used again after
-//!   its row has gone), through a default or a trigger, so that a C process's marking gets a new one as well.
+//!   its row has gone), through a default or a trigger, so that a C process's marking gets a new one as well. A row of
+//!   the action table has one in the same way: whoever schedules it again replaces it, also by the C program's INSERT.
 //! * **mtime, ctime, device, digest** are nullable columns. The C program replaces a row by DELETE and INSERT, which
 //!   leaves them empty: they never describe a state that it recorded.
 
@@ -28,12 +29,16 @@ mod spelling;
 mod sqlite;
 mod url;
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sha2::{Digest, Sha256};
 use tokio::sync::mpsc::{self, Receiver};
 
-use crate::model::{Checktxt, DirtyEntry, FileRecord, Mark, ScheduledAction, Scope, SyncPath};
+use crate::model::{
+    ActionVersion, Checktxt, DirtyEntry, FileRecord, Job, JobFile, Mark, ScheduledAction, Scope, SyncPath,
+};
 use backend::Backend;
 use error::Result;
 pub use error::{ErrorKind, StoreError};
@@ -133,10 +138,11 @@ pub struct Intent {
     pub holder: String,
 }
 
-/// The wish to be the only one that pushes to a peer.
+/// The wish to be the only one at some work: pushing to a peer, running a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
-    pub peer: String,
+    /// What is claimed; one work has one text.
+    pub subject: String,
     /// The process that wants it: "boot-id pid starttime".
     pub holder: String,
     /// Now, in seconds since 1970.
@@ -280,24 +286,29 @@ impl Store {
         on!(self, backend => backend.remove_hints(hints.to_vec()).await)
     }
 
-    /// Schedules commands; those that are scheduled for the same file already are left alone.
+    /// Schedules commands. One that is scheduled for the same file already is replaced and has a new version.
     pub async fn schedule(&self, actions: Vec<ScheduledAction>) -> Result<()> {
         self.mark(Vec::new(), actions).await
     }
 
-    /// The scheduled commands, each once, in the order of command, logfile, name.
-    pub async fn actions(&self) -> Result<Vec<ScheduledAction>> {
-        let mut actions = on!(self, backend => backend.actions().await)?;
-        actions.sort_by(|one, other| {
-            (&one.command, &one.logfile, &one.path).cmp(&(&other.command, &other.logfile, &other.path))
-        });
-        actions.dedup();
-        Ok(actions)
+    /// What is scheduled, each job once, in the order in which the C program runs them: the last one by name first.
+    pub async fn jobs(&self) -> Result<Vec<Job>> {
+        let mut jobs = on!(self, backend => backend.jobs().await)?;
+        jobs.sort_by_cached_key(|job| Reverse((spelling::key(&job.command), spelling::key(&job.logfile))));
+        jobs.dedup();
+        Ok(jobs)
     }
 
-    /// Removes scheduled commands. Returns how many rows went.
-    pub async fn remove_actions(&self, actions: &[ScheduledAction]) -> Result<u64> {
-        on!(self, backend => backend.remove_actions(actions.to_vec()).await)
+    /// The files that a job is to be run for, in name order.
+    pub async fn job_files(&self, job: &Job) -> Result<Vec<JobFile>> {
+        let mut files = on!(self, backend => backend.job_files(job.clone()).await)?;
+        files.sort_by(|one, other| one.path.cmp(&other.path));
+        Ok(files)
+    }
+
+    /// Removes exactly these rows: what was scheduled again since stays. Returns how many went.
+    pub async fn remove_actions(&self, versions: &[ActionVersion]) -> Result<u64> {
+        on!(self, backend => backend.remove_actions(versions.to_vec()).await)
     }
 
     /// The certificate that is pinned for a peer, DER.
@@ -339,15 +350,35 @@ impl Store {
         on!(self, backend => backend.abandon_receive(id).await)
     }
 
-    /// Takes or renews the right to push to a peer, which one process has at a time, unless another one has it and its
-    /// time has not run out. Returns who has it now.
+    /// Takes or renews the right to do some work, which one holder has at a time, unless another one has it and its time
+    /// has not run out. Returns who has it now.
     pub async fn claim(&self, claim: Claim) -> Result<String> {
         on!(self, backend => backend.claim(claim).await)
     }
 
     /// Gives a claim back. Somebody else's is left alone.
-    pub async fn release(&self, peer: &str, holder: &str) -> Result<()> {
-        on!(self, backend => backend.release(peer.to_owned(), holder.to_owned()).await)
+    pub async fn release(&self, subject: &str, holder: &str) -> Result<()> {
+        on!(self, backend => backend.release(subject.to_owned(), holder.to_owned()).await)
+    }
+
+    /// Of the standing facts about something, those that are news: they were not among the facts that were last told
+    /// here. All of them are remembered, and nothing else about it.
+    pub async fn news(&self, about: &str, facts: &[String]) -> Result<Vec<String>> {
+        let digests: Vec<String> = facts.iter().map(|fact| notice_digest(fact)).collect();
+        let told = digests.join(" ");
+        let mut before = on!(self, backend => backend.remembered(about.to_owned()).await)?;
+        if before == told {
+            return Ok(Vec::new());
+        }
+        before = on!(self, backend => backend.remember(about.to_owned(), told).await)?;
+        let is_news = |digest: &str| before.split(' ').all(|known| known != digest);
+        Ok(facts.iter().zip(digests).filter(|(_, digest)| is_news(digest)).map(|(fact, _)| fact.clone()).collect())
+    }
+
+    /// Standing facts about the database itself that a person should know: readers that wait for writers, a password
+    /// file that is not used.
+    pub fn remarks(&self) -> Vec<String> {
+        on!(self, backend => backend.remarks())
     }
 
     /// All intents, the oldest first: after a crash, those whose holder is no more.
@@ -356,4 +387,10 @@ impl Store {
         intents.sort_by_key(|(id, _)| *id);
         Ok(intents)
     }
+}
+
+/// What stands for a fact in the table: enough to tell it from another, and free of any character that an encoding may
+/// lack.
+fn notice_digest(fact: &str) -> String {
+    hex::encode(&Sha256::digest(fact)[..8])
 }

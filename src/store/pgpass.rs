@@ -11,45 +11,43 @@ use super::url::PostgresUrl;
 const LOCAL: &str = "localhost";
 
 /// Finds the password; `None` where there is none. `environment` reads a variable.
-pub(super) fn find(url: &PostgresUrl, environment: &dyn Fn(&str) -> Option<OsString>) -> Option<String> {
+///
+/// # Errors
+/// Why the password file is not used.
+pub(super) fn find(
+    url: &PostgresUrl,
+    environment: &dyn Fn(&str) -> Option<OsString>,
+) -> Result<Option<String>, String> {
     if let Some(password) = &url.password {
-        return Some(password.clone());
+        return Ok(Some(password.clone()));
     }
     let variable = |name: &str| environment(name).filter(|value| !value.is_empty());
     if let Some(password) = variable("PGPASSWORD") {
-        return password.into_string().ok();
+        return Ok(password.into_string().ok());
     }
     let path = url.password_file.clone().or_else(|| variable("PGPASSFILE").map(PathBuf::from));
-    let path = path.or_else(|| Some(Path::new(&variable("HOME")?).join(".pgpass")))?;
-    let content = read_private(&path)?;
+    let Some(path) = path.or_else(|| Some(Path::new(&variable("HOME")?).join(".pgpass"))) else { return Ok(None) };
+    let Some(content) = read_private(&path)? else { return Ok(None) };
     let host = match url.host.as_deref() {
         None => LOCAL,
         Some(host) => host,
     };
-    look_up(&content, [host, &url.port.to_string(), &url.database, &url.user])
+    Ok(look_up(&content, [host, &url.port.to_string(), &url.database, &url.user]))
 }
 
-/// Reads the file, unless others may read it too: then libpq does not use it either.
-fn read_private(path: &Path) -> Option<String> {
-    let metadata = fs::metadata(path).ok()?;
+/// Reads the file, unless others may read it too: then libpq does not use it either. `None`: there is none.
+fn read_private(path: &Path) -> Result<Option<String>, String> {
+    let Ok(metadata) = fs::metadata(path) else { return Ok(None) };
+    let path_shown = path.display();
     if !metadata.is_file() {
-        tracing::warn!("password file {} is not a plain file: not used", path.display());
-        return None;
+        return Err(format!("password file {path_shown} is not a plain file: not used"));
     }
     if metadata.mode() & 0o077 != 0 {
-        tracing::warn!(
-            "password file {} has group or world access: not used; permissions should be 0600 or less",
-            path.display()
-        );
-        return None;
+        let advice = "permissions should be 0600 or less";
+        return Err(format!("password file {path_shown} has group or world access: not used; {advice}"));
     }
-    match fs::read(path) {
-        Ok(content) => Some(String::from_utf8_lossy(&content).into_owned()),
-        Err(error) => {
-            tracing::warn!("password file {} cannot be read: {error}", path.display());
-            None
-        }
-    }
+    let content = fs::read(path).map_err(|error| format!("password file {path_shown} cannot be read: {error}"))?;
+    Ok(Some(String::from_utf8_lossy(&content).into_owned()))
 }
 
 /// The password of the first line `host:port:database:user:password` that fits.
@@ -126,12 +124,14 @@ mod tests {
                 _ => None,
             }
         };
-        assert_eq!(find(&url("pgsql://u:p@/d"), &with(Some("e"))).as_deref(), Some("p"));
-        assert_eq!(find(&url("pgsql://u@/d"), &with(Some("e"))).as_deref(), Some("e"));
-        assert_eq!(find(&url("pgsql://u@/d"), &with(None)).as_deref(), Some("from file"));
-        assert_eq!(find(&url("pgsql://u@other/d"), &with(None)), None);
+        let found = |password: &str| Ok(Some(password.to_owned()));
+        assert_eq!(find(&url("pgsql://u:p@/d"), &with(Some("e"))), found("p"));
+        assert_eq!(find(&url("pgsql://u@/d"), &with(Some("e"))), found("e"));
+        assert_eq!(find(&url("pgsql://u@/d"), &with(None)), found("from file"));
+        assert_eq!(find(&url("pgsql://u@other/d"), &with(None)), Ok(None));
         fs::set_permissions(file.path(), fs::Permissions::from_mode(0o640)).unwrap();
-        assert_eq!(find(&url("pgsql://u@/d"), &with(None)), None, "others may read it");
+        let refused = find(&url("pgsql://u@/d"), &with(None)).unwrap_err();
+        assert!(refused.contains("has group or world access: not used"), "{refused}");
     }
 
     proptest! {

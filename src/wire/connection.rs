@@ -55,14 +55,14 @@ impl Connection {
     ) -> Self {
         let address = address.map(|address| address.to_canonical());
         let name = address.map_or_else(|| "the peer".to_owned(), |address| address.to_string());
-        Self::over(Box::pin(stream), Peer { name, address, certificate: None }, timeouts)
+        Self::over(Box::pin(stream), Peer { name, address, local: None, certificate: None }, timeouts)
     }
 
-    /// Gives the peer its name for messages.
+    /// Gives the peer its name for messages; `local` is where we connected from.
     #[must_use]
-    pub fn named(mut self, name: &str) -> Self {
+    pub fn named(mut self, name: &str, local: Option<IpAddr>) -> Self {
         let (address, certificate) = (self.peer_address(), self.peer_certificate().map(<[u8]>::to_vec));
-        let peer = Arc::new(Peer { name: name.to_owned(), address, certificate });
+        let peer = Arc::new(Peer { name: name.to_owned(), address, local, certificate });
         self.reader.peer = Arc::clone(&peer);
         self.writer.peer = peer;
         self
@@ -233,6 +233,7 @@ impl Connection {
             return Err(WireError::Protocol("TLS is active already".to_owned()));
         }
         let (name, address, timeouts) = (self.peer_name().to_owned(), self.peer_address(), self.reader.timeouts);
+        let local = self.reader.peer.local;
         let stream = half::unsplit(self.reader, self.writer);
         let (stream, certificate) = tokio::time::timeout(timeouts.handshake, handshake(stream))
             .await
@@ -240,7 +241,7 @@ impl Connection {
             .map_err(|source| TlsError::Handshake { peer: name.clone(), source })?;
         // Both verifiers demand one, so its absence would be a fault of ours: it must never pass for a plain session.
         let certificate = certificate.ok_or_else(|| TlsError::Setup("the peer showed no certificate".to_owned()))?;
-        Ok(Self::over(stream, Peer { name, address, certificate: Some(certificate) }, timeouts))
+        Ok(Self::over(stream, Peer { name, address, local, certificate: Some(certificate) }, timeouts))
     }
 
     /// Ends our side: sends what is left, says goodbye in TLS, closes. The C client waits for that.
@@ -248,17 +249,16 @@ impl Connection {
         self.end(LINGER.0).await;
     }
 
-    /// Ends a client's side and waits until the server has closed too: by then it has run its actions.
-    pub async fn finish(self) {
+    /// Ends a client's side and waits until the server has closed too: by then it has run its actions. `false`: it has
+    /// not within the time that a session may be silent.
+    pub async fn finish(self) -> bool {
         let idle = self.reader.timeouts.idle;
-        self.end(idle).await;
+        self.end(idle).await
     }
 
-    async fn end(mut self, linger: Duration) {
+    async fn end(mut self, linger: Duration) -> bool {
         // A peer that is gone already cannot be told.
-        if self.writer.close().await.is_ok() {
-            let _ = tokio::time::timeout(linger, self.reader.discard(LINGER.1)).await;
-        }
+        self.writer.close().await.is_err() || tokio::time::timeout(linger, self.reader.discard(LINGER.1)).await.is_ok()
     }
 
     /// The two halves, for reading and writing at once: a client that sends many requests without reading the answers

@@ -38,8 +38,9 @@ pub async fn dial(peer: &str, port: u16, bind: Option<&str>, timeouts: &Timeouts
         let connected = timeout(timeouts.connect, connect(address, &local, bind.unwrap_or_default())).await;
         match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(stream) => {
+                let own = stream.local_addr().ok().map(|own| own.ip());
                 tracing::info!("Connect to {}:{port} ({peer}).", address.ip());
-                return Ok(Connection::new(stream, Some(address.ip()), *timeouts).named(peer));
+                return Ok(Connection::new(stream, Some(address.ip()), *timeouts).named(peer, own));
             }
             Err(error) => {
                 tracing::info!("Can't create socket: {}", strerror(&error));
@@ -66,7 +67,8 @@ fn own_addresses(found: io::Result<impl Iterator<Item = SocketAddr>>) -> Vec<Soc
     found.map(Iterator::collect).unwrap_or_default()
 }
 
-async fn connect(address: SocketAddr, local: &[SocketAddr], my_name: &str) -> io::Result<TcpStream> {
+/// `name` is what `local` are the addresses of.
+async fn connect(address: SocketAddr, local: &[SocketAddr], name: &str) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     // Requests and answers are small and wait for each other.
     socket.set_nodelay(true)?;
@@ -74,9 +76,9 @@ async fn connect(address: SocketAddr, local: &[SocketAddr], my_name: &str) -> io
     if let Some(own) = local.iter().find(|own| own.is_ipv4() == address.is_ipv4()) {
         // Our name may be that of another interface or of an address translated on the way.
         if socket.bind(*own).is_ok() {
-            tracing::info!("Bound to {}:0 as {my_name}.", own.ip());
+            tracing::info!("Bound to {}:0 as {name}.", own.ip());
         } else {
-            tracing::info!("Local socket bind() to {my_name} failed; ignored.");
+            tracing::info!("Local socket bind() to {name} failed; ignored.");
         }
     }
     socket.connect(address).await

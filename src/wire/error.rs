@@ -47,7 +47,7 @@ pub enum TlsError {
     #[error("the peer sent data in the clear where the TLS handshake was due")]
     PlaintextBeforeHandshake,
     /// The peer and we did not agree.
-    #[error("TLS handshake with {peer} failed: {source}")]
+    #[error("TLS handshake with {peer} failed: {}", strerror(.source))]
     Handshake { peer: String, source: io::Error },
     /// The TLS library refused our own settings.
     #[error("TLS cannot be set up: {0}")]

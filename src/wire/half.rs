@@ -50,6 +50,8 @@ pub(super) struct Peer {
     /// For messages.
     pub(super) name: String,
     pub(super) address: Option<IpAddr>,
+    /// Our own end, of a connection that we made.
+    pub(super) local: Option<IpAddr>,
     /// DER; `Some` means TLS.
     pub(super) certificate: Option<Vec<u8>>,
 }
@@ -75,6 +77,11 @@ pub(super) fn are_a_pair(reader: &Reader, writer: &Writer) -> bool {
 }
 
 impl Reader {
+    /// Where we connected from; `None` where the peer connected to us.
+    pub fn local_address(&self) -> Option<IpAddr> {
+        self.peer.local
+    }
+
     /// As [`super::Connection::read_line`], without sending anything.
     pub async fn read_line(&mut self) -> Result<Option<Vec<u8>>, WireError> {
         if let Some(line) = self.decoder.line()? {

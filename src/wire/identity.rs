@@ -3,6 +3,7 @@
 //! Read once, checked at once: a pair that does not fit, or a key that cannot sign, is found here and not in the middle
 //! of a handshake. How they are used is `tls`'s business.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::TlsError;
 use super::tls::{self, MIN_RSA_BITS, RING_RSA_BITS, Version};
+use super::trust;
 use crate::model::errors::strerror;
 
 /// What we present to every peer. A clone costs nothing.
@@ -29,6 +31,7 @@ pub struct Identity {
     certificate: CertificateDer<'static>,
     acceptor: TlsAcceptor,
     connector: TlsConnector,
+    weaknesses: Arc<[String]>,
 }
 
 impl Identity {
@@ -44,11 +47,13 @@ impl Identity {
         let key = files.read_key()?;
         let certificate = chain[0].clone();
         files.check_pair(&certificate, key.as_ref())?;
+        let weaknesses = files.weaknesses(&certificate);
         // Taken as it is: rustls could not parse a certificate of X.509 version 1.
         let ours = Arc::new(CertifiedKey::new(chain, key));
         let setup = |error: Error| TlsError::Setup(error.to_string());
         Ok(Self {
             certificate,
+            weaknesses: weaknesses.into(),
             acceptor: TlsAcceptor::from(Arc::new(tls::server_config(&ours).map_err(setup)?)),
             connector: TlsConnector::from(Arc::new(tls::client_config(&ours).map_err(setup)?)),
         })
@@ -57,6 +62,11 @@ impl Identity {
     /// Our certificate, DER.
     pub fn certificate(&self) -> &[u8] {
         &self.certificate
+    }
+
+    /// What is not as it should be with the pair, though it works: whole sentences.
+    pub fn weaknesses(&self) -> &[String] {
+        &self.weaknesses
     }
 
     pub(super) fn acceptor(&self) -> TlsAcceptor {
@@ -138,6 +148,23 @@ impl Files {
                 },
             },
         )
+    }
+
+    fn weaknesses(&self, certificate: &[u8]) -> Vec<String> {
+        let mut weaknesses = Vec::new();
+        if let Some(weakness) = trust::weakness(certificate) {
+            weaknesses.push(format!(
+                "our certificate {} {weakness}; {}. The other hosts must then forget the old one (docs/operations.md, \
+                 Certificates).",
+                self.certificate.display(),
+                self.advice()
+            ));
+        }
+        if std::fs::metadata(&self.key).is_ok_and(|metadata| metadata.mode() & 0o004 != 0) {
+            let key = self.key.display();
+            weaknesses.push(format!("our TLS key {key} can be read by every user of this host; chmod 600 {key}"));
+        }
+        weaknesses
     }
 
     fn read(&self, path: &Path) -> Result<Vec<u8>, TlsError> {

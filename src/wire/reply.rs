@@ -101,6 +101,12 @@ impl Reply {
         line
     }
 
+    /// The same answer, as far as it is known by its beginning, with a reason behind it.
+    #[must_use]
+    pub fn because(&self, reason: &str) -> Self {
+        Self::Text(format!("{self} {reason}"))
+    }
+
     /// The text for a log: the line without its end.
     #[must_use]
     pub fn text(&self) -> String {

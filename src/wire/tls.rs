@@ -10,6 +10,7 @@ use rsa::pkcs1v15;
 use rsa::pss;
 use rsa::sha2::{Sha256, Sha384, Sha512};
 use rsa::signature::Verifier;
+use rsa::traits::PublicKeyParts;
 use rsa::{BigUint, RsaPublicKey};
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -219,6 +220,15 @@ fn is_of_tls12_only(scheme: SignatureScheme) -> bool {
             | SignatureScheme::RSA_PKCS1_SHA512
             | SignatureScheme::ECDSA_SHA1_Legacy
     )
+}
+
+/// The length of the RSA key in a certificate, where that is shorter than keys are made today.
+pub(super) fn short_rsa_bits(certificate: &[u8]) -> Option<usize> {
+    let bits = |key: &PeerKey<'_>| match key {
+        PeerKey::SmallRsa(key) => Some(key.n().bits()),
+        PeerKey::Other { .. } => None,
+    };
+    PeerKey::of(certificate, bits).ok().flatten()
 }
 
 /// The public key of a certificate.

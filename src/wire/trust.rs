@@ -25,6 +25,12 @@ pub fn judge(pinned: Option<&[u8]>, presented: &[u8]) -> Trust {
     }
 }
 
+/// What makes a certificate (DER) weak, as the end of a sentence that begins with it.
+#[must_use]
+pub fn weakness(der: &[u8]) -> Option<String> {
+    super::tls::short_rsa_bits(der).map(|bits| format!("has an RSA key of {bits} bits, which can be broken today"))
+}
+
 /// The upper-case hex in which the table `x509_cert` keeps a certificate.
 #[must_use]
 pub fn certdata(der: &[u8]) -> String {

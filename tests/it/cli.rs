@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use crate::support::process::{Output, run, wrap};
-use crate::support::{Cast, Table, scenarios, tree};
+use crate::support::{Cast, Program, Table, scenarios, tree};
 
 scenarios! { one program:
     wrong_usage_is_told_on_stdout
@@ -166,6 +166,11 @@ fn a_database_that_cannot_be_opened_stops_the_run(cast: Cast) {
     let alpha = &cluster["alpha"];
     for url in ["/no/such/directory", "pgsql://csync2@127.0.0.1:1/nothing"] {
         alpha.csync2(["-L", "-D", url]).exits(1).logs("Can't open database: ");
+    }
+    if cast.client == Program::Ours {
+        let reason = "there is no directory /no/such/directory; make it, or choose another with -D\n";
+        alpha.csync2(["-L", "-D", "/no/such/directory"]).logs(reason);
+        alpha.csync2(["-L", "-D", "pgsql://csync2@127.0.0.1:1/x"]).logs("Connection refused");
     }
     alpha.csync2(["-L", "-D", "carrier-pigeon://x"]).exits(1).logs("Unknown database scheme: ");
 }

@@ -36,7 +36,7 @@ scenarios! { ours:
 const NOBODY: u32 = 65534;
 
 /// Gives a node's files to an ordinary user.
-fn hand_over(node: &Node) {
+pub(crate) fn hand_over(node: &Node) {
     let mut open = vec![node.base().to_path_buf()];
     while let Some(path) = open.pop() {
         chown(&path, Some(NOBODY), Some(NOBODY)).expect("chown: these tests run as root");
@@ -46,7 +46,7 @@ fn hand_over(node: &Node) {
     }
 }
 
-fn as_ordinary_user(node: &Node, arguments: &[&str]) -> Output {
+pub(crate) fn as_ordinary_user(node: &Node, arguments: &[&str]) -> Output {
     let id = NOBODY.to_string();
     run(wrap(&["setpriv", "--reuid", &id, "--regid", &id, "--clear-groups"], &node.command(node.program, arguments)))
 }

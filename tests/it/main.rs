@@ -6,10 +6,22 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod actions;
+mod backups;
 mod cli;
+mod compare;
+mod conflicts;
+mod dialects;
 mod differential;
+mod durability;
+mod errors;
 mod faults;
 mod interop;
 mod listing;
+mod logging;
+mod names;
+mod random;
+mod selection;
 mod serve;
 mod sync;
+mod watching;

@@ -255,6 +255,19 @@ fn hints_are_checked(cast: Cast) {
     alpha.csync2(["-H"]).exits(2).prints("");
     let beta = cluster["beta"].tree();
     assert!(beta.get("f").is_some() && beta.get("d/a").is_some() && beta.get("unhinted").is_none(), "{}", beta.len());
+
+    // As a watcher calls it, that sees more than we know: the file may be gone by then, or be none of ours.
+    alpha.put(&tree! { "d/b" => "4444" });
+    for changed in ["f", "d/b", "d/never seen"] {
+        alpha.csync2(["-h".as_ref(), alpha.path(changed).as_os_str()]).success().silent();
+    }
+    alpha.csync2(["-h", "/etc/passwd"]).success().logs("WARNING: Parameter will be ignored: /etc/passwd");
+    alpha.remove("f");
+    alpha.csync2(["-cu"]).success().silent();
+    alpha.csync2(["-H"]).exits(2).prints("");
+    let beta = cluster["beta"].tree();
+    assert!(beta.get("f").is_none() && beta.get("d/b").is_some() && beta.get("unhinted").is_none(), "{}", beta.len());
+    alpha.expect_clean();
 }
 
 fn marked_files_are_sent_again(cast: Cast) {

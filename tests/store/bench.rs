@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use csync2::model::{Checktxt, DirtyEntry, FileRecord, Mark, ScheduledAction, Scope, SyncPath};
+use csync2::model::{Checktxt, DirtyEntry, FileRecord, Job, JobFile, Mark, ScheduledAction, Scope, SyncPath};
 use csync2::store::{Change, DirtyFilter, Location, Store, StoreOptions};
 
 use crate::support::Postgres;
@@ -105,6 +105,30 @@ pub(crate) fn mark(name: impl AsRef<[u8]>, peer: &str) -> Mark {
 
 pub(crate) fn action(name: impl AsRef<[u8]>, command: &str) -> ScheduledAction {
     ScheduledAction { path: path(name), command: command.into(), logfile: b"/dev/null".to_vec() }
+}
+
+/// What is scheduled: command and name, in the order in which it would run.
+pub(crate) async fn scheduled(store: &Store) -> Vec<(String, SyncPath)> {
+    let mut scheduled = Vec::new();
+    for (job, file) in job_files(store).await {
+        scheduled.push((job.shown().into_owned(), file.path));
+    }
+    scheduled
+}
+
+/// The same with the rows' versions.
+pub(crate) async fn job_files(store: &Store) -> Vec<(Job, JobFile)> {
+    let mut rows = Vec::new();
+    for job in store.jobs().await.unwrap() {
+        rows.extend(store.job_files(&job).await.unwrap().into_iter().map(|file| (job.clone(), file)));
+    }
+    rows
+}
+
+/// Removes everything that is scheduled.
+pub(crate) async fn remove_all_actions(store: &Store) -> u64 {
+    let versions: Vec<_> = job_files(store).await.into_iter().map(|(_, file)| file.version).collect();
+    store.remove_actions(&versions).await.unwrap()
 }
 
 /// A change from one checktxt (`None`: no row) to another, without marks.

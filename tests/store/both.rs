@@ -5,7 +5,10 @@ use std::time::Instant;
 use csync2::model::{FileRecord, Scope, SyncPath};
 use csync2::store::{DirtyFilter, ErrorKind, Hint, Intent, Receipt, Store, StoreError};
 
-use crate::bench::{Bench, action, change, checktxt, dirty, files, mark, names, options, path, record};
+use crate::bench::{
+    Bench, action, change, checktxt, dirty, files, job_files, mark, names, options, path, record, remove_all_actions,
+    scheduled,
+};
 
 /// Runs each story on every kind of database.
 macro_rules! stories {
@@ -49,7 +52,10 @@ stories!(
     clearing_never_forgets_a_later_marking,
     marking_replaces_and_forcing_sets,
     hints_and_actions_are_kept_once,
+    an_action_that_is_scheduled_again_is_another_row,
+    tables_of_version_1_get_what_is_new,
     the_first_certificate_is_pinned,
+    standing_facts_are_news_once,
     a_receive_is_recorded_in_one_go,
     malformed_rows_are_left_out_and_removed,
     many_open_a_new_database_at_once,
@@ -180,8 +186,8 @@ async fn long_names_are_unique_and_in_order(bench: &Bench) {
     assert_eq!(store.force(&[tree]).await.unwrap(), 6);
     assert_eq!(store.apply(vec![change(long(0), None, Some("again"))]).await.unwrap(), [path(long(0))], "is there");
     let actions: Vec<_> = all.iter().map(|name| action(name.as_bytes(), "true")).collect();
-    store.schedule(actions.clone()).await.unwrap();
-    assert_eq!(store.remove_actions(&actions).await.unwrap(), all.len() as u64);
+    store.schedule(actions).await.unwrap();
+    assert_eq!(remove_all_actions(&store).await, all.len() as u64);
     let hint = Hint { path: long(1), recursive: true };
     store.add_hints(std::slice::from_ref(&hint)).await.unwrap();
     assert_eq!(store.remove_hints(&[hint]).await.unwrap(), 1);
@@ -201,7 +207,7 @@ async fn stale_changes_are_skipped_with_their_marks(bench: &Bench) {
     for name in ["/a", "/b", "/c"] {
         store.flush(&path(name)).await.unwrap();
     }
-    store.remove_actions(&store.actions().await.unwrap()).await.unwrap();
+    remove_all_actions(&store).await;
 
     let second = vec![
         with_mark("/a", Some("v1:one"), Some("v1:two")),
@@ -225,7 +231,7 @@ async fn stale_changes_are_skipped_with_their_marks(bench: &Bench) {
         .flat_map(|name| ["p1", "p2"].map(|peer| ((*name).to_owned(), peer.to_owned())))
         .collect();
     assert_eq!(marked, expected);
-    let scheduled: Vec<_> = store.actions().await.unwrap().into_iter().map(|action| action.path).collect();
+    let scheduled: Vec<_> = scheduled(&store).await.into_iter().map(|(_, path)| path).collect();
     assert_eq!(scheduled, ["/a", "/c", "/fresh", "/unknown"].map(path));
 }
 
@@ -276,10 +282,58 @@ async fn hints_and_actions_are_kept_once(bench: &Bench) {
     let actions = vec![action("/b", "b"), action("/c", "a %% \u{1}"), action(b"/gr\xfcn", "b"), action("/b", "b")];
     store.schedule(actions.clone()).await.unwrap();
     store.schedule(actions[..2].to_vec()).await.unwrap();
-    let expected = [actions[1].clone(), actions[0].clone(), actions[2].clone()];
-    assert_eq!(store.actions().await.unwrap(), expected);
-    assert_eq!(store.remove_actions(&expected[1..]).await.unwrap(), 2);
-    assert_eq!(store.actions().await.unwrap(), expected[..1]);
+    // The C program runs the last command by name first.
+    let pairs = |rows: &[usize]| -> Vec<_> {
+        rows.iter().map(|&row| (actions[row].job().shown().into_owned(), actions[row].path.clone())).collect()
+    };
+    assert_eq!(scheduled(&store).await, pairs(&[0, 2, 1]));
+    let rows = job_files(&store).await;
+    assert_eq!(store.remove_actions(&[rows[0].1.version, rows[1].1.version]).await.unwrap(), 2);
+    assert_eq!(scheduled(&store).await, pairs(&[1]));
+}
+
+/// Who schedules a file again while its command runs, with whatever program, does not lose it.
+async fn an_action_that_is_scheduled_again_is_another_row(bench: &Bench) {
+    let store = bench.open().await;
+    let names: [&[u8]; 4] = [b"/a", b"/b", b"/c", b"/gr\xfcn"];
+    let all: Vec<_> = names.iter().map(|name| action(name, "run")).collect();
+    store.schedule(all.clone()).await.unwrap();
+    let read: Vec<_> = job_files(&store).await.into_iter().map(|(_, file)| file.version).collect();
+    assert_eq!(read.len(), 4);
+    store.schedule(vec![all[0].clone(), all[3].clone()]).await.unwrap();
+    // As the C program writes it.
+    bench.sql("INSERT INTO action (filename, command, logfile) VALUES ('/b', 'run', '/dev/null')");
+    assert_eq!(job_files(&store).await.len(), 4, "a file counts once");
+    assert_eq!(store.remove_actions(&read).await.unwrap(), 1);
+    let left: Vec<_> = scheduled(&store).await.into_iter().map(|(_, path)| path).collect();
+    assert_eq!(left, [path("/a"), path("/b"), path(b"/gr\xfcn")]);
+    // Removed and scheduled once more, it has a version of its own again.
+    remove_all_actions(&store).await;
+    bench.sql("INSERT INTO action (filename, command, logfile) VALUES ('/a', 'run', '/dev/null')");
+    assert_eq!(store.remove_actions(&read).await.unwrap(), 0);
+    assert_eq!(remove_all_actions(&store).await, 1);
+}
+
+/// Tables of an earlier version of this program, with rows in them.
+async fn tables_of_version_1_get_what_is_new(bench: &Bench) {
+    let store = bench.open().await;
+    store.schedule(vec![action("/a", "run"), action("/b", "run")]).await.unwrap();
+    store.mark(vec![mark("/a", "peer")], vec![]).await.unwrap();
+    store.close().await;
+    bench.sql(if bench.cluster.is_some() {
+        "ALTER TABLE action DROP COLUMN version; DROP SEQUENCE csync2_action_version; \
+         DROP TABLE csync2_notice; UPDATE csync2_schema SET version = 1;"
+    } else {
+        "DROP INDEX csync2_action_by_version; DROP TRIGGER csync2_action_again; DROP TRIGGER csync2_action_version; \
+         ALTER TABLE action DROP COLUMN version; DROP TABLE csync2_notice; UPDATE csync2_schema SET version = 1;"
+    });
+    let store = bench.open().await;
+    let read = job_files(&store).await;
+    assert_eq!((read.len(), dirty(&store).await.len()), (2, 1));
+    store.schedule(vec![action("/b", "run")]).await.unwrap();
+    let versions: Vec<_> = read.into_iter().map(|(_, file)| file.version).collect();
+    assert_eq!(store.remove_actions(&versions).await.unwrap(), 1);
+    assert_eq!(scheduled(&store).await, [("run".to_owned(), path("/b"))]);
 }
 
 async fn the_first_certificate_is_pinned(bench: &Bench) {
@@ -294,6 +348,22 @@ async fn the_first_certificate_is_pinned(bench: &Bench) {
     assert!(store.unpin("peer").await.unwrap() && !store.unpin("peer").await.unwrap());
     assert_eq!(store.pin("peer", b"another").await.unwrap(), b"another");
     assert_eq!(bench.sql("SELECT certdata FROM x509_cert WHERE peername = 'peer'"), "616E6F74686572");
+}
+
+async fn standing_facts_are_news_once(bench: &Bench) {
+    let store = bench.open().await;
+    let facts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+    let news = async |about: &str, texts: &[&str]| store.news(about, &facts(texts)).await.unwrap();
+    assert_eq!(news("x", &[]).await, facts(&[]));
+    assert_eq!(
+        news("x", &["key is short", "schlüssel\u{1f511}"]).await,
+        facts(&["key is short", "schlüssel\u{1f511}"])
+    );
+    assert_eq!(news("x", &["key is short", "schlüssel\u{1f511}"]).await, facts(&[]));
+    assert_eq!(news("höst", &["key is short"]).await, facts(&["key is short"]), "another matter");
+    assert_eq!(news("x", &["key is short", "third"]).await, facts(&["third"]));
+    assert_eq!(news("x", &["schlüssel\u{1f511}"]).await, facts(&["schlüssel\u{1f511}"]), "it was mended meanwhile");
+    assert_eq!(bench.open().await.news("höst", &facts(&["key is short"])).await.unwrap(), facts(&[]));
 }
 
 async fn a_receive_is_recorded_in_one_go(bench: &Bench) {
@@ -320,7 +390,7 @@ async fn a_receive_is_recorded_in_one_go(bench: &Bench) {
     assert_eq!(store.intents().await.unwrap(), []);
     assert_eq!(store.file(&path("/a")).await.unwrap(), receipt.record);
     assert_eq!(dirty(&store).await.into_iter().map(|entry| entry.peer).collect::<Vec<_>>(), ["third"]);
-    assert_eq!(store.actions().await.unwrap(), receipt.actions);
+    assert_eq!(scheduled(&store).await, [("reload".to_owned(), path("/a"))]);
     let again = Receipt { record: Some(record("/a", "v1:newer")), ..receipt.clone() };
     store.finish_receive(None, again).await.unwrap();
     assert_eq!(store.file(&path("/a")).await.unwrap(), Some(record("/a", "v1:newer")));

@@ -227,5 +227,5 @@ async fn a_repeated_action_does_not_stop_the_c_program() {
     store.schedule(vec![action("%data%/plain", "true"), action("%data%", "true")]).await.unwrap();
     node.check();
     assert_eq!(node.marked().len(), 2);
-    assert_eq!(store.actions().await.unwrap(), [], "it ran them all");
+    assert_eq!(store.jobs().await.unwrap(), [], "it ran them all");
 }

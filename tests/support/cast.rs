@@ -77,8 +77,8 @@ impl Cast {
 }
 
 /// Makes of each scenario (a function that takes a [`Cast`]) a module with one test for each cast of a list: all
-/// combinations of roles; `tls:` those over TLS; `one program:` where a single program is looked at; `ours:` where only
-/// our program is right.
+/// combinations of roles; `tls:` those over TLS; `one program:` where a single program is looked at; `ours as client:` for
+/// what our client says of either; `ours:` where only our program is right.
 macro_rules! scenarios {
     (@cast $scenario:ident $($test:ident $make:ident $program:ident $($server:ident)?;)*) => {
         mod $scenario {
@@ -100,6 +100,10 @@ macro_rules! scenarios {
         c_on_postgres postgres Reference;
         ours_on_sqlite sqlite Ours;
         ours_on_postgres postgres Ours;
+    })* };
+    (ours as client: $($scenario:ident)*) => { $(crate::support::scenarios! { @cast $scenario
+        to_c plain Ours Reference;
+        to_ours plain Ours Ours;
     })* };
     (ours: $($scenario:ident)*) => { $(crate::support::scenarios! { @cast $scenario
         ours_on_sqlite sqlite Ours;

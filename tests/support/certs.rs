@@ -1,6 +1,7 @@
 //! TLS keys and self-signed certificates, as a node has them in its system directory.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -10,7 +11,9 @@ use super::process::run;
 pub(crate) fn write_new(system_dir: &Path, name: &str) {
     let made = rcgen::generate_simple_self_signed([name.to_owned()]).expect("make a certificate");
     fs::write(system_dir.join("csync2_ssl_cert.pem"), made.cert.pem()).expect("write the certificate");
-    fs::write(system_dir.join("csync2_ssl_key.pem"), made.signing_key.serialize_pem()).expect("write the key");
+    let key = system_dir.join("csync2_ssl_key.pem");
+    fs::write(&key, made.signing_key.serialize_pem()).expect("write the key");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("chmod");
 }
 
 /// Writes a key and certificate made by the recipe of csync2's manual: RSA, X.509 v1. `bits`: 1024 in old clusters.

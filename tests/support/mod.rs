@@ -12,9 +12,11 @@ pub(crate) mod differential;
 pub(crate) mod postgres;
 pub(crate) mod process;
 pub(crate) mod session;
+pub(crate) mod syslog;
 pub(crate) mod tree;
 
 pub(crate) use cast::{Cast, Program, scenarios};
 pub(crate) use database::Table;
 pub(crate) use postgres::Postgres;
+pub(crate) use syslog::Syslog;
 pub(crate) use tree::{Tree, assert_same, dir, fifo, link, tree};

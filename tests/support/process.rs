@@ -1,6 +1,7 @@
 //! Processes: one that runs to its end under a time limit, and one that serves until its value is dropped.
 
 use std::fmt;
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
@@ -51,6 +52,13 @@ impl Output {
     #[track_caller]
     pub(crate) fn logs_no(self, unexpected: &str) -> Self {
         assert!(!self.stderr_text().contains(unexpected), "`{unexpected}` stands in stderr of {self:?}");
+        self
+    }
+
+    /// stderr is empty.
+    #[track_caller]
+    pub(crate) fn logs_nothing(self) -> Self {
+        assert!(self.stderr.is_empty(), "stderr is not empty: {self:?}");
         self
     }
 
@@ -198,8 +206,34 @@ impl Daemon {
         state.0.clone()
     }
 
+    /// What it has printed up to the line that contains `text` for the `times`th time.
+    #[track_caller]
+    pub(crate) fn printed_until(&self, text: &str, times: usize) -> Vec<String> {
+        let end = Instant::now() + LIMIT;
+        let mut state = self.log.lines.lock().expect("log");
+        loop {
+            let mut found = state.0.iter().enumerate().filter(|(_, line)| line.contains(text));
+            if let Some((at, _)) = found.nth(times - 1) {
+                return state.0[..=at].to_vec();
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            assert!(state.1 < 2 && !left.is_zero(), "the daemon did not print `{text}` {times} times");
+            state = self.log.grown.wait_timeout(state, left).expect("log").0;
+        }
+    }
+
+    /// The number of its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits until it ends by itself; its exit code.
-    pub(crate) fn wait(mut self) -> Option<i32> {
+    pub(crate) fn wait(self) -> Option<i32> {
+        self.wait_with_log().0
+    }
+
+    /// Waits until it ends by itself; its exit code, and all that it has printed.
+    pub(crate) fn wait_with_log(mut self) -> (Option<i32>, Vec<String>) {
         let end = Instant::now() + LIMIT;
         let mut state = self.log.lines.lock().expect("log");
         while state.1 < 2 {
@@ -211,9 +245,17 @@ impl Daemon {
             }
             state = self.log.grown.wait_timeout(state, left).expect("log").0;
         }
+        let lines = std::mem::take(&mut state.0);
         drop(state);
-        self.child.wait().expect("wait for a daemon").code()
+        (self.child.wait().expect("wait for a daemon").code(), lines)
     }
+}
+
+/// The most memory that a running process has had resident, in KiB.
+pub(crate) fn peak_memory(process: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).expect("the process runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM");
+    line.trim().trim_end_matches(" kB").parse().expect("a number of kB")
 }
 
 impl Drop for Daemon {

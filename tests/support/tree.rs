@@ -51,7 +51,7 @@ impl Entry {
         self
     }
 
-    /// Modification time in seconds; directories and links keep none.
+    /// Modification time in seconds; that of directories and links is not compared.
     pub(crate) fn mtime(mut self, seconds: i64) -> Self {
         self.mtime = Some(seconds);
         self
@@ -124,8 +124,9 @@ impl Entry {
         if let Some(mode) = self.mode.or(default_mode) {
             fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap_or_else(|error| failed(&error));
         }
-        if !matches!(self.kind, Kind::Directory | Kind::Link(_)) {
-            let time = Timespec { tv_sec: self.mtime.unwrap_or(MTIME), tv_nsec: 0 };
+        let default_mtime = (!matches!(self.kind, Kind::Directory | Kind::Link(_))).then_some(MTIME);
+        if let Some(seconds) = self.mtime.or(default_mtime) {
+            let time = Timespec { tv_sec: seconds, tv_nsec: 0 };
             let times = Timestamps { last_access: time, last_modification: time };
             utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).unwrap_or_else(|error| failed(&error));
         }
@@ -198,6 +199,12 @@ impl fmt::Debug for Entry {
 #[derive(Clone, Default)]
 pub(crate) struct Tree(BTreeMap<Vec<u8>, Entry>);
 
+impl fmt::Debug for Tree {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.0.iter().map(|(name, entry)| (name.escape_ascii().to_string(), entry))).finish()
+    }
+}
+
 impl Tree {
     pub(crate) fn new() -> Self {
         Tree::default()
@@ -256,6 +263,10 @@ impl Tree {
 
     pub(crate) fn get(&self, path: impl AsRef<[u8]>) -> Option<&Entry> {
         self.0.get(path.as_ref())
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], &Entry)> {
+        self.0.iter().map(|(path, entry)| (path.as_slice(), entry))
     }
 
     /// One line for each entry.

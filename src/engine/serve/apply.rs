@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::config::{Backup, LocalPath};
 use crate::delta::{self, DeltaError};
@@ -80,9 +80,14 @@ impl From<DeltaError> for Refusal {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Rules {
     pub(super) ignore: Ignore,
+    /// One for each directory.
     pub(super) backups: Vec<Backup>,
     pub(super) tempdir: Option<PathBuf>,
 }
+
+/// Copies of what a command is about to change, with their backup directories.
+#[derive(Debug, Default)]
+pub(super) struct Copies(Vec<(PathBuf, fs::Backup)>);
 
 /// What is there before a command, with the directory that holds it.
 #[derive(Debug)]
@@ -103,23 +108,35 @@ impl Target {
         Ok(self.place.metadata()?)
     }
 
-    /// Copies what is there to the backup directories, if it is a regular file. Nothing is changed when that fails.
-    pub(super) fn back_up(&self, rules: &Rules) -> Result<(), Refusal> {
+    /// Copies what is there to the backup directories, if it is a regular file. The copies take their places in
+    /// [`Target::keep`]: what is refused after all costs no older copy.
+    pub(super) fn back_up(&self, rules: &Rules) -> Result<Copies, Refusal> {
+        let mut copies = Copies::default();
         if !self.before.as_ref().is_some_and(Metadata::is_regular) {
-            return Ok(());
+            return Ok(copies);
         }
-        for backup in rules.backups.iter().filter(|backup| backup.generations > 1) {
+        for rule in &rules.backups {
             let real = self.real.as_os_str().as_encoded_bytes();
-            fs::backup(&self.place, &backup.directory, real, backup.generations).map_err(|error| {
-                tracing::warn!(
-                    "ERROR: cannot back up {} to {}: {error}. The file is left as it is; make the directory writable.",
-                    self.real.display(),
-                    backup.directory.display()
-                );
-                Refusal::text(format!("Backup failed: {}", strerror(&error)))
-            })?;
+            let copy = fs::Backup::of(&self.place, &rule.directory, real, rule.generations)
+                .map_err(|error| self.not_backed_up(&rule.directory, &error))?;
+            copies.0.extend(copy.map(|copy| (rule.directory.clone(), copy)));
         }
-        Ok(())
+        Ok(copies)
+    }
+
+    /// Puts the copies into their places, right before the file is changed.
+    pub(super) fn keep(&self, copies: Copies) -> Result<(), Refusal> {
+        let mut copies = copies.0.into_iter();
+        copies.try_for_each(|(directory, copy)| copy.keep().map_err(|error| self.not_backed_up(&directory, &error)))
+    }
+
+    fn not_backed_up(&self, directory: &Path, error: &io::Error) -> Refusal {
+        let (file, directory, reason) = (self.real.display(), directory.display(), strerror(error));
+        tracing::warn!(
+            "ERROR: cannot back up {file} to {directory}: {reason}. The file is left as it is; make room there, or make \
+             the directory writable."
+        );
+        Refusal::text(format!("Backup failed: {reason}"))
     }
 
     /// Removes what is there, ignoring errors, to make room for something of another kind.
@@ -214,10 +231,11 @@ impl Target {
         let digest = output.digest();
         drop(output);
         let (metadata, file) = old.as_ref().map_or((None, None), |(metadata, file)| (Some(metadata), Some(file)));
-        for lost in temp.take_over(metadata, file) {
-            tracing::info!("WARNING: {}: not kept: {}", self.real.display(), chain(&lost));
+        let lost = temp.take_over(metadata, file);
+        for lost in &lost {
+            tracing::info!("WARNING: {}: not kept: {}", self.real.display(), chain(lost));
         }
-        let assembled = Assembled { temp, digest };
+        let assembled = Assembled { temp, digest, lost };
         for attribute in attributes.into_iter().flat_map(Attribute::all) {
             assembled.set(attribute, rules.ignore)?;
         }
@@ -258,6 +276,8 @@ pub(super) struct Assembled {
     temp: TempFile,
     /// Of its content.
     pub(super) digest: [u8; 32],
+    /// What the old file has and this one could not get.
+    pub(super) lost: Vec<fs::NotTakenOver>,
 }
 
 impl Assembled {

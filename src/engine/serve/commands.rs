@@ -27,7 +27,6 @@ impl Session {
             _ => None,
         };
         self.receiver.settle(peer, continued).await?;
-        self.has_changed |= !is_question(&command);
         let reply = match (admitted, command) {
             (Err(reply), _) => reply,
             (Ok(Some(file)), command) => match self.command(peer, file, command).await? {
@@ -192,18 +191,6 @@ fn subject(command: &Request) -> Option<(&str, &[u8])> {
         | Request::AtomicDialect
         | Request::Bye => None,
     }
-}
-
-/// Whether a command leaves everything here as it is.
-fn is_question(command: &Request) -> bool {
-    matches!(
-        command,
-        Request::Sig { .. }
-            | Request::Type { .. }
-            | Request::GetTm { .. }
-            | Request::GetSz { .. }
-            | Request::List { .. }
-    )
 }
 
 /// What an MK… command makes.

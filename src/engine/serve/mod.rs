@@ -19,9 +19,7 @@ use tokio::sync::Semaphore;
 use tracing::Instrument;
 
 pub use self::registry::Registry;
-use self::registry::Served;
 use super::Report;
-use super::action;
 use crate::wire::{Connection, Listener, Timeouts, WireError};
 
 /// How long to wait when no connection can be accepted.
@@ -29,7 +27,9 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 /// Serves one session on a connection that is there already (`-i`).
 pub async fn serve_one(registry: &Arc<Registry>, connection: Connection) -> Report {
-    session::run(Arc::clone(registry), connection).await
+    let report = session::run(Arc::clone(registry), connection, None).await;
+    report.conclude();
+    report
 }
 
 /// Listens, then serves sessions until the process ends (`-ii`), or one session (`-iii`). `listening` is told the
@@ -66,10 +66,8 @@ pub async fn serve(
         let span = tracing::warn_span!("session", session = number);
         let session = async move {
             tracing::info!("New connection from {}:{}.", peer.ip(), peer.port());
-            let report = session::run(registry, connection).await;
-            tracing::info!("Connection closed.");
-            tracing::info!("Finished with {} errors.", report.errors);
-            drop(place);
+            let report = session::run(registry, connection, place).await;
+            report.conclude();
             report
         };
         if once {
@@ -78,22 +76,4 @@ pub async fn serve(
         tokio::spawn(session.instrument(span));
     }
     Ok(Report::default())
-}
-
-/// Runs what a session scheduled, and what others left. Failures are logged: the peer has its answer already.
-async fn run_actions(served: &Served, has_changed: bool, report: &mut Report) {
-    let turn = served.turn.try_lock().ok();
-    if turn.is_none() && !has_changed {
-        // Whoever has the turn runs everything there is, and none of it is of this session.
-        return;
-    }
-    let _turn = match turn {
-        Some(turn) => turn,
-        None => served.turn.lock().await,
-    };
-    match action::run(&served.node).await {
-        Ok(done) => report.merge(done),
-        Err(error) => report
-            .error(format_args!("ERROR: cannot run the scheduled actions: {}", crate::model::errors::chain(&error))),
-    }
 }

@@ -1,10 +1,12 @@
 //! Who is at the other end: the name it proved to have, and the node that serves it.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::engine::membership;
 use crate::engine::{EngineError, Node};
+use crate::engine::{membership, notice};
+use crate::model::{Job, ScheduledAction};
 use crate::wire::Reply;
 use crate::wire::trust::{self, Trust};
 
@@ -15,8 +17,26 @@ pub(super) struct Peer {
     pub(super) name: String,
     /// Restricted to the groups that the session asked for.
     pub(super) node: Arc<Node>,
+    /// It is one of ours, and reads on where the known text of an answer ends.
+    pub(super) reads_on: bool,
     /// Whose intents these are: the session's.
     pub(super) holder: String,
+    /// What the session has called for so far.
+    pub(super) jobs: Arc<Jobs>,
+}
+
+/// The jobs that a session called for, under whatever name it spoke.
+#[derive(Debug, Default)]
+pub(super) struct Jobs(Mutex<BTreeSet<Job>>);
+
+impl Jobs {
+    pub(super) fn add(&self, actions: &[ScheduledAction]) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(actions.iter().map(ScheduledAction::job));
+    }
+
+    pub(super) fn take(&self) -> BTreeSet<Job> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// Whether a connection from `address` may speak under `name`: it must come from one of the name's addresses.
@@ -62,5 +82,6 @@ pub(super) async fn check_certificate(
         );
         return Ok(Err(Reply::IdentificationFailed));
     }
+    notice::warn_of_certificate(&node.store, name, presented).await?;
     Ok(Ok(()))
 }

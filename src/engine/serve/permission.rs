@@ -46,7 +46,7 @@ pub(super) async fn admit(
                 DeniedBecause::WrongKey => "its key is not that of the group; compare the key files",
             };
             tracing::warn!("{name} asked for {shown}: refused, {reason}.");
-            return Ok(Err(Reply::PermissionDenied));
+            return Ok(Err(denied(peer, key, because)));
         }
     }
     match node.config.local(&path) {
@@ -56,6 +56,21 @@ pub(super) async fn admit(
             Ok(Err(Reply::PermissionDenied))
         }
     }
+}
+
+/// The refusal, with the reason for those that read on. What our groups cover is nothing for a peer without a key of one.
+fn denied(peer: &Peer, key: &str, because: DeniedBecause) -> Reply {
+    if !peer.reads_on {
+        return Reply::PermissionDenied;
+    }
+    Reply::PermissionDenied.because(match because {
+        _ if !membership::has_key(&peer.node.config, &peer.name, key) => {
+            "The key is that of no group here that has you in it."
+        }
+        DeniedBecause::NoGroupCovers => "No group here covers the file.",
+        DeniedBecause::NotAMember => "The groups here that cover the file do not have you in them.",
+        DeniedBecause::WrongKey => "The group here that covers the file has another key.",
+    })
 }
 
 /// The answer where our own state of the file cannot be told: nothing is changed then.
@@ -79,6 +94,7 @@ pub(super) async fn dirty_check(peer: &Peer, path: &SyncPath) -> Result<Option<R
 /// loses `forced` here, and schedules actions.
 pub(super) async fn mark_for_groups_of(peer: &Peer, path: &SyncPath) -> Result<(), EngineError> {
     let node = &peer.node;
+    mark::announce(path);
     let marked = node.store.dirty(DirtyFilter { peer: None, scopes: vec![Scope::File(path.clone())] }).await?;
     let mut marks: Vec<Mark> = Vec::new();
     for group in membership::groups_of(&node.config, path, Purpose::Sync) {

@@ -13,6 +13,7 @@ use crate::engine::{EngineError, blocking, content};
 use crate::fs::{self, BeneathError, Presence};
 use crate::model::checktxt::mtime_number;
 use crate::model::{Checktxt, Metadata, MtimeUnit, Scope, SyncPath, encoding};
+use crate::wire::codec::MAX_LINE;
 use crate::wire::{Connection, Reply, WireError};
 
 /// Signatures above this size wait on disk.
@@ -146,13 +147,28 @@ pub(super) async fn list(
                 continue;
             }
             let text = in_unit(&record.checktxt, record.mtime_ns, unit);
-            let line = format!("{}\t{}", encoding::encode(&text), record.path.encoded());
-            if let Err(error) = connection.write_line(line.as_bytes()).await {
+            let Some(line) = list_line(&text, &record.path) else {
+                tracing::warn!("{}: no line of a list can hold the name", record.path);
+                continue;
+            };
+            if let Err(error) = connection.write_line(&line).await {
                 return Ok(Err(error));
             }
         }
     }
     Ok(Ok(()))
+}
+
+/// The line that lists a file. A link target that makes it longer than a peer reads is left out: an empty one matches any.
+fn list_line(checktxt: &[u8], path: &SyncPath) -> Option<Vec<u8>> {
+    let line = |checktxt: &[u8]| format!("{}\t{}", encoding::encode(checktxt), path.encoded()).into_bytes();
+    let target = b":target=";
+    let without_target = || {
+        let start = checktxt.windows(target.len()).position(|window| window == target)?;
+        Some(line(&checktxt[..start + target.len()]))
+    };
+    let fits = |line: &Vec<u8>| line.len() < MAX_LINE;
+    Some(line(checktxt)).filter(fits).or_else(|| without_target().filter(fits))
 }
 
 /// A row's checktxt with its mtime in the unit of the session.
@@ -175,6 +191,17 @@ fn in_unit(checktxt: &Checktxt, mtime_ns: Option<i64>, unit: MtimeUnit) -> Vec<u
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_listed_link_loses_a_target_that_no_line_holds() {
+        let path = SyncPath::parse(b"%d%/l").unwrap();
+        let link = |length| format!("v1:mode=41471:type=lnk:target={}", "%20".repeat(length)).into_bytes();
+        let listed = |length| String::from_utf8(list_line(&link(length), &path).unwrap()).unwrap();
+        assert_eq!(listed(1), "v1%3Amode=41471%3Atype=lnk%3Atarget=%2520\t%25d%25/l");
+        assert_eq!(listed(4_000), "v1%3Amode=41471%3Atype=lnk%3Atarget=\t%25d%25/l");
+        let endless = SyncPath::parse(&[b"/", " ".repeat(6_000).as_bytes()].concat()).unwrap();
+        assert_eq!(list_line(b"v1:type=dir", &endless), None);
+    }
 
     #[test]
     fn a_listed_time_is_in_the_unit_of_the_session() {

@@ -14,10 +14,10 @@ mod shown;
 
 pub(super) use self::make::time_of;
 use self::shown::Shown;
-use super::apply::{Assembled, Refusal, Rules, Target};
+use super::apply::{Assembled, Copies, Refusal, Rules, Target};
 use super::peer::Peer;
 use super::permission::{self, Admitted};
-use crate::config::LocalPath;
+use crate::config::{Backup, LocalPath};
 use crate::engine::check::{self, CheckOptions};
 use crate::engine::membership::{self, Event, Purpose};
 use crate::engine::{EngineError, blocking};
@@ -57,6 +57,7 @@ enum State {
 #[derive(Debug)]
 struct Assembly {
     target: Target,
+    copies: Copies,
     new: Assembled,
     /// Written early only for what others can see beside the target.
     intent: Option<IntentId>,
@@ -171,7 +172,7 @@ impl Receiver {
                 Ok(synced?)
             }
             State::Assembled(assembly) => {
-                let Assembly { target, mut new, intent } = *assembly;
+                let Assembly { target, copies, mut new, intent } = *assembly;
                 let looked = blocking("PATCH", move || {
                     target.must_be_unchanged()?;
                     let metadata = new.metadata()?;
@@ -186,7 +187,7 @@ impl Receiver {
                     None => begin_file(peer, &path, &new, &metadata).await?,
                 };
                 let digest = Some(new.digest);
-                match blocking("PATCH", move || target.replace(new)).await? {
+                match blocking("PATCH", move || target.keep(copies).and_then(|()| target.replace(new))).await? {
                     Ok(now) => {
                         self.saw(&path, now.clone());
                         let found = OnDisk { metadata: now, digest };
@@ -280,6 +281,7 @@ async fn record(
         Actions::Schedule => membership::actions_for(&peer.node.config, &path, Event::Received),
         Actions::None => Vec::new(),
     };
+    peer.jobs.add(&actions);
     let record = found.metadata.map(|metadata| peer.node.record(path.clone(), &metadata, found.digest));
     let receipt = Receipt { path, sender: peer.name.clone(), record, actions };
     Ok(peer.node.store.finish_receive(intent, receipt).await?)
@@ -287,10 +289,12 @@ async fn record(
 
 fn rules(peer: &Peer, path: &SyncPath) -> Rules {
     let config = &peer.node.config;
-    let mut backups = Vec::new();
+    let mut backups: Vec<Backup> = Vec::new();
     for backup in membership::groups_of(config, path, Purpose::Sync).filter_map(|group| group.backup.as_ref()) {
-        if !backups.contains(backup) {
-            backups.push(backup.clone());
+        match backups.iter_mut().find(|known| known.directory == backup.directory) {
+            // Two groups with one directory: one copy, as many generations as either wants.
+            Some(known) => known.generations = known.generations.max(backup.generations),
+            None => backups.push(backup.clone()),
         }
     }
     Rules { ignore: config.ignore, backups, tempdir: config.tempdir.clone() }

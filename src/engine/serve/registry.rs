@@ -22,7 +22,7 @@ pub struct Registry {
     settings: NodeSettings,
     known: Mutex<HashMap<String, Arc<Known>>>,
     /// Opened by whoever needs it first, while others wait for that one only.
-    databases: Mutex<Vec<(Location, Arc<OnceCell<Database>>)>>,
+    databases: Mutex<Vec<(Location, Arc<OnceCell<Store>>)>>,
     sessions: AtomicU64,
 }
 
@@ -32,21 +32,7 @@ pub(super) struct Known {
     pub(super) config: Arc<Config>,
     /// Of all files it was read from; `None`: the file was not there.
     stamps: Vec<(PathBuf, Option<Stamp>)>,
-    served: OnceCell<Arc<Served>>,
-}
-
-/// A node, and the right to run what is scheduled in its database.
-#[derive(Debug)]
-pub(super) struct Served {
-    pub(super) node: Arc<Node>,
-    /// Held while actions run: two sessions that end at the same time must not both run them.
-    pub(super) turn: Arc<Mutex<()>>,
-}
-
-#[derive(Debug, Clone)]
-struct Database {
-    store: Store,
-    turn: Arc<Mutex<()>>,
+    served: OnceCell<Arc<Node>>,
 }
 
 /// Changes whenever a file is replaced or written: device, inode, size, ctime in seconds and nanoseconds.
@@ -76,7 +62,7 @@ impl Registry {
         {
             return Ok(Arc::clone(entry));
         }
-        let config = self.settings.load(name)?;
+        let config = self.settings.load(name).await?;
         let mut files = config.files.clone();
         files.extend(["csync2_ssl_cert.pem", "csync2_ssl_key.pem"].map(|file| self.settings.system_dir.join(file)));
         let stamps = files.into_iter().map(|path| (path.clone(), stamp(&path))).collect();
@@ -86,13 +72,14 @@ impl Registry {
     }
 
     /// The node of a configuration, its database open and what a crash left behind put in order.
-    pub(super) async fn serve(&self, name: &str, known: &Known) -> Result<Arc<Served>, OpenError> {
+    pub(super) async fn serve(&self, name: &str, known: &Known) -> Result<Arc<Node>, OpenError> {
         let open = || async {
             let name = self.full_name(name);
-            let Database { store, turn } = self.database(name, &known.config).await?;
+            let store = self.database(name, &known.config).await?;
+            self.settings.warn(&known.config, name, &store).await?;
             let node = Arc::new(self.settings.node(Arc::clone(&known.config), name, store));
             match recover::recover(&node).await {
-                Ok(()) => Ok(Arc::new(Served { node, turn })),
+                Ok(()) => Ok(node),
                 Err(EngineError::Store(error)) => Err(OpenError::Store(error)),
                 Err(error) => Err(OpenError::Engine(error)),
             }
@@ -100,7 +87,7 @@ impl Registry {
         known.served.get_or_try_init(open).await.cloned()
     }
 
-    async fn database(&self, name: &str, config: &Config) -> Result<Database, OpenError> {
+    async fn database(&self, name: &str, config: &Config) -> Result<Store, OpenError> {
         let location = self.settings.location(config, name)?;
         let cell = {
             let mut databases = self.databases.lock().await;
@@ -111,11 +98,7 @@ impl Registry {
                 cell
             })
         };
-        let open = || async {
-            let store = self.settings.open_store(&location, config).await?;
-            Ok(Database { store, turn: Arc::default() })
-        };
-        cell.get_or_try_init(open).await.cloned()
+        cell.get_or_try_init(|| self.settings.open_store(&location, config)).await.cloned()
     }
 
     fn full_name<'n>(&'n self, name: &'n str) -> &'n str {

@@ -6,9 +6,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::peer::{self, Peer};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::peer::{self, Jobs, Peer};
 use super::receive::Receiver;
-use super::registry::{Known, Registry, Served};
+use super::registry::{Known, Registry};
+use crate::engine::action::{self, Patience};
 use crate::engine::open::OpenError;
 use crate::engine::recover;
 use crate::engine::{EngineError, Node, Report};
@@ -47,9 +50,11 @@ pub(super) struct Session {
     pub(super) unit: Option<MtimeUnit>,
     pub(super) receiver: Receiver,
     /// Set by the first HELLO that succeeds; for the actions at the end it stays.
-    served: Option<Arc<Served>>,
-    /// The peer sent more than questions: actions may have been scheduled.
-    pub(super) has_changed: bool,
+    served: Option<Arc<Node>>,
+    /// What the changes of this session called for.
+    jobs: Arc<Jobs>,
+    /// The peer is one of ours: it has asked for our dialect with the bare word.
+    reads_on: bool,
 }
 
 /// Whether the session goes on.
@@ -59,11 +64,16 @@ pub(super) enum Flow {
     Close,
 }
 
-/// Runs a session to its end. What went wrong is logged once, here.
-pub(super) async fn run(registry: Arc<Registry>, connection: Connection) -> Report {
+/// Runs a session to its end. What went wrong is logged once, here. Its place among the sessions that are served is free
+/// before its actions run.
+pub(super) async fn run(
+    registry: Arc<Registry>,
+    connection: Connection,
+    place: Option<OwnedSemaphorePermit>,
+) -> Report {
     let mut report = Report::default();
     let shown = connection.peer_name().to_owned();
-    match converse(&registry, connection, &mut report).await {
+    match converse(&registry, connection, place, &mut report).await {
         Ok(()) => {}
         Err(SessionError::Wire(WireError::Closed)) => tracing::info!("{shown} closed the connection without BYE."),
         Err(error) => report.error(format_args!("ERROR: session with {shown}: {}", chain(&error))),
@@ -71,7 +81,12 @@ pub(super) async fn run(registry: Arc<Registry>, connection: Connection) -> Repo
     report
 }
 
-async fn converse(registry: &Arc<Registry>, connection: Connection, report: &mut Report) -> Result<(), SessionError> {
+async fn converse(
+    registry: &Arc<Registry>,
+    connection: Connection,
+    place: Option<OwnedSemaphorePermit>,
+    report: &mut Report,
+) -> Result<(), SessionError> {
     let Some(mut session) = open(registry, connection).await? else { return Ok(()) };
     let spoken = session.converse().await;
     let ended = match &spoken {
@@ -81,8 +96,12 @@ async fn converse(registry: &Arc<Registry>, connection: Connection, report: &mut
     // The peer may be gone already.
     session.connection.flush().await.ok();
     // The C client returns when the connection closes, and scripts count on the actions being done by then.
-    if let Some(served) = session.served.take() {
-        super::run_actions(&served, session.has_changed, report).await;
+    drop(place);
+    if let Some(node) = &session.served {
+        match action::run(node, &session.holder, Patience::Only(&session.jobs.take())).await {
+            Ok(done) => report.merge(done),
+            Err(error) => report.error(format_args!("ERROR: cannot run the scheduled actions: {}", chain(&error))),
+        }
     }
     session.connection.shutdown().await;
     // A database that failed may have left an intent: what was received is not recorded then.
@@ -139,7 +158,8 @@ async fn open(registry: &Arc<Registry>, mut connection: Connection) -> Result<Op
         unit: None,
         receiver: Receiver::default(),
         served: None,
-        has_changed: false,
+        jobs: Arc::default(),
+        reads_on: false,
     }))
 }
 
@@ -220,6 +240,7 @@ impl Session {
             Request::Hello { name } => self.hello(&name.to_lowercase()).await?,
             Request::AtomicDialect => {
                 self.unit = Some(MtimeUnit::Nanoseconds);
+                self.reads_on = true;
                 self.identify_first()
             }
             Request::Ssl | Request::Config { .. } => Reply::UnknownCommand,
@@ -232,6 +253,11 @@ impl Session {
         Ok(Flow::Continue)
     }
 
+    /// An answer with its reason, for those that read on. Others get the bare text that they know.
+    fn explained(&self, reply: Reply, reason: impl FnOnce() -> String) -> Reply {
+        if self.reads_on { reply.because(&reason()) } else { reply }
+    }
+
     fn identify_first(&self) -> Reply {
         Reply::IdentifyFirst { address: self.connection.peer_name().to_owned() }
     }
@@ -242,7 +268,9 @@ impl Session {
         self.settle().await?;
         self.peer = None;
         if !peer::resolves_to(name, self.address).await {
-            return Ok(Reply::IdentificationFailed);
+            return Ok(self.explained(Reply::IdentificationFailed, || {
+                format!("{name} does not resolve here to {}.", self.connection.peer_name())
+            }));
         }
         let config = &self.known.config;
         if !self.connection.is_tls() && !config.plain_allowed(&config.my_name, name) {
@@ -250,13 +278,15 @@ impl Session {
             return Ok(Reply::SslExpected);
         }
         let served = self.registry.serve(&self.config_name, &self.known).await?;
-        if let Some(presented) = self.connection.peer_certificate().map(<[u8]>::to_vec)
-            && let Err(reply) = peer::check_certificate(&served.node, name, &presented).await?
-        {
-            return Ok(reply);
+        if let Some(presented) = self.connection.peer_certificate().map(<[u8]>::to_vec) {
+            if let Err(reply) = peer::check_certificate(&served, name, &presented).await? {
+                return Ok(self.explained(reply, || format!("Another certificate is pinned here for {name}.")));
+            }
+            // It works, or there would be no TLS; but it may be weak.
+            drop(served.identity().await);
         }
-        let node = self.in_groups(&served.node);
-        self.peer = Some(Arc::new(Peer { name: name.to_owned(), node, holder: self.holder.clone() }));
+        let node = self.in_groups(&served);
+        self.peer = Some(Arc::new(self.peer_called(name, node)));
         self.served = Some(served);
         Ok(Reply::CmdFinished)
     }
@@ -265,19 +295,25 @@ impl Session {
     async fn restrict(&mut self) -> Result<(), SessionError> {
         if let Some(peer) = self.peer.clone() {
             self.receiver.settle(&peer, None).await?;
-            self.peer = Some(Arc::new(Peer {
-                name: peer.name.clone(),
-                node: self.in_groups(&peer.node),
-                holder: self.holder.clone(),
-            }));
+            self.peer = Some(Arc::new(self.peer_called(&peer.name, self.in_groups(&peer.node))));
         }
         Ok(())
+    }
+
+    fn peer_called(&self, name: &str, node: Arc<Node>) -> Peer {
+        Peer {
+            name: name.to_owned(),
+            node,
+            reads_on: self.reads_on,
+            holder: self.holder.clone(),
+            jobs: Arc::clone(&self.jobs),
+        }
     }
 
     fn in_groups(&self, node: &Arc<Node>) -> Arc<Node> {
         match &self.groups {
             None => Arc::clone(node),
-            Some(groups) => Arc::new(Node { config: Arc::new(node.config.select_groups(groups)), ..Node::clone(node) }),
+            Some(groups) => Arc::new(node.with_config(node.config.select_groups(groups))),
         }
     }
 

@@ -5,6 +5,7 @@
 //! Behind a PATCH the peer waits for a delta, and would take any command for one: requests made meanwhile wait here.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 
 use tempfile::SpooledTempFile;
 
@@ -16,7 +17,7 @@ use crate::wire::{Connection, OctetHeader, Reader, Reply, Request, WireError};
 
 /// Which dialect the peer speaks (protocol.md, 'The second dialect').
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Dialect {
+pub(in crate::engine) enum Dialect {
     /// Times in seconds, attributes in commands of their own.
     Upstream,
     /// Times in nanoseconds, ATOMICPATCH.
@@ -131,6 +132,11 @@ impl Exchange {
             held: Vec::new(),
             patching: false,
         }
+    }
+
+    /// Where we connected from.
+    pub(super) fn local_address(&self) -> Option<IpAddr> {
+        self.reader.local_address()
     }
 
     /// Sends a request of the session as a whole and waits for its answer line. Only between pipelines.
@@ -268,11 +274,37 @@ impl Exchange {
         }
     }
 
-    /// Says goodbye, and waits until the peer has run its actions: scripts count on them when we return.
-    pub(super) async fn finish(mut self) -> Result<(), WireError> {
+    /// Says goodbye. The peer runs its actions before it closes the connection.
+    pub(super) async fn finish(mut self) -> Result<Connection, WireError> {
         self.converse(&Request::Bye).await?;
         let writer = self.outbox.finish().await?;
-        Connection::unite(self.reader, writer).finish().await;
-        Ok(())
+        Ok(Connection::unite(self.reader, writer))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_told_and_compared_as_the_peer_knows_them() {
+        let at = |seconds, nanoseconds| Timestamp { seconds, nanoseconds };
+        for (time, seconds, nanoseconds) in [
+            (at(-1, 0), -1, -1_000_000_000),
+            (at(-1, 500_000_000), -1, -500_000_000),
+            (at(0, 0), 0, 0),
+            (at(0, 1), 0, 1),
+            (at(1, 0), 1, 1_000_000_000),
+            (at(-2_147_483_649, 7), -2_147_483_649, -2_147_483_648_999_999_993),
+            (at(8_600_000_000, 5), 8_600_000_000, 8_600_000_000_000_000_005),
+        ] {
+            let (upstream, atomic) = (Dialect::Upstream, Dialect::Atomic);
+            assert_eq!((upstream.mtime_number(time), atomic.mtime_number(time)), (seconds, nanoseconds));
+            // What comes back is what the peer was told, and compares as equal.
+            assert_eq!(upstream.mtime(seconds), upstream.comparable(time));
+            assert_eq!(atomic.mtime(nanoseconds), atomic.comparable(time));
+        }
+        // A server of the fork is known by its answer; any other may still give nanoseconds.
+        assert_eq!(Dialect::Upstream.mtime(1_600_000_000_123_456_789), at(1_600_000_000, 0));
     }
 }

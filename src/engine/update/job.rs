@@ -19,6 +19,7 @@ pub(super) struct Job {
     /// Answers to this attempt that are still to come before the outcome is known.
     pub(super) outstanding: usize,
     pub(super) progress: Progress,
+    pub(super) due: Due,
     pub(super) past: Past,
     /// Of a regular file: the content that was sent or found to be equal, with the state of the file it was read from.
     pub(super) digest: Option<[u8; 32]>,
@@ -47,6 +48,17 @@ pub(super) enum Progress {
     Failed,
 }
 
+/// What is sent when everything that was sent before is confirmed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Due {
+    #[default]
+    Nothing,
+    /// Owner, mode and time of what an MK… made.
+    Attributes,
+    /// A directory's time, when everything in it is done.
+    Time,
+}
+
 /// What a job has been through and does not go through again.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Past {
@@ -54,8 +66,6 @@ pub(super) struct Past {
     pub(super) disputed: bool,
     /// A file that changes while it is sent is sent once more.
     pub(super) resent: bool,
-    /// A directory whose time was put off until everything in it is done.
-    pub(super) timed: bool,
     /// How often it waited again for its directory.
     pub(super) waits: u8,
 }
@@ -84,6 +94,7 @@ impl Job {
             attempt: 0,
             outstanding: 0,
             progress: Progress::Asking,
+            due: Due::default(),
             past: Past::default(),
             digest: None,
             adopted: false,
@@ -118,6 +129,7 @@ impl Job {
     pub(super) fn begin_anew(&mut self) {
         self.attempt += 1;
         self.outstanding = 0;
+        self.due = Due::default();
         self.progress = Progress::Asking;
     }
 }

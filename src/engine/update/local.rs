@@ -38,6 +38,12 @@ pub(super) fn compare(place: &LocalPath, theirs: &[u8]) -> Result<Compared, Delt
     Ok(Compared { metadata, digest: equal.then(|| content.digest()) })
 }
 
+/// The size that the system gives for a file of any kind, as the answer to GETSZ has it: a link is as long as its target.
+/// 0 for what is gone.
+pub(super) fn size(place: &LocalPath) -> u64 {
+    content::locate(place).ok().and_then(|place| place.size().ok()).unwrap_or_default()
+}
+
 /// What is sent for a regular file.
 #[derive(Debug)]
 pub(super) struct Prepared {

@@ -1,10 +1,11 @@
 //! Pushing: every peer that has dirty rows is served by a task of its own, all at once, in this one process. A peer that
 //! is slow, dead or refuses us costs its own rows only: they stay, and the others are served.
 //!
-//! [`claim`] keeps other processes away, [`plan`] says what is to be done, [`session`] gets a peer to listen to us, [`exchange`] keeps requests and answers in
-//! step, [`pipeline`] brings the peer up to date, file by file ([`job`]), and [`confirmed`] writes down what arrived.
+//! A claim keeps other processes away, [`plan`] says what is to be done, [`session`] gets a peer to listen to us,
+//! [`exchange`] keeps requests and answers in step, [`pipeline`] brings the peer up to date, file by file ([`job`]), and
+//! [`confirmed`] writes down what arrived.
 
-mod claim;
+mod advice;
 mod confirmed;
 mod exchange;
 mod job;
@@ -12,7 +13,7 @@ mod local;
 mod outbox;
 mod pipeline;
 mod plan;
-mod session;
+pub(super) mod session;
 #[cfg(test)]
 mod tests;
 
@@ -22,10 +23,12 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::{EngineError, Node, Report};
+pub(super) use self::exchange::Dialect;
+use super::{EngineError, Node, Report, claim, recover};
 use crate::model::errors::chain;
 use crate::model::{DirtyEntry, Scope, SyncPath};
 use crate::store::{DirtyFilter, StoreError};
+use crate::wire::Connection;
 
 /// How an update behaves.
 #[derive(Debug, Clone, Default)]
@@ -59,6 +62,8 @@ pub struct Outcome {
     pub report: Report,
     /// Of a dry run: peer by peer, in the order in which the work would be done.
     pub forecasts: Vec<Forecast>,
+    /// The connection to the peer that was served, when it has had our goodbye.
+    closing: Option<Connection>,
 }
 
 /// Pushes the dirty rows within `scopes` to their peers.
@@ -82,11 +87,15 @@ pub async fn update(node: &Arc<Node>, scopes: Vec<Scope>, options: &UpdateOption
         let task = tasks.spawn(async move {
             // The semaphore is never closed.
             let _place = places.acquire_owned().await.ok();
-            if dry_run {
+            let mut outcome = if dry_run {
                 session::serve_peer(&node, &served, entries, true).await
             } else {
                 alone(&node, &served, filter).await
+            };
+            if let Some(connection) = outcome.closing.take() {
+                part(&served, connection).await;
             }
+            outcome
         });
         peers.insert(task.id(), peer);
     }
@@ -115,7 +124,8 @@ pub async fn update(node: &Arc<Node>, scopes: Vec<Scope>, options: &UpdateOption
 async fn alone(node: &Arc<Node>, peer: &str, filter: DirtyFilter) -> Outcome {
     let mut outcome = Outcome::default();
     let serve = async {
-        let claimed = claim::claim(node, peer).await?;
+        let waiting = || tracing::info!("Waiting for another csync2 that is updating {peer} ...");
+        let claimed = claim::claim(&node.store, peer, &recover::holder(), waiting).await?;
         let entries = node.store.dirty(filter).await;
         if let Ok(entries) = &entries
             && !entries.is_empty()
@@ -130,4 +140,14 @@ async fn alone(node: &Arc<Node>, peer: &str, filter: DirtyFilter) -> Outcome {
         outcome.report.error(format_args!("ERROR: {peer}: {}. What is dirty for it stays so.", chain(&error)));
     }
     outcome
+}
+
+/// Waits until the peer has run its actions: scripts count on them when we return. Others may push to it meanwhile.
+async fn part(peer: &str, connection: Connection) {
+    if !connection.finish().await {
+        tracing::warn!(
+            "WARNING: {peer} has what was sent, but has not ended the session within idle-timeout: its actions may \
+             still be running."
+        );
+    }
 }

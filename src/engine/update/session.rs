@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::Outcome;
 use super::exchange::{Dialect, Exchange};
 use super::pipeline::{Pair, Pipeline, Worked};
 use super::plan::{self, Candidate};
-use crate::engine::{EngineError, Node, membership};
+use super::{Outcome, advice};
+use crate::engine::{EngineError, Node, Report, membership, notice};
 use crate::model::DirtyEntry;
 use crate::model::errors::chain;
 use crate::store::StoreError;
@@ -17,7 +17,7 @@ use crate::wire::{Connection, Reply, Request, Timeouts, TlsError, WireError, dia
 
 /// Why the session with a peer as a whole failed. Its rows stay.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum SessionError {
+pub(in crate::engine) enum SessionError {
     #[error(transparent)]
     Wire(#[from] WireError),
     #[error(transparent)]
@@ -27,7 +27,7 @@ pub(super) enum SessionError {
     #[error(transparent)]
     Identity(#[from] Arc<TlsError>),
     #[error("the peer answered {request} with `{answer}'.{advice}")]
-    Refused { request: &'static str, answer: String, advice: &'static str },
+    Refused { request: &'static str, answer: String, advice: String },
     #[error(
         "pinned is {pinned}, presented was {presented}. If the change was intended, remove its row from the table \
          x509_cert, and the next connection pins the new one"
@@ -52,15 +52,23 @@ pub(super) async fn serve_peer(node: &Arc<Node>, peer: &str, entries: Vec<DirtyE
     }
     let plain = names.keys().all(|my_name| node.config.plain_allowed(my_name, peer));
     tracing::info!("Connecting to host {peer} ({}) ...", if plain { "PLAIN" } else { "SSL" });
-    let left = names.values().map(Vec::len).sum();
+    let left: usize = names.values().map(Vec::len).sum();
     match connect(node, peer, plain, dry_run).await {
-        Ok(exchange) => converse(node, peer, exchange, names, dry_run, &mut outcome).await,
-        Err(error) => report_connection(&mut outcome, peer, &error, left),
+        Ok((connection, dialect)) => {
+            let exchange = Exchange::start(connection, dialect);
+            converse(node, peer, exchange, names, dry_run, &mut outcome).await;
+        }
+        Err(error) => {
+            let consequence = format!("{left} entries stay dirty; csync2 -u sends them.");
+            report_connection(&mut outcome.report, peer, &error, &consequence);
+            tracing::info!("Host stays in dirty state. Try again later...");
+        }
     }
     outcome
 }
 
-fn report_connection(outcome: &mut Outcome, peer: &str, error: &SessionError, left: usize) {
+/// Says why there is no connection, and what follows from that.
+pub(in crate::engine) fn report_connection(report: &mut Report, peer: &str, error: &SessionError, consequence: &str) {
     // The words that scripts look for (the misspelling is the C program's) are a line to themselves.
     if let SessionError::WrongCertificate { .. } = error {
         tracing::warn!("Peer did provide a wrong SSL X509 cetrificate.");
@@ -69,12 +77,20 @@ fn report_connection(outcome: &mut Outcome, peer: &str, error: &SessionError, le
     }
     let reason = chain(error);
     let stop = if reason.ends_with(['.', '?']) { "" } else { "." };
-    outcome.report.error(format_args!("{peer}: {reason}{stop} {left} entries stay dirty; csync2 -u sends them."));
-    tracing::info!("Host stays in dirty state. Try again later...");
+    let advice = match error {
+        SessionError::Wire(WireError::Tls(TlsError::Handshake { .. })) => advice::on_handshake(peer),
+        _ => String::new(),
+    };
+    report.error(format_args!("{peer}: {reason}{stop}{advice} {consequence}"));
 }
 
 /// Everything before the first HELLO.
-async fn connect(node: &Node, peer: &str, plain: bool, dry_run: bool) -> Result<Exchange, SessionError> {
+pub(in crate::engine) async fn connect(
+    node: &Node,
+    peer: &str,
+    plain: bool,
+    dry_run: bool,
+) -> Result<(Connection, Dialect), SessionError> {
     let config = &node.config;
     let timeouts =
         Timeouts { connect: config.connect_timeout, handshake: config.handshake_timeout, idle: config.idle_timeout };
@@ -82,8 +98,7 @@ async fn connect(node: &Node, peer: &str, plain: bool, dry_run: bool) -> Result<
     if !plain {
         let identity = node.identity().await?;
         connection.write_line(&Request::Ssl.encode()).await?;
-        let advice = " Does it allow TLS, with csync2_ssl_cert.pem in its system directory?";
-        expect_ok(&mut connection, "SSL", advice).await?;
+        expect_ok(&mut connection, "SSL", advice::on_ssl).await?;
         connection = connection.start_tls_client(&identity).await?;
         verify(node, peer, connection.peer_certificate().unwrap_or_default(), dry_run).await?;
     }
@@ -93,10 +108,9 @@ async fn connect(node: &Node, peer: &str, plain: bool, dry_run: bool) -> Result<
     for request in &requests {
         connection.write_line(&request.encode()).await?;
     }
-    let advice = " Does it have the configuration, and is its name in it? Its log says more.";
-    expect_ok(&mut connection, "CONFIG", advice).await?;
+    expect_ok(&mut connection, "CONFIG", || advice::on_config(peer, &node.config_name)).await?;
     if node.groups.is_some() {
-        expect_ok(&mut connection, "GROUP", "").await?;
+        expect_ok(&mut connection, "GROUP", String::new).await?;
     }
     // A peer that knows the command asks us to identify first.
     let line = connection.read_line().await?.ok_or(WireError::Closed)?;
@@ -105,7 +119,7 @@ async fn connect(node: &Node, peer: &str, plain: bool, dry_run: bool) -> Result<
         _ => Dialect::Upstream,
     };
     tracing::debug!("{peer} speaks the dialect {dialect:?}.");
-    Ok(Exchange::start(connection, dialect))
+    Ok((connection, dialect))
 }
 
 /// Trust on first use: the first certificate a peer shows is the one it must show from then on.
@@ -119,21 +133,23 @@ async fn verify(node: &Node, peer: &str, presented: &[u8], dry_run: bool) -> Res
             pinned: trust::fingerprint(&pinned),
             presented: trust::fingerprint(presented),
         }),
-        _ => Ok(()),
+        _ if dry_run => Ok(()),
+        _ => Ok(notice::warn_of_certificate(&node.store, peer, presented).await?),
     }
 }
 
-async fn expect_ok(
+/// Reads an answer that must be a success.
+pub(in crate::engine) async fn expect_ok(
     connection: &mut Connection,
     request: &'static str,
-    advice: &'static str,
+    advice: impl FnOnce() -> String,
 ) -> Result<(), SessionError> {
     let line = connection.read_line().await?;
     if line.as_deref().is_some_and(|line| Reply::parse(line).is_ok()) {
         return Ok(());
     }
     let answer = line.map_or_else(|| "(connection closed)".into(), |line| String::from_utf8_lossy(&line).into_owned());
-    Err(SessionError::Refused { request, answer, advice })
+    Err(SessionError::Refused { request, answer, advice: advice() })
 }
 
 /// Everything from the first HELLO on.
@@ -173,7 +189,7 @@ pub(super) async fn converse(
     }
     let result = match broken {
         Some(error) => Err(error),
-        None => exchange.finish().await.map_err(SessionError::from),
+        None => exchange.finish().await.map(|closing| outcome.closing = Some(closing)).map_err(SessionError::from),
     };
     if let Err(error) = result {
         outcome.report.error(format_args!(
@@ -193,19 +209,31 @@ async fn hello(
     outcome: &mut Outcome,
 ) -> Result<bool, SessionError> {
     let line = exchange.converse(&Request::Hello { name: my_name.to_owned() }).await?;
-    let advice = match Reply::parse(&line) {
-        reply if reply.is_ok() => return Ok(true),
-        Reply::IdentificationFailed => format!(
-            "Does {my_name} resolve there to the address that we connect from, and is our certificate the one that is \
-             pinned there? "
-        ),
-        Reply::SslExpected => "Its configuration has no nossl entry for us: compare the configurations. ".to_owned(),
+    let answer = Reply::parse(&line);
+    if answer.is_ok() {
+        return Ok(true);
+    }
+    let advice = match answer {
+        Reply::IdentificationFailed => {
+            let seen = address_seen(exchange).await?;
+            advice::on_identification(&line, my_name, seen.as_deref(), exchange.local_address())
+        }
+        Reply::SslExpected => advice::on_plain(peer, my_name),
         _ => String::new(),
     };
     let answer = String::from_utf8_lossy(&line);
     outcome.report.error(format_args!(
-        "ERROR: {peer} does not accept us as {my_name}: {answer} {advice}{entries} entries stay dirty."
+        "ERROR: {peer} does not accept us as {my_name}: {answer}{advice} {entries} entries stay dirty."
     ));
     tracing::info!("Host stays in dirty state. Try again later...");
     Ok(false)
+}
+
+/// The address that the peer sees us come from: it says so to whoever asks for anything without a name.
+async fn address_seen(exchange: &mut Exchange) -> Result<Option<String>, SessionError> {
+    let question = Request::GetSz { key: "-".to_owned(), file: b"/".to_vec() };
+    Ok(match Reply::parse(&exchange.converse(&question).await?) {
+        Reply::IdentifyFirst { address } => Some(address),
+        _ => None,
+    })
 }

@@ -43,6 +43,8 @@ pub(super) struct Connector {
     /// Set by the first connection.
     spelling: Arc<OnceLock<Spelling>>,
     patience: Duration,
+    /// Why there is no password where one could be.
+    remark: Option<String>,
 }
 
 impl Connector {
@@ -61,7 +63,11 @@ impl Connector {
             .keepalives_idle(SILENCE)
             .keepalives_interval(SILENCE / 6)
             .keepalives_retries(4);
-        if let Some(password) = pgpass::find(url, &environment) {
+        let (password, remark) = match pgpass::find(url, &environment) {
+            Ok(password) => (password, None),
+            Err(remark) => (None, Some(remark)),
+        };
+        if let Some(password) = password {
             config.password(password);
         }
         let mode = if is_local { SslMode::Disable } else { ssl_mode(url, &environment)? };
@@ -81,6 +87,7 @@ impl Connector {
             may_do_without: mode == SslMode::Prefer,
             preamble: preamble.into(),
             spelling: Arc::default(),
+            remark,
             // For the handshakes behind the connection as well.
             patience: connect_timeout + options.lock_timeout,
         };
@@ -90,6 +97,11 @@ impl Connector {
     /// How long making a connection may take in all.
     pub(super) fn patience(&self) -> Duration {
         self.patience
+    }
+
+    /// What a person should know about the password.
+    pub(super) fn remark(&self) -> Option<&str> {
+        self.remark.as_deref()
     }
 
     /// How text is written in this database; known once there was a connection.

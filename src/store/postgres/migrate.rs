@@ -11,7 +11,7 @@ use super::trouble::{Trouble, is_conflict};
 use super::{ATTEMPTS, PAUSE};
 
 /// The version of the tables that this program makes and understands.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 3;
 
 /// The C program's tables, as it makes them, but for the constraints: an index on text holds no long name.
 const C_TABLES: &str = "
@@ -127,6 +127,26 @@ CREATE TABLE csync2_claim (peername text PRIMARY KEY, holder text NOT NULL, expi
 UPDATE csync2_schema SET version = 1;
 ";
 
+/// What version 2 adds: versions of scheduled actions. A row that is scheduled again is replaced.
+const VERSION_2: &str = r"
+CREATE SEQUENCE csync2_action_version;
+GRANT USAGE ON SEQUENCE csync2_action_version TO PUBLIC;
+ALTER TABLE action ADD COLUMN version bigint NOT NULL DEFAULT nextval('csync2_action_version');
+CREATE INDEX csync2_action_by_version ON action (version);
+CREATE OR REPLACE FUNCTION csync2_action_row() RETURNS trigger LANGUAGE plpgsql AS $body$
+BEGIN
+    DELETE FROM action WHERE filename = NEW.filename AND command = NEW.command;
+    RETURN NEW;
+END $body$;
+UPDATE csync2_schema SET version = 2;
+";
+
+/// What version 3 adds: the standing facts that were warned about.
+const VERSION_3: &str = "
+CREATE TABLE csync2_notice (about text PRIMARY KEY, facts text NOT NULL);
+UPDATE csync2_schema SET version = 3;
+";
+
 /// Brings the tables of the database up to date.
 pub(super) async fn migrate(client: &mut Object, database: &str) -> Result<()> {
     let failed = |error: tokio_postgres::Error| Trouble::from(error).while_opening(database);
@@ -176,7 +196,8 @@ async fn upgrade(client: &mut Object) -> std::result::Result<(), tokio_postgres:
         )
         .await?;
     let row = transaction.query_one("SELECT version FROM csync2_schema WHERE only_row = 1 FOR UPDATE", &[]).await?;
-    if row.try_get::<_, i64>(0)? == 0 {
+    let found: i64 = row.try_get(0)?;
+    if found < 1 {
         // Rows that another process writes meanwhile would be without keys.
         transaction.batch_execute(C_TABLES).await?;
         transaction.batch_execute("LOCK TABLE file, dirty, hint, action, x509_cert IN ACCESS EXCLUSIVE MODE").await?;
@@ -186,6 +207,12 @@ async fn upgrade(client: &mut Object) -> std::result::Result<(), tokio_postgres:
             }
         }
         transaction.batch_execute(VERSION_1).await?;
+    }
+    if found < 2 {
+        transaction.batch_execute(VERSION_2).await?;
+    }
+    if found < 3 {
+        transaction.batch_execute(VERSION_3).await?;
     }
     transaction.commit().await
 }

@@ -26,7 +26,7 @@ use super::error::{Result, StoreError};
 use super::spelling::{Spelling, ranges};
 use super::url::PostgresUrl;
 use super::{Change, Claim, DirtyFilter, Hint, Intent, IntentId, Receipt, StoreOptions};
-use crate::model::{DirtyEntry, FileRecord, Mark, ScheduledAction, Scope, SyncPath};
+use crate::model::{ActionVersion, DirtyEntry, FileRecord, Job, JobFile, Mark, ScheduledAction, Scope, SyncPath};
 
 /// How often a transaction is tried that the server gave up for another's sake.
 const ATTEMPTS: u32 = 6;
@@ -48,13 +48,22 @@ pub(super) struct Postgres {
     /// The name in messages.
     database: String,
     spelling: Spelling,
+    /// What a person should know about the connection.
+    remark: Option<String>,
 }
 
 impl Postgres {
     pub(super) async fn open(url: &PostgresUrl, options: &StoreOptions) -> Result<Self> {
         let database = url.to_string();
-        let failed = |trouble: Trouble| trouble.while_opening(&database);
-        let (connector, config) = Connector::new(url, options).map_err(failed)?;
+        let (connector, config) = Connector::new(url, options).map_err(|trouble| trouble.while_opening(&database))?;
+        let remark = connector.remark().map(str::to_owned);
+        let failed = |trouble: Trouble| {
+            // It may be the reason.
+            if let Some(remark) = &remark {
+                tracing::warn!("WARNING: {remark}");
+            }
+            trouble.while_opening(&database)
+        };
         let spelling = connector.spelling();
         let connections = options.max_connections.max(1);
         let manager = Manager::from_connect(
@@ -79,7 +88,7 @@ impl Postgres {
         migrate::migrate(&mut client, &database).await?;
         drop(client);
         let spelling = *spelling.get().unwrap_or(&Spelling::Utf8);
-        Ok(Self { pool, streams: Semaphore::new(connections), database, spelling })
+        Ok(Self { pool, streams: Semaphore::new(connections), database, spelling, remark })
     }
 
     async fn client(&self, operation: &'static str) -> Result<Object> {
@@ -263,13 +272,20 @@ impl Backend for Postgres {
         .await
     }
 
-    async fn actions(&self) -> Result<Vec<ScheduledAction>> {
-        self.run("read the scheduled actions", &(), |client, _, ()| Box::pin(read::actions(client))).await
+    async fn jobs(&self) -> Result<Vec<Job>> {
+        self.run("read the scheduled actions", &(), |client, _, ()| Box::pin(read::jobs(client))).await
     }
 
-    async fn remove_actions(&self, actions: Vec<ScheduledAction>) -> Result<u64> {
-        self.run("remove scheduled actions", &actions, |client, spelling, actions| {
-            Box::pin(write::remove_actions(client, spelling, actions))
+    async fn job_files(&self, job: Job) -> Result<Vec<JobFile>> {
+        self.run("read the files of an action", &job, |client, spelling, job| {
+            Box::pin(read::job_files(client, spelling, job))
+        })
+        .await
+    }
+
+    async fn remove_actions(&self, versions: Vec<ActionVersion>) -> Result<u64> {
+        self.run("remove scheduled actions", &versions, |client, _, versions| {
+            Box::pin(write::remove_actions(client, versions))
         })
         .await
     }
@@ -316,15 +332,33 @@ impl Backend for Postgres {
     }
 
     async fn claim(&self, claim: Claim) -> Result<String> {
-        self.run("claim a peer", &claim, |client, spelling, claim| Box::pin(write::claim(client, spelling, claim)))
+        self.run("claim some work", &claim, |client, spelling, claim| Box::pin(write::claim(client, spelling, claim)))
             .await
     }
 
-    async fn release(&self, peer: String, holder: String) -> Result<()> {
-        self.run("release a peer", &(peer, holder), |client, spelling, (peer, holder)| {
-            Box::pin(write::release(client, spelling, peer, holder))
+    async fn release(&self, subject: String, holder: String) -> Result<()> {
+        self.run("end a claim", &(subject, holder), |client, spelling, (subject, holder)| {
+            Box::pin(write::release(client, spelling, subject, holder))
         })
         .await
+    }
+
+    async fn remembered(&self, about: String) -> Result<String> {
+        self.run("read what was warned about", &about, |client, spelling, about| {
+            Box::pin(write::remembered(client, spelling, about))
+        })
+        .await
+    }
+
+    async fn remember(&self, about: String, facts: String) -> Result<String> {
+        self.transaction("remember a warning", &(about, facts), |transaction, spelling, (about, facts)| {
+            Box::pin(write::remember(transaction, spelling, about, facts))
+        })
+        .await
+    }
+
+    fn remarks(&self) -> Vec<String> {
+        self.remark.iter().cloned().collect()
     }
 
     async fn close(&self) {

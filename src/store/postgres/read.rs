@@ -14,7 +14,7 @@ use super::super::spelling::{Range, Spelling, key, read_host, read_path};
 use super::super::{CHUNK, Hint, Intent, IntentId};
 use super::Answer;
 use super::values::{KEY_LENGTH, NameDigest, Text, optional_text, text, truncated};
-use crate::model::{Checktxt, DirtyEntry, DirtyVersion, FileRecord, ScheduledAction, SyncPath, encoding};
+use crate::model::{ActionVersion, Checktxt, DirtyEntry, DirtyVersion, FileRecord, Job, JobFile, SyncPath, encoding};
 
 const RECORD_COLUMNS: &str = "filename, checktxt, mtime_ns, ctime_ns, device, digest";
 
@@ -196,14 +196,26 @@ pub(super) async fn hints(client: &Object) -> Answer<Vec<Hint>> {
     rows.iter().map(hint).collect()
 }
 
-pub(super) async fn actions(client: &Object) -> Answer<Vec<ScheduledAction>> {
-    let rows = client.query("SELECT filename, command, logfile FROM action", &[]).await?;
-    let action = |row: &Row| {
-        let Some(path) = read_path(text(row, 0)?) else { return Ok(None) };
-        let (command, logfile) = (encoding::decode(text(row, 1)?), encoding::decode(text(row, 2)?));
-        Ok(Some(ScheduledAction { path, command, logfile }))
+pub(super) async fn jobs(client: &Object) -> Answer<Vec<Job>> {
+    let rows = client.query("SELECT DISTINCT command, logfile FROM action", &[]).await?;
+    let job =
+        |row: &Row| Ok(Job { command: encoding::decode(text(row, 0)?), logfile: encoding::decode(text(row, 1)?) });
+    rows.iter().map(job).collect()
+}
+
+pub(super) async fn job_files(client: &Object, spelling: Spelling, job: &Job) -> Answer<Vec<JobFile>> {
+    let spellings = |raw: &[u8]| -> Vec<Text> {
+        std::iter::once(spelling.write(raw)).chain(spelling.other(raw)).map(Text).collect()
     };
-    rows.iter().filter_map(|row| action(row).transpose()).collect()
+    let (commands, logfiles) = (spellings(&job.command), spellings(&job.logfile));
+    let sql = "SELECT filename, version FROM action WHERE command = ANY ($1::text[]) AND logfile = ANY ($2::text[])";
+    let statement = client.prepare_cached(sql).await?;
+    let rows = client.query(&statement, &[&commands, &logfiles]).await?;
+    let file = |row: &Row| {
+        let Some(path) = read_path(text(row, 0)?) else { return Ok(None) };
+        Ok(Some(JobFile { path, version: ActionVersion(row.try_get(1)?) }))
+    };
+    rows.iter().filter_map(|row| file(row).transpose()).collect()
 }
 
 pub(super) async fn certificates(

@@ -14,7 +14,7 @@ use super::super::{Change, Claim, Hint, Intent, IntentId, Receipt};
 use super::Answer;
 use super::read;
 use super::values::{NameDigest, Text, name_key, text};
-use crate::model::{DirtyEntry, FileRecord, Mark, ScheduledAction, SyncPath};
+use crate::model::{ActionVersion, DirtyEntry, FileRecord, Mark, ScheduledAction, SyncPath};
 
 type Parameters<'p> = [&'p (dyn ToSql + Sync)];
 
@@ -285,7 +285,7 @@ pub(super) async fn remove_hints(client: &Object, spelling: Spelling, hints: &[H
     execute(client, sql, &[&names, &recursive]).await
 }
 
-/// A trigger leaves out those that are there.
+/// A trigger replaces those that are there.
 const ADD_ACTIONS: &str = "INSERT INTO action (filename, command, logfile) \
      SELECT * FROM unnest($1::text[], $2::text[], $3::text[])";
 
@@ -295,6 +295,9 @@ async fn schedule(
     actions: impl Iterator<Item = &ScheduledAction>,
 ) -> Answer<()> {
     let (mut names, mut commands, mut logfiles) = (Vec::new(), Vec::new(), Vec::new());
+    let mut actions: Vec<&ScheduledAction> = actions.collect();
+    // One order for everybody, as for marks.
+    actions.sort_by(|one, other| (&one.path, &one.command).cmp(&(&other.path, &other.command)));
     for action in actions {
         names.push(Text(spelling.write(action.path.as_bytes())));
         commands.push(Text(spelling.write(&action.command)));
@@ -306,23 +309,9 @@ async fn schedule(
     execute(transaction, ADD_ACTIONS, &[&names, &commands, &logfiles]).await.map(drop)
 }
 
-pub(super) async fn remove_actions(client: &Object, spelling: Spelling, actions: &[ScheduledAction]) -> Answer<u64> {
-    let spellings = |raw: &[u8]| std::iter::once(spelling.write(raw)).chain(spelling.other(raw));
-    let (mut names, mut commands, mut logfiles) = (Vec::new(), Vec::new(), Vec::new());
-    for action in actions {
-        for name in spellings(action.path.as_bytes()) {
-            for command in spellings(&action.command) {
-                for logfile in spellings(&action.logfile) {
-                    names.push(Text(name.clone()));
-                    commands.push(Text(command.clone()));
-                    logfiles.push(Text(logfile));
-                }
-            }
-        }
-    }
-    let sql = "DELETE FROM action USING unnest($1::text[], $2::text[], $3::text[]) AS n (filename, command, logfile) \
-               WHERE action.filename = n.filename AND action.command = n.command AND action.logfile = n.logfile";
-    execute(client, sql, &[&names, &commands, &logfiles]).await
+pub(super) async fn remove_actions(client: &Object, versions: &[ActionVersion]) -> Answer<u64> {
+    let versions: Vec<i64> = versions.iter().map(|version| version.0).collect();
+    execute(client, "DELETE FROM action WHERE version = ANY ($1::bigint[])", &[&versions]).await
 }
 
 pub(super) async fn pin(transaction: &Transaction<'_>, spelling: Spelling, peer: &str, der: &[u8]) -> Answer<Vec<u8>> {
@@ -392,21 +381,44 @@ pub(super) async fn abandon_receive(client: &Object, id: IntentId) -> Answer<()>
 
 pub(super) async fn claim(client: &Object, spelling: Spelling, claim: &Claim) -> Answer<String> {
     let write = |raw: &str| Text(spelling.write(raw.as_bytes()));
-    let (peer, holder) = (write(&claim.peer), write(&claim.holder));
+    let (subject, holder) = (write(&claim.subject), write(&claim.holder));
     let take = "INSERT INTO csync2_claim (peername, holder, expires) VALUES ($1, $2, $3) \
                 ON CONFLICT (peername) DO UPDATE SET holder = excluded.holder, expires = excluded.expires \
                 WHERE csync2_claim.holder = excluded.holder OR csync2_claim.expires < $4";
-    execute(client, take, &[&peer, &holder, &claim.expires, &claim.now]).await?;
+    execute(client, take, &[&subject, &holder, &claim.expires, &claim.now]).await?;
     let statement = client.prepare_cached("SELECT holder FROM csync2_claim WHERE peername = $1").await?;
-    match client.query_opt(&statement, &[&peer]).await? {
+    match client.query_opt(&statement, &[&subject]).await? {
         Some(row) => Ok(read_host(text(&row, 0)?)),
         // Released at this moment: whoever asks again may have it.
         None => Ok(String::new()),
     }
 }
 
-pub(super) async fn release(client: &Object, spelling: Spelling, peer: &str, holder: &str) -> Answer<()> {
+pub(super) async fn release(client: &Object, spelling: Spelling, subject: &str, holder: &str) -> Answer<()> {
     let write = |raw: &str| Text(spelling.write(raw.as_bytes()));
     let sql = "DELETE FROM csync2_claim WHERE peername = $1 AND holder = $2";
-    execute(client, sql, &[&write(peer), &write(holder)]).await.map(drop)
+    execute(client, sql, &[&write(subject), &write(holder)]).await.map(drop)
+}
+
+// Notices.
+
+pub(super) async fn remembered(client: &impl GenericClient, spelling: Spelling, about: &str) -> Answer<String> {
+    let statement = client.prepare_cached("SELECT facts FROM csync2_notice WHERE about = $1").await?;
+    let row = client.query_opt(&statement, &[&Text(spelling.write(about.as_bytes()))]).await?;
+    Ok(row.map(|row| row.try_get(0)).transpose()?.unwrap_or_default())
+}
+
+pub(super) async fn remember(
+    transaction: &Transaction<'_>,
+    spelling: Spelling,
+    about: &str,
+    facts: &str,
+) -> Answer<String> {
+    // One at a time, so that only the first of them finds news.
+    execute(transaction, "LOCK TABLE csync2_notice IN SHARE ROW EXCLUSIVE MODE", &[]).await?;
+    let before = remembered(transaction, spelling, about).await?;
+    let sql = "INSERT INTO csync2_notice (about, facts) VALUES ($1, $2) \
+               ON CONFLICT (about) DO UPDATE SET facts = excluded.facts";
+    execute(transaction, sql, &[&Text(spelling.write(about.as_bytes())), &facts]).await?;
+    Ok(before)
 }

@@ -1,6 +1,8 @@
 //! Opening the file: for writing in WAL mode if it can be had, else for reading alone.
 
 use std::fmt::Write as _;
+use std::fs;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,6 +12,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use super::super::error::{ErrorKind, Result, StoreError};
 use super::super::{Location, StoreOptions};
 use super::migrate::{self, SCHEMA_VERSION};
+use crate::model::errors::strerror;
 
 /// How connections to one file are made.
 #[derive(Debug, Clone)]
@@ -28,6 +31,8 @@ pub(super) struct Opener {
 pub(super) struct Opened {
     pub(super) connection: Connection,
     pub(super) wal: bool,
+    /// What a person should know about the file.
+    pub(super) remark: Option<String>,
     pub(super) extended: bool,
     pub(super) writable: bool,
 }
@@ -69,20 +74,20 @@ impl Opener {
     fn open_writable(&self) -> Result<Opened> {
         let failed = |error| self.open_error(error);
         let mut connection = self.connect(&self.path, OpenFlags::SQLITE_OPEN_CREATE).map_err(failed)?;
-        let wal = self.switch_to_wal(&connection).map_err(failed)?;
+        let (wal, remark) = self.switch_to_wal(&connection).map_err(failed)?;
         if self.check_version(&connection)? < SCHEMA_VERSION {
             // Somebody else may have done it meanwhile: the version is read again with the write lock held.
             super::writer::transaction(&mut connection, migrate::migrate).map_err(failed)?;
             self.check_version(&connection)?;
         }
-        Ok(Opened { connection, wal, extended: true, writable: true })
+        Ok(Opened { connection, wal, remark, extended: true, writable: true })
     }
 
     fn open_read_only(&self) -> Result<Opened> {
         let connection = self.reader().map_err(|error| self.open_error(error))?;
-        let extended = self.check_version(&connection)? == SCHEMA_VERSION;
+        let extended = self.check_version(&connection)? > 0;
         // Nobody waits for this reader, as far as we can know.
-        Ok(Opened { connection, wal: true, extended, writable: false })
+        Ok(Opened { connection, wal: true, remark: None, extended, writable: false })
     }
 
     /// A connection that only reads.
@@ -118,11 +123,11 @@ impl Opener {
         Ok(connection)
     }
 
-    /// Whether the file is in WAL mode now.
-    fn switch_to_wal(&self, connection: &Connection) -> rusqlite::Result<bool> {
+    /// Whether the file is in WAL mode now, and what to say where it cannot be.
+    fn switch_to_wal(&self, connection: &Connection) -> rusqlite::Result<(bool, Option<String>)> {
         let is_wal = |mode: String| mode.eq_ignore_ascii_case("wal");
         if connection.pragma_query_value(None, "journal_mode", |row| row.get(0)).map(is_wal)? {
-            return Ok(true);
+            return Ok((true, None));
         }
         let switched = if on_network_file_system(&self.path) {
             Ok(false)
@@ -130,17 +135,16 @@ impl Opener {
             connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0)).map(is_wal)
         };
         match switched {
-            Ok(true) => return Ok(true),
-            Ok(false) => {}
+            Ok(true) => Ok((true, None)),
+            Ok(false) => {
+                let remark =
+                    "the file system does not allow write-ahead logging: readers and writers wait for each other";
+                Ok((false, Some(format!("{}: {remark}", self.database))))
+            }
             // Others have it open; another time.
-            Err(error) if kind_of(&error) == ErrorKind::TooBusy => return Ok(false),
-            Err(error) => return Err(error),
+            Err(error) if kind_of(&error) == ErrorKind::TooBusy => Ok((false, None)),
+            Err(error) => Err(error),
         }
-        tracing::warn!(
-            "{}: the file system does not allow write-ahead logging: readers and writers wait for each other",
-            self.database
-        );
-        Ok(false)
     }
 
     /// The version of the tables, 0 for those of the C program or none at all.
@@ -154,7 +158,31 @@ impl Opener {
     }
 
     fn open_error(&self, error: rusqlite::Error) -> StoreError {
-        StoreError::Open { database: self.database.clone(), kind: kind_of(&error), source: Box::new(error) }
+        let kind = kind_of(&error);
+        let source = match self.obstacle() {
+            Some(obstacle) if kind == ErrorKind::Unreachable => obstacle.into(),
+            _ => error.into(),
+        };
+        StoreError::Open { database: self.database.clone(), kind, source }
+    }
+
+    /// Why the file cannot be opened: SQLite only says that it cannot.
+    fn obstacle(&self) -> Option<String> {
+        let directory = self.path.parent()?;
+        let of = |error: &io::Error, path: &Path| format!("{}: {}", path.display(), strerror(error));
+        match fs::metadata(directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Some(format!("there is no directory {}; make it, or choose another with -D", directory.display()))
+            }
+            Err(error) => Some(of(&error, directory)),
+            Ok(_) => match fs::OpenOptions::new().read(true).write(true).open(&self.path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    Some(format!("no file can be made in {}", directory.display()))
+                }
+                Err(error) => Some(of(&error, &self.path)),
+                Ok(_) => None,
+            },
+        }
     }
 }
 

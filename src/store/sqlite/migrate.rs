@@ -7,7 +7,7 @@ use super::rows::{Text, bytes};
 use crate::model::encoding;
 
 /// The version of the tables that this program makes and understands.
-pub(super) const SCHEMA_VERSION: i64 = 1;
+pub(super) const SCHEMA_VERSION: i64 = 3;
 
 /// The C program's own text, so that a database looks alike whoever made it. IF NOT EXISTS: killed while it made
 /// them, the C program leaves some out.
@@ -42,6 +42,29 @@ CREATE TABLE csync2_schema (version INTEGER NOT NULL);
 INSERT INTO csync2_schema VALUES (1);
 ";
 
+/// What version 2 adds: versions of scheduled actions, from the same counter. A row that is scheduled again is replaced,
+/// before the C program's constraint drops the new one.
+const VERSION_2: &str = "
+ALTER TABLE action ADD COLUMN version INTEGER;
+UPDATE action SET version = rowid;
+UPDATE csync2_version SET value = max(value, (SELECT coalesce(max(rowid), 0) FROM action));
+CREATE INDEX csync2_action_by_version ON action (version);
+CREATE TRIGGER csync2_action_again BEFORE INSERT ON action BEGIN
+    DELETE FROM action WHERE filename = new.filename AND command = new.command;
+END;
+CREATE TRIGGER csync2_action_version AFTER INSERT ON action BEGIN
+    UPDATE csync2_version SET value = value + 1;
+    UPDATE action SET version = (SELECT value FROM csync2_version) WHERE rowid = new.rowid;
+END;
+UPDATE csync2_schema SET version = 2;
+";
+
+/// What version 3 adds: the standing facts that were warned about.
+const VERSION_3: &str = "
+CREATE TABLE csync2_notice (about TEXT PRIMARY KEY, facts TEXT NOT NULL);
+UPDATE csync2_schema SET version = 3;
+";
+
 /// The version of the tables; 0: the C program's, or none.
 pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {
     let ours = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'csync2_schema'";
@@ -54,12 +77,19 @@ pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {
 
 /// Brings the tables up to date. The caller holds the write lock.
 pub(super) fn migrate(connection: &Connection) -> rusqlite::Result<()> {
-    if version(connection)? > 0 {
-        return Ok(());
+    let found = version(connection)?;
+    if found < 1 {
+        connection.execute_batch(C_TABLES)?;
+        respell(connection)?;
+        connection.execute_batch(VERSION_1)?;
     }
-    connection.execute_batch(C_TABLES)?;
-    respell(connection)?;
-    connection.execute_batch(VERSION_1)
+    if found < 2 {
+        connection.execute_batch(VERSION_2)?;
+    }
+    if found < 3 {
+        connection.execute_batch(VERSION_3)?;
+    }
+    Ok(())
 }
 
 /// Gives names that were brought here from a UTF-8 database of PostgreSQL the spelling that all names have here.

@@ -24,7 +24,7 @@ use super::backend::Backend;
 use super::error::{ErrorKind, Result, StoreError};
 use super::spelling::ranges;
 use super::{CHUNK, Change, Claim, DirtyFilter, Hint, Intent, IntentId, Receipt, StoreOptions};
-use crate::model::{DirtyEntry, FileRecord, Mark, ScheduledAction, Scope, SyncPath};
+use crate::model::{ActionVersion, DirtyEntry, FileRecord, Job, JobFile, Mark, ScheduledAction, Scope, SyncPath};
 
 /// An open SQLite file.
 #[derive(Debug)]
@@ -36,6 +36,8 @@ pub(super) struct Sqlite {
     wal: bool,
     /// Whether the columns of ours are there; not in a file of the C program that may only be read.
     extended: bool,
+    /// What a person should know about the file.
+    remark: Option<String>,
 }
 
 impl Sqlite {
@@ -46,7 +48,7 @@ impl Sqlite {
     }
 
     fn with(opener: Opener, first: Opened, connections: usize) -> Self {
-        let Opened { connection, wal, extended, writable } = first;
+        let Opened { connection, wal, remark, extended, writable } = first;
         let (idle, writer) =
             if writable { (Vec::new(), Some(Writer::start(connection))) } else { (vec![connection], None) };
         let readers = Readers {
@@ -55,7 +57,7 @@ impl Sqlite {
             operations: Semaphore::new(connections),
             streams: Semaphore::new(connections),
         };
-        Self { readers: Arc::new(readers), writer, wal, extended }
+        Self { readers: Arc::new(readers), writer, wal, remark, extended }
     }
 
     /// Runs a query on a reader's connection.
@@ -209,12 +211,16 @@ impl Backend for Sqlite {
         self.write("remove hints", move |connection| rows::remove_hints(connection, &hints)).await
     }
 
-    async fn actions(&self) -> Result<Vec<ScheduledAction>> {
-        self.read("read the scheduled actions", rows::actions).await
+    async fn jobs(&self) -> Result<Vec<Job>> {
+        self.read("read the scheduled actions", rows::jobs).await
     }
 
-    async fn remove_actions(&self, actions: Vec<ScheduledAction>) -> Result<u64> {
-        self.write("remove scheduled actions", move |connection| rows::remove_actions(connection, &actions)).await
+    async fn job_files(&self, job: Job) -> Result<Vec<JobFile>> {
+        self.read("read the files of an action", move |connection| rows::job_files(connection, &job)).await
+    }
+
+    async fn remove_actions(&self, versions: Vec<ActionVersion>) -> Result<u64> {
+        self.write("remove scheduled actions", move |connection| rows::remove_actions(connection, &versions)).await
     }
 
     async fn certificates(&self, peer: Option<String>) -> Result<Vec<(String, Vec<u8>)>> {
@@ -247,11 +253,23 @@ impl Backend for Sqlite {
     }
 
     async fn claim(&self, claim: Claim) -> Result<String> {
-        self.write("claim a peer", move |connection| rows::claim(connection, &claim)).await
+        self.write("claim some work", move |connection| rows::claim(connection, &claim)).await
     }
 
-    async fn release(&self, peer: String, holder: String) -> Result<()> {
-        self.write("release a peer", move |connection| rows::release(connection, &peer, &holder)).await
+    async fn release(&self, subject: String, holder: String) -> Result<()> {
+        self.write("end a claim", move |connection| rows::release(connection, &subject, &holder)).await
+    }
+
+    async fn remembered(&self, about: String) -> Result<String> {
+        self.read("read what was warned about", move |connection| rows::remembered(connection, &about)).await
+    }
+
+    async fn remember(&self, about: String, facts: String) -> Result<String> {
+        self.write("remember a warning", move |connection| rows::remember(connection, &about, &facts)).await
+    }
+
+    fn remarks(&self) -> Vec<String> {
+        self.remark.iter().cloned().collect()
     }
 
     async fn close(&self) {

@@ -10,7 +10,10 @@ use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 
 use super::super::spelling::{Range, Spelling, read_host, read_path};
 use super::super::{Change, Claim, Hint, Intent, IntentId, Receipt};
-use crate::model::{Checktxt, DirtyEntry, DirtyVersion, FileRecord, Mark, ScheduledAction, SyncPath, encoding};
+use crate::model::{
+    ActionVersion, Checktxt, DirtyEntry, DirtyVersion, FileRecord, Job, JobFile, Mark, ScheduledAction, SyncPath,
+    encoding,
+};
 
 /// A text that need not be UTF-8.
 pub(super) struct Text<'t>(pub(super) &'t [u8]);
@@ -361,7 +364,8 @@ pub(super) fn remove_hints(connection: &Connection, hints: &[Hint]) -> rusqlite:
 }
 
 fn schedule(connection: &Connection, actions: &[ScheduledAction]) -> rusqlite::Result<()> {
-    let sql = "INSERT OR IGNORE INTO action (filename, command, logfile) VALUES (?1, ?2, ?3)";
+    // A trigger replaces the row that is there.
+    let sql = "INSERT INTO action (filename, command, logfile) VALUES (?1, ?2, ?3)";
     let mut statement = connection.prepare_cached(sql)?;
     for action in actions {
         let [name, command, logfile] = [action.path.as_bytes(), &action.command, &action.logfile].map(write);
@@ -370,28 +374,34 @@ fn schedule(connection: &Connection, actions: &[ScheduledAction]) -> rusqlite::R
     Ok(())
 }
 
-pub(super) fn actions(connection: &Connection) -> rusqlite::Result<Vec<ScheduledAction>> {
-    let mut statement = connection.prepare_cached("SELECT filename, command, logfile FROM action")?;
-    let mut rows = statement.query([])?;
-    let mut actions = Vec::new();
-    while let Some(row) = rows.next()? {
-        let Some(path) = read_path(&bytes(row, 0)?) else { continue };
-        let [command, logfile] = [bytes(row, 1)?, bytes(row, 2)?].map(|text| encoding::decode(&text));
-        actions.push(ScheduledAction { path, command, logfile });
-    }
-    Ok(actions)
+pub(super) fn jobs(connection: &Connection) -> rusqlite::Result<Vec<Job>> {
+    let mut statement = connection.prepare_cached("SELECT DISTINCT command, logfile FROM action")?;
+    let job = |row: &Row<'_>| {
+        let [command, logfile] = [bytes(row, 0)?, bytes(row, 1)?].map(|text| encoding::decode(&text));
+        Ok(Job { command, logfile })
+    };
+    statement.query_map([], job)?.collect()
 }
 
-pub(super) fn remove_actions(connection: &Connection, actions: &[ScheduledAction]) -> rusqlite::Result<u64> {
-    let sql = "DELETE FROM action WHERE filename = ?1 AND command = ?2 AND logfile = ?3";
-    let mut removed = 0;
-    for action in actions {
-        for command in spellings(&action.command) {
-            let logfile = write(&action.logfile);
-            removed += remove_named(connection, sql, action.path.as_bytes(), &[&Text(&command), &Text(&logfile)])?;
+pub(super) fn job_files(connection: &Connection, job: &Job) -> rusqlite::Result<Vec<JobFile>> {
+    let sql = "SELECT filename, version FROM action WHERE command = ?1 AND logfile = ?2";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut files = Vec::new();
+    for command in spellings(&job.command) {
+        for logfile in spellings(&job.logfile) {
+            let mut rows = statement.query([Text(&command), Text(&logfile)])?;
+            while let Some(row) = rows.next()? {
+                let Some(path) = read_path(&bytes(row, 0)?) else { continue };
+                files.push(JobFile { path, version: ActionVersion(row.get(1)?) });
+            }
         }
     }
-    Ok(removed)
+    Ok(files)
+}
+
+pub(super) fn remove_actions(connection: &Connection, versions: &[ActionVersion]) -> rusqlite::Result<u64> {
+    let mut statement = connection.prepare_cached("DELETE FROM action WHERE version = ?1")?;
+    versions.iter().map(|version| statement.execute([version.0]).map(|removed| removed as u64)).sum()
 }
 
 pub(super) fn certificates(connection: &Connection, peer: Option<&str>) -> rusqlite::Result<Vec<(String, Vec<u8>)>> {
@@ -466,17 +476,32 @@ pub(super) fn intents(connection: &Connection, extended: bool) -> rusqlite::Resu
 // Claims.
 
 pub(super) fn claim(connection: &Connection, claim: &Claim) -> rusqlite::Result<String> {
-    let [peer, holder] = [&claim.peer, &claim.holder].map(|text| write(text.as_bytes()));
+    let [subject, holder] = [&claim.subject, &claim.holder].map(|text| write(text.as_bytes()));
     let take = "INSERT INTO csync2_claim (peername, holder, expires) VALUES (?1, ?2, ?3) \
                 ON CONFLICT (peername) DO UPDATE SET holder = excluded.holder, expires = excluded.expires \
                 WHERE csync2_claim.holder = excluded.holder OR csync2_claim.expires < ?4";
-    connection.prepare_cached(take)?.execute(params![Text(&peer), Text(&holder), claim.expires, claim.now])?;
+    connection.prepare_cached(take)?.execute(params![Text(&subject), Text(&holder), claim.expires, claim.now])?;
     let mut statement = connection.prepare_cached("SELECT holder FROM csync2_claim WHERE peername = ?1")?;
-    statement.query_row([Text(&peer)], |row| Ok(read_host(&bytes(row, 0)?)))
+    statement.query_row([Text(&subject)], |row| Ok(read_host(&bytes(row, 0)?)))
 }
 
-pub(super) fn release(connection: &Connection, peer: &str, holder: &str) -> rusqlite::Result<()> {
-    let [peer, holder] = [peer, holder].map(|text| write(text.as_bytes()));
+pub(super) fn release(connection: &Connection, subject: &str, holder: &str) -> rusqlite::Result<()> {
+    let [subject, holder] = [subject, holder].map(|text| write(text.as_bytes()));
     let mut statement = connection.prepare_cached("DELETE FROM csync2_claim WHERE peername = ?1 AND holder = ?2")?;
-    statement.execute(params![Text(&peer), Text(&holder)]).map(drop)
+    statement.execute(params![Text(&subject), Text(&holder)]).map(drop)
+}
+
+// Notices.
+
+pub(super) fn remembered(connection: &Connection, about: &str) -> rusqlite::Result<String> {
+    let mut statement = connection.prepare_cached("SELECT facts FROM csync2_notice WHERE about = ?1")?;
+    let facts = statement.query_row([Text(&write(about.as_bytes()))], |row| row.get(0)).optional()?;
+    Ok(facts.unwrap_or_default())
+}
+
+pub(super) fn remember(connection: &Connection, about: &str, facts: &str) -> rusqlite::Result<String> {
+    let before = remembered(connection, about)?;
+    let sql = "INSERT OR REPLACE INTO csync2_notice (about, facts) VALUES (?1, ?2)";
+    connection.prepare_cached(sql)?.execute(params![Text(&write(about.as_bytes())), facts])?;
+    Ok(before)
 }

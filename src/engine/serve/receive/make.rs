@@ -21,14 +21,15 @@ impl Receiver {
     ) -> Result<(), Stop> {
         let (target, rules) = self.prepare(peer, &file).await.map_err(Stop::in_system_words)?;
         let ignore = rules.ignore;
-        let backed_up = blocking("MK", move || target.back_up(&rules).map(|()| target));
-        let target = backed_up.await??;
+        let backed_up = blocking("MK", move || target.back_up(&rules).map(|copies| (target, copies)));
+        let (target, copies) = backed_up.await??;
         // Sockets are not created: what is in their place goes all the same.
         let described = (kind != FileKind::Socket).then(|| described(&kind, ignore));
         let intent = begin(peer, &file.path, Vec::new(), described).await?;
         let made = blocking("MK", move || {
             let make = || {
                 target.must_be_unchanged()?;
+                target.keep(copies)?;
                 target.make(&kind)?;
                 attributes.iter().flat_map(Attribute::all).try_for_each(|attribute| target.set(attribute, ignore))
             };
@@ -65,11 +66,12 @@ impl Receiver {
             }
             Err(stop) => return Err(stop),
         };
-        let backed_up = blocking("DEL", move || target.back_up(&rules).map(|()| target));
-        let target = backed_up.await??;
+        let backed_up = blocking("DEL", move || target.back_up(&rules).map(|copies| (target, copies)));
+        let (target, copies) = backed_up.await??;
         let intent = begin(peer, &file.path, Vec::new(), None).await?;
         let removed = blocking("DEL", move || {
             target.must_be_unchanged()?;
+            target.keep(copies)?;
             target.remove()?;
             target.sync()
         });

@@ -5,14 +5,15 @@ use std::io;
 
 use tempfile::SpooledTempFile;
 
-use super::super::apply::{Refusal, Rules, Target};
+use super::super::apply::{Copies, Refusal, Rules, Target};
 use super::super::peer::Peer;
 use super::super::permission::Admitted;
 use super::super::query;
 use super::super::spool::Spool;
 use super::{Assembly, Receiver, Sequence, State, Stop, begin_file};
-use crate::engine::blocking;
+use crate::engine::{EngineError, blocking, notice};
 use crate::model::SyncPath;
+use crate::model::errors::chain;
 use crate::wire::Attributes;
 
 /// A basis that waits for its delta.
@@ -20,6 +21,7 @@ use crate::wire::Attributes;
 pub(in super::super) struct Patch {
     path: SyncPath,
     target: Target,
+    copies: Copies,
     basis: Option<File>,
     rules: Rules,
     /// Those that came along, in the second dialect.
@@ -48,10 +50,11 @@ impl Receiver {
         let (target, rules) = self.prepare(peer, &file).await?;
         let prepared = blocking("PATCH", move || {
             target.can_become_a_file()?;
-            target.back_up(&rules)?;
+            let copies = target.back_up(&rules)?;
             let basis = target.basis()?;
             let (length, signature) = query::signature_of(basis.as_ref())?;
-            let patch = Patch { path: file.path, target, basis, rules, attributes, delta: Spool::default() };
+            let delta = Spool::default();
+            let patch = Patch { path: file.path, target, copies, basis, rules, attributes, delta };
             Ok::<_, Refusal>((patch, length, signature))
         });
         Ok(prepared.await??)
@@ -59,7 +62,7 @@ impl Receiver {
 
     /// Second half: the delta is here.
     pub(in super::super) async fn finish_patch(&mut self, peer: &Peer, patch: Patch) -> Result<(), Stop> {
-        let Patch { path, target, basis, rules, attributes, delta } = patch;
+        let Patch { path, target, copies, basis, rules, attributes, delta } = patch;
         let complete = attributes.is_some();
         let built = blocking("PATCH", move || {
             let mut new = target.assemble(basis, delta.into_reader()?, attributes.as_ref(), &rules)?;
@@ -67,8 +70,19 @@ impl Receiver {
             Ok::<_, Refusal>((target, new, metadata))
         });
         let (target, new, metadata) = built.await??;
+        // Owner and mode are the peer's to set, unless they are ignored.
+        let ignore = peer.node.config.ignore;
+        let stays_lost = |attribute: &str| match attribute {
+            "owner" => ignore.uid || ignore.gid,
+            "mode" => ignore.mode,
+            _ => true,
+        };
+        for lost in new.lost.iter().filter(|lost| stays_lost(&lost.attribute)) {
+            notice::warn_of_lost(&peer.node.store, &lost.attribute, &chain(lost)).await.map_err(EngineError::from)?;
+        }
         let intent = if new.is_visible() { Some(begin_file(peer, &path, &new, &metadata).await?) } else { None };
-        self.open = Some(Sequence { path, state: State::Assembled(Box::new(Assembly { target, new, intent })) });
+        self.open =
+            Some(Sequence { path, state: State::Assembled(Box::new(Assembly { target, copies, new, intent })) });
         if complete { self.finish(peer).await } else { Ok(()) }
     }
 }

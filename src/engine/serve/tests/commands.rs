@@ -216,7 +216,7 @@ async fn a_mark_does_not_take_the_force_of_another() {
     let story = Story::begin();
     story.put("f", "x");
     story.check(false).await;
-    let store = story.served().await.node.store.clone();
+    let store = story.served().await.store.clone();
     let scopes = vec![crate::model::Scope::File(path("f"))];
     store.force(&scopes).await.unwrap();
     story.play(&[("MARK KEY @/f", OK), ("DEL KEY @/f", DIRTY)]).await;
@@ -421,6 +421,6 @@ async fn actions_run_after_changes_only_and_before_the_connection_closes() {
     assert_eq!(log(), "");
     story.play(&[("DEL KEY @/g%20h", OK)]).await;
     assert_eq!(log(), format!("{}\n", story.path("d/g h").display()));
-    assert!(story.served().await.node.store.actions().await.unwrap().is_empty());
+    assert!(story.served().await.store.jobs().await.unwrap().is_empty());
     assert!(!log().contains(KEY));
 }

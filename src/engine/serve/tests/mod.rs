@@ -17,12 +17,12 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream, duplex};
 use tokio::task::JoinHandle;
 
-use super::registry::{Registry, Served};
+use super::registry::Registry;
 use super::session;
-use crate::engine::Report;
 use crate::engine::check::{self, CheckOptions};
 use crate::engine::open::NodeSettings;
 use crate::engine::selection::Target;
+use crate::engine::{Node, Report};
 use crate::model::{Scope, SyncPath};
 use crate::store::DirtyFilter;
 use crate::wire::{Connection, Timeouts};
@@ -60,6 +60,7 @@ impl Story {
             config_name: String::new(),
             my_name: "server".to_owned(),
             bind: None,
+            auto_name: false,
             port: 0,
             groups: None,
             database: Some(format!("{dir}/db")),
@@ -96,7 +97,7 @@ impl Story {
         names
     }
 
-    pub(super) async fn served(&self) -> Arc<Served> {
+    pub(super) async fn served(&self) -> Arc<Node> {
         let known = self.registry.config("").await.unwrap();
         self.registry.serve("", &known).await.unwrap()
     }
@@ -105,25 +106,25 @@ impl Story {
     pub(super) async fn check(&self, init: bool) {
         let options = CheckOptions { init, ..CheckOptions::default() };
         let real = self.path("d").canonicalize().unwrap().into_os_string().into_encoded_bytes();
-        check::check(&self.served().await.node, &[Target { real, recursive: true }], options).await.unwrap();
+        check::check(&self.served().await, &[Target { real, recursive: true }], options, None).await.unwrap();
     }
 
     /// The peers that a file is dirty for.
     pub(super) async fn dirty(&self, name: &str) -> Vec<String> {
         let scopes = vec![Scope::File(path(name))];
         let filter = DirtyFilter { peer: None, scopes };
-        let entries = self.served().await.node.store.dirty(filter).await.unwrap();
+        let entries = self.served().await.store.dirty(filter).await.unwrap();
         entries.into_iter().map(|entry| entry.peer).collect()
     }
 
     /// The checktxt that is known of a file.
     pub(super) async fn row(&self, name: &str) -> Option<String> {
-        let record = self.served().await.node.store.file(&path(name)).await.unwrap();
+        let record = self.served().await.store.file(&path(name)).await.unwrap();
         record.map(|record| record.checktxt.to_string())
     }
 
     pub(super) async fn intents(&self) -> usize {
-        self.served().await.node.store.intents().await.unwrap().len()
+        self.served().await.store.intents().await.unwrap().len()
     }
 
     pub(super) fn connect(&self) -> Client {
@@ -133,7 +134,7 @@ impl Story {
     pub(super) fn connect_with(&self, timeouts: Timeouts) -> Client {
         let (ours, theirs) = duplex(1 << 16);
         let connection = Connection::new(theirs, Some(IpAddr::V4(Ipv4Addr::LOCALHOST)), timeouts);
-        let server = tokio::spawn(session::run(Arc::clone(&self.registry), connection));
+        let server = tokio::spawn(session::run(Arc::clone(&self.registry), connection, None));
         Client { stream: BufReader::new(ours), server }
     }
 

@@ -231,11 +231,14 @@ async fn backups_are_made_before_anything_is_lost() {
     client.patch("patched", "new").await;
     client.ask("DEL KEY @/removed", OK).await;
     client.ask("MKDIR KEY @/made", OK).await;
-    client.bye().await;
+    // What is not replaced after all is not backed up.
+    client.start_patch("PATCH KEY @/kept").await;
+    client.vanish().await;
     let copies = story.path("out/backup").join(story.path("d").strip_prefix("/").unwrap());
     for name in ["patched", "removed", "made"] {
         assert_eq!(fs::read_to_string(copies.join(name)).unwrap(), name);
     }
+    assert!(!copies.join("kept").exists());
     fs::remove_dir_all(story.path("out/backup")).unwrap();
     fs::write(story.path("out/backup"), "no directory").unwrap();
     let mut client = story.greet().await;

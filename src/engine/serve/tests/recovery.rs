@@ -18,7 +18,7 @@ async fn intent(story: &Story, temp_name: &str, target: Option<&str>, holder: &s
     let target = target.map(|text| Checktxt::from_text(text.as_bytes()));
     let (path, peer, temp_name) = (path("f"), "localhost".to_owned(), temp_name.as_bytes().to_vec());
     let intent = Intent { path, peer, temp_name, target, holder: holder.to_owned() };
-    story.served().await.node.store.begin_receive(intent).await.unwrap();
+    story.served().await.store.begin_receive(intent).await.unwrap();
 }
 
 const NEW: Option<&str> = Some("v1:mtime=5:mode=33152:uid=0:gid=0:type=reg:size=11");
@@ -36,7 +36,7 @@ async fn afterwards(story: &mut Story) -> (Vec<String>, bool) {
     story.restart();
     story.served().await;
     assert_eq!(story.intents().await, 0);
-    let scheduled = !story.served().await.node.store.actions().await.unwrap().is_empty();
+    let scheduled = !story.served().await.store.jobs().await.unwrap().is_empty();
     story.check(false).await;
     (story.dirty("f").await, scheduled)
 }

@@ -5,7 +5,7 @@ use crate::engine::blocking;
 use crate::engine::update::Prospect;
 use crate::engine::update::confirmed::Confirmed;
 use crate::engine::update::exchange::{Answer, Awaited, Data, Question};
-use crate::engine::update::job::Progress;
+use crate::engine::update::job::{Due, Progress};
 use crate::engine::update::local::{self, Compared, Prepared};
 use crate::engine::update::session::SessionError;
 use crate::model::errors::chain;
@@ -61,6 +61,9 @@ impl Pipeline<'_> {
 
     /// The peer does not have the file.
     async fn on_missing(&mut self, number: usize) -> Result<(), SessionError> {
+        if self.jobs[number].is_removal() {
+            tracing::info!("File is already up to date on peer.");
+        }
         match (self.jobs[number].is_removal(), self.dry_run) {
             (true, _) => self.is_gone(number),
             (false, true) => {
@@ -118,7 +121,11 @@ impl Pipeline<'_> {
         self.is_underway(number);
         let Some(metadata) = self.jobs[number].metadata.clone() else { return Ok(()) };
         match metadata.kind {
-            FileKind::Symlink { .. } | FileKind::Directory => self.conclude(number),
+            FileKind::Symlink { .. } => self.conclude(number),
+            FileKind::Directory => {
+                self.jobs[number].due = Due::Time;
+                self.conclude(number);
+            }
             _ => _ = self.set_time(number, &metadata),
         }
         Ok(())
@@ -204,18 +211,25 @@ impl Pipeline<'_> {
         Ok(())
     }
 
-    /// The peer has done something for this file. All is done when no answer is outstanding.
+    /// The peer has done something for this file. All is done when no answer is outstanding and nothing is due.
     pub(super) fn conclude(&mut self, number: usize) {
         let job = &mut self.jobs[number];
         if job.outstanding > 0 || job.is_over() {
             return;
         }
-        // Its time is the second thing that a directory is asked to set: it comes alone, when everything in it is done.
-        if job.is_directory() && !job.past.timed {
-            job.past.timed = true;
-            job.progress = Progress::Untimed;
-            self.untimed.push(number);
-            return self.release(number);
+        match std::mem::take(&mut job.due) {
+            Due::Nothing => {}
+            Due::Attributes => {
+                if let Some(metadata) = job.metadata.clone() {
+                    self.set_attributes(number, &metadata);
+                }
+                return;
+            }
+            Due::Time => {
+                job.progress = Progress::Untimed;
+                self.untimed.push(number);
+                return self.release(number);
+            }
         }
         job.progress = Progress::Done;
         let content = job.digest.zip(job.metadata.clone());

@@ -1,13 +1,15 @@
 //! A file that was changed on both sides: [`conflict`] decides, here the peer is asked what that needs.
 
 use std::cmp::Reverse;
+use std::os::unix::ffi::OsStrExt;
 
 use super::Pipeline;
+use crate::engine::blocking;
 use crate::engine::conflict::{self, Dispute, Loss, Step};
 use crate::engine::membership::{self, Purpose};
 use crate::engine::update::exchange::Question;
+use crate::engine::update::local;
 use crate::engine::update::session::SessionError;
-use crate::model::FileKind;
 use crate::wire::{Reply, Request};
 
 impl Pipeline<'_> {
@@ -45,39 +47,74 @@ impl Pipeline<'_> {
             let theirs = there.then(|| dialect.mtime(theirs));
             conflict::by_mtime(group.auto, &dialect.comparable(metadata.mtime), theirs.as_ref())
         } else {
-            let ours = if let FileKind::Regular { size } = metadata.kind { size } else { 0 };
+            let place = job.place.clone();
+            let ours = blocking("update", move || local::size(&place)).await?;
             conflict::by_size(group.auto, ours, there.then(|| u64::try_from(theirs).unwrap_or_default()))
         };
         self.settle(number, step).await
     }
 
     async fn settle(&mut self, number: usize, step: Step) -> Result<(), SessionError> {
-        let job = &mut self.jobs[number];
-        let (key, file) = job.key_and_file();
         match step {
-            Step::Won(test) => {
-                tracing::warn!(
-                    "Auto-resolving conflict: Won '{test}' test. {} goes to {}.",
-                    job.path(),
-                    self.pair.peer
-                );
-                job.forced = true;
-                job.begin_anew();
-                self.ready.push(Reverse(number));
-            }
+            Step::Won(test) => self.win(number, test),
             Step::Lost(loss) => return self.lose(number, loss).await,
-            Step::AskMtime => _ = self.ask(number, &Request::GetTm { key, file }, Question::Mtime),
-            Step::AskSize => _ = self.ask(number, &Request::GetSz { key, file }, Question::Size),
+            Step::AskMtime => self.measure(number, Question::Mtime),
+            Step::AskSize => self.measure(number, Question::Size),
         }
         Ok(())
     }
 
+    fn measure(&mut self, number: usize, question: Question) {
+        let (key, file) = self.jobs[number].key_and_file();
+        let request =
+            if question == Question::Mtime { Request::GetTm { key, file } } else { Request::GetSz { key, file } };
+        self.ask(number, &request, question);
+    }
+
+    /// Pushes it again, forced.
+    fn win(&mut self, number: usize, test: &str) {
+        let job = &mut self.jobs[number];
+        let what = if job.is_removal() { "The removal of " } else { "" };
+        tracing::warn!(
+            "Auto-resolving conflict: Won '{test}' test. {what}{} goes to {peer}, where it was changed as well.",
+            job.path(),
+            peer = self.pair.peer
+        );
+        job.forced = true;
+        job.begin_anew();
+        self.ready.push(Reverse(number));
+    }
+
     async fn lose(&mut self, number: usize, loss: Option<Loss>) -> Result<(), SessionError> {
+        if self.is_settled(number).await? {
+            self.give_up(number);
+            return Ok(());
+        }
+        let (path, peer) = (self.jobs[number].path(), self.pair.peer);
         match loss {
-            Some(Loss::Test(test)) => tracing::warn!("Do not auto-resolve conflict: Lost '{test}' test."),
-            Some(Loss::Removal) => tracing::warn!("Do not auto-resolve conflict: This is a removal."),
+            Some(Loss::Test { name, because }) => {
+                tracing::warn!("Do not auto-resolve conflict: Lost '{name}' test. {path} on {peer}: {because}.");
+            }
+            Some(Loss::Removal) => {
+                tracing::warn!(
+                    "Do not auto-resolve conflict: This is a removal. {path} was removed here and changed on {peer}."
+                );
+            }
             None => {}
         }
         self.refuse(number, Reply::AlsoDirty.text().as_bytes()).await
+    }
+
+    /// What the user can do about a conflict that nothing has decided.
+    pub(super) fn remedy(&self, number: usize) -> String {
+        let here = self.jobs[number].place.absolute();
+        let needs_no_quotes = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-+,:@%=".contains(byte);
+        let is_plain = here.as_os_str().as_bytes().iter().all(needs_no_quotes);
+        let operand = if is_plain { here.display().to_string() } else { "FILE".to_owned() };
+        let peer = self.pair.peer;
+        format!(
+            " Changed on both sides. If this host shall win: `csync2 -f {operand}`, then `csync2 -u`; if {peer} shall \
+             win, the same there."
+        )
     }
 }

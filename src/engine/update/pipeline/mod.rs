@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use super::confirmed::{self, Confirmed};
 use super::exchange::{Awaited, Dialect, Exchange, Question};
-use super::job::{Job, Progress};
+use super::job::{Due, Job, Progress};
 use super::plan::{self, Candidate, Plan};
 use super::session::SessionError;
 use super::{Forecast, Prospect};
@@ -87,6 +87,8 @@ pub(super) struct Pipeline<'a> {
     untimed: Vec<usize>,
     confirmed: Vec<Confirmed>,
     reported_parents: HashSet<SyncPath>,
+    /// What to do about refusals, as far as it was said.
+    advised: HashSet<String>,
     report: Report,
     /// With the number of its job.
     forecasts: Vec<(usize, Prospect)>,
@@ -108,6 +110,7 @@ impl<'a> Pipeline<'a> {
             untimed: Vec::new(),
             confirmed: Vec::new(),
             reported_parents: HashSet::new(),
+            advised: HashSet::new(),
             report: Report::default(),
             forecasts: Vec::new(),
         }
@@ -134,8 +137,12 @@ impl<'a> Pipeline<'a> {
         }
         self.add_pushes(pushes);
         self.drain().await?;
-        self.decided.extend(std::mem::take(&mut self.untimed).into_iter().map(Task::Time));
-        self.drain().await
+        // A directory whose time was disputed comes round again.
+        while !self.untimed.is_empty() {
+            self.decided.extend(std::mem::take(&mut self.untimed).into_iter().map(Task::Time));
+            self.drain().await?;
+        }
+        Ok(())
     }
 
     fn add_removals(&mut self, removals: Vec<Job>) {
@@ -289,7 +296,20 @@ impl<'a> Pipeline<'a> {
             FileKind::Fifo => Request::MkFifo { key, file },
             FileKind::Socket => Request::MkSock { key, file },
         };
-        if self.ask(number, &request, Question::Change) && self.set_attributes(number, &metadata) {
+        if !self.ask(number, &request, Question::Change) {
+            return;
+        }
+        let job = &mut self.jobs[number];
+        // Refused commands must not be followed by others that are not: the C program checks SETIME for no conflict, and
+        // what MKLINK cannot replace would get the link's owner.
+        let attributes_wait = match metadata.kind {
+            FileKind::Directory => false,
+            FileKind::Symlink { .. } => job.forced || job.directory_in_the_way,
+            _ => true,
+        };
+        if attributes_wait {
+            job.due = Due::Attributes;
+        } else if self.set_attributes(number, &metadata) {
             self.is_underway(number);
         }
     }
@@ -302,7 +322,10 @@ impl<'a> Pipeline<'a> {
         let sent = self.ask(number, &owner, Question::Change);
         match metadata.kind {
             FileKind::Symlink { .. } => sent,
-            FileKind::Directory => sent && self.ask(number, &mode, Question::Change),
+            FileKind::Directory => {
+                self.jobs[number].due = Due::Time;
+                sent && self.ask(number, &mode, Question::Change)
+            }
             _ => sent && self.ask(number, &mode, Question::Change) && self.set_time(number, metadata),
         }
     }

@@ -1,6 +1,7 @@
 //! What follows when the peer refuses something, or a file cannot be sent: reported once, and its row stays.
 
 use super::Pipeline;
+use crate::engine::update::advice;
 use crate::engine::update::exchange::Answer;
 use crate::engine::update::job::Progress;
 use crate::engine::update::session::SessionError;
@@ -35,26 +36,32 @@ impl Pipeline<'_> {
 
     /// The peer said no: reported with all that is needed to act on it.
     pub(super) async fn refuse(&mut self, number: usize, line: &[u8]) -> Result<(), SessionError> {
-        // Another run has pushed the file meanwhile, or the peer has pushed its own to us: nothing is left to be done.
-        let rows = DirtyFilter {
-            peer: Some(self.pair.peer.to_owned()),
-            scopes: vec![Scope::File(self.jobs[number].path().clone())],
-        };
-        if !self.dry_run && self.node.store.dirty(rows).await?.is_empty() {
+        if self.is_settled(number).await? {
             self.give_up(number);
             return Ok(());
         }
         let advice = match Reply::parse(line) {
-            Reply::AlsoDirty => {
-                " Changed on both sides: `csync2 -f FILE` on the side that shall win, then `csync2 -u` there."
+            Reply::AlsoDirty => self.remedy(number),
+            Reply::PermissionDenied => {
+                advice::on_denial(&self.node.config, line, self.pair.my_name, self.pair.peer, self.jobs[number].path())
             }
-            Reply::PermissionDenied => " Do both hosts have the same key file and the same patterns for the group?",
-            Reply::PermissionDeniedSlave => " This host is a slave in the group: it only receives.",
-            Reply::ParentDirMissing => " Its directory is missing there, and is none of ours: make it there.",
-            _ => "",
+            Reply::PermissionDeniedSlave => " This host is a slave in the group: it only receives.".to_owned(),
+            Reply::ParentDirMissing => {
+                " Its directory is missing there, and is none of ours: make it there.".to_owned()
+            }
+            _ => String::new(),
         };
+        // Thousands of files may have one cause.
+        let advice = if self.advised.insert(advice.clone()) { advice } else { String::new() };
         self.fail(number, Some(&format!("{}{advice}", String::from_utf8_lossy(line))));
         Ok(())
+    }
+
+    /// Another run has pushed the file meanwhile, or the peer has pushed its own to us: nothing is left to be done.
+    pub(super) async fn is_settled(&mut self, number: usize) -> Result<bool, SessionError> {
+        let peer = Some(self.pair.peer.to_owned());
+        let rows = DirtyFilter { peer, scopes: vec![Scope::File(self.jobs[number].path().clone())] };
+        Ok(!self.dry_run && self.node.store.dirty(rows).await?.is_empty())
     }
 
     /// The row stays. Without a problem to report, it is the consequence of one that was reported.
@@ -70,7 +77,7 @@ impl Pipeline<'_> {
         self.give_up(number);
     }
 
-    fn give_up(&mut self, number: usize) {
+    pub(super) fn give_up(&mut self, number: usize) {
         let job = &mut self.jobs[number];
         job.begin_anew();
         job.progress = Progress::Failed;

@@ -1,5 +1,6 @@
 //! Pushes to a peer that is made for tests: what is sent, which rows go, and what is reported.
 
+mod conflicts;
 mod peer;
 
 use std::fs;
@@ -56,11 +57,14 @@ impl Home {
         self.scratch.path("tree").join(name)
     }
 
-    /// Makes files: a name that ends in `/` is a directory, one with `->` a link.
+    /// Makes files: a name that ends in `/` is a directory, one that ends in `|` a FIFO, one with `->` a link.
     fn put(&self, names: &[&str]) {
         for name in names {
             if let Some(directory) = name.strip_suffix('/') {
                 fs::create_dir_all(self.path(directory)).unwrap();
+            } else if let Some(fifo) = name.strip_suffix('|') {
+                let mode = rustix::fs::Mode::RWXU;
+                rustix::fs::mknodat(rustix::fs::CWD, self.path(fifo), rustix::fs::FileType::Fifo, mode, 0).unwrap();
             } else if let Some((link, target)) = name.split_once("->") {
                 symlink(target, self.path(link)).unwrap();
             } else {
@@ -231,54 +235,6 @@ async fn what_is_not_there_needs_no_removal() {
     let (outcome, _) = home.update(peer).await;
     assert_eq!(outcome.report.errors, 0);
     assert_eq!(home.dirty().await, [""; 0]);
-}
-
-/// The peer's file is 50 seconds and bytes old and large; ours are younger and as large as their content.
-#[tokio::test]
-async fn a_conflict_is_resolved_once_by_the_method() {
-    // The hosts are listed as `p h q`: we stand right of the peer.
-    for (method, file, directory, removal) in [
-        ("none", false, false, false),
-        ("first", true, true, true),
-        ("left", false, false, false),
-        ("right", true, true, true),
-        ("younger", true, true, false),
-        ("older", false, false, false),
-        ("bigger", false, false, false),
-        ("smaller", true, true, false),
-    ] {
-        for (name, won) in [("f", file), ("d", directory), ("gone", removal)] {
-            let home = Home::with(&format!("include %d%; auto {method};")).await;
-            home.put(&["f", "d/"]);
-            home.mark(&[name], false).await;
-            let mut flushed = false;
-            let peer = Peer::new(&["%d%", &format!("%d%/{name}")]).scripted(move |command, _| {
-                flushed |= command == "FLUSH";
-                let asked = matches!(command, "HELLO" | "BYE" | "SIG" | "FLUSH" | "GETTM" | "GETSZ");
-                if asked || flushed { Act::Normally } else { Act::Say(ALSO_DIRTY.into()) }
-            });
-            let (outcome, peer) = home.update(peer).await;
-            let story = format!("{method} {name}: {:?}", heard(&peer));
-            assert_eq!(outcome.report.errors, usize::from(!won), "{story}");
-            assert_eq!(home.dirty().await.is_empty(), won, "{story}");
-            assert_eq!(count(&peer, &format!("FLUSH {name}")), usize::from(won), "{story}");
-            assert!(count(&peer, &format!("GETTM {name}")) + count(&peer, &format!("GETSZ {name}")) <= 1, "{story}");
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_conflict_that_comes_back_is_lost() {
-    let home = Home::with("include %d%; auto first;").await;
-    home.put(&["f", "g"]);
-    home.mark(&["f", "g"], false).await;
-    let peer = Peer::new(&["%d%"]).scripted(|command, name| {
-        if command == "PATCH" && name.ends_with('f') { Act::Say(ALSO_DIRTY.into()) } else { Act::Normally }
-    });
-    let (outcome, peer) = home.update(peer).await;
-    assert_eq!(outcome.report.errors, 1);
-    assert_eq!((count(&peer, "PATCH f"), count(&peer, "FLUSH f")), (2, 1));
-    assert_eq!(home.dirty().await, ["f"]);
 }
 
 #[tokio::test]

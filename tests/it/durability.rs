@@ -1,0 +1,66 @@
+//! `-A` and `-B` concern the state database alone: what was received is flushed to the disk before it is recorded, whatever
+//! was asked for. The calls of the server are watched with strace.
+
+use std::fs;
+
+use crate::support::process::{Daemon, wrap};
+use crate::support::{Cast, Program, Table, dir, tree};
+
+#[test]
+fn received_files_are_durable_whatever_the_database_is() {
+    for options in [&["-iii"][..], &["-iii", "-A", "-B"]] {
+        let cluster = Cast::plain(Program::Ours, Program::Ours).cluster(["alpha", "beta"]).build();
+        let (alpha, beta) = (&cluster["alpha"], &cluster["beta"]);
+        alpha.put(&tree! { "f" => "content", "d" => dir() });
+        beta.csync2(["-cIr", "/"]).success();
+        let log = beta.base().join("calls");
+        let trace = ["strace", "-f", "-y", "-e", "trace=fsync,fdatasync,rename,renameat,renameat2,linkat", "-o"];
+        let trace = [&trace[..], &[log.to_str().expect("UTF-8")]].concat();
+        // Should strace be killed, the server goes with it.
+        let server = wrap(&["setpriv", "--pdeathsig", "KILL"], &beta.command(beta.program, options));
+        let command = wrap(&trace, &server);
+        let daemon = Daemon::start(&command, "Csync2 daemon running.");
+        alpha.csync2(["-xA"]).success();
+        assert_eq!(daemon.wait(), Some(0));
+        cluster.expect_agreement();
+
+        let calls = fs::read_to_string(&log).expect("read strace's log");
+        let tree = beta.tree_dir().display().to_string();
+        let flushed = |line: &str, what: &str| line.contains("sync(") && line.contains(&format!("<{tree}{what}"));
+        let at = |what: &str, find: &dyn Fn(&str) -> bool| {
+            calls.lines().position(find).unwrap_or_else(|| panic!("{what} is missing with {options:?}:\n{calls}"))
+        };
+        // The content, while it has another name or none; its place; then the directory.
+        let content = at("fsync of the content", &|line| flushed(line, "/"));
+        let place =
+            at("the new name", &|line| (line.contains("rename") || line.contains("linkat")) && line.contains("\"f\""));
+        assert!(content < place, "{calls}");
+        at("fsync of the directory", &|line| flushed(line, ">"));
+        let of_database = calls.lines().filter(|line| line.contains("sync(") && line.contains(".db3")).count();
+        assert_eq!(of_database == 0, options.contains(&"-A"), "{calls}");
+    }
+}
+
+/// PostgreSQL waits for its log on disk unless `-A` says otherwise.
+#[test]
+fn asynchronous_commits_are_for_who_asks_for_them() {
+    let cluster = Cast::postgres(Program::Ours).cluster(["alpha", "beta"]).build();
+    let alpha = &cluster["alpha"];
+    alpha.csync2(["-cIr", "/"]).success();
+    let name = alpha.database_name().expect("PostgreSQL");
+    alpha.database.execute(
+        "CREATE TABLE seen (setting text);
+         CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS
+         $$ BEGIN INSERT INTO seen VALUES (current_setting('synchronous_commit')); RETURN NULL; END $$;
+         CREATE TRIGGER see AFTER INSERT ON file FOR EACH STATEMENT EXECUTE FUNCTION see()",
+    );
+    alpha.database.execute(&format!("ALTER DATABASE {name} SET synchronous_commit = local"));
+    let seen = || crate::support::Postgres::shared().sql(name, "SELECT DISTINCT setting FROM seen; DELETE FROM seen");
+    alpha.put(&tree! { "f" => "content" });
+    alpha.csync2(["-cr", "/"]).success();
+    assert_eq!(seen().trim(), "local");
+    alpha.put(&tree! { "g" => "more content" });
+    alpha.csync2(["-cAr", "/"]).success();
+    assert_eq!(seen().trim(), "off");
+    assert_eq!(alpha.rows(Table::File).len(), 3);
+}
