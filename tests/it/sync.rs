@@ -9,8 +9,6 @@ scenarios! {
     a_second_run_sends_nothing
     changes_removals_and_renames_arrive
     odd_names_arrive
-    types_change
-    attributes_change
     a_conflict_stays_dirty
     a_forced_file_wins
     a_slave_is_refused
@@ -137,58 +135,6 @@ fn odd_names_arrive(cast: Cast) {
     cluster["alpha"].csync2(["-x"]).success().silent();
     cluster.expect_agreement();
     cluster["alpha"].expect_clean();
-}
-
-fn types_change(cast: Cast) {
-    let cluster = cast.cluster(["alpha", "beta"]).start();
-    let alpha = &cluster["alpha"];
-    let kinds = ["file", "dir", "link", "fifo"];
-    let entry = |kind: &str| match kind {
-        "file" => file("content"),
-        "dir" => dir(),
-        "link" => link("somewhere"),
-        _ => fifo(),
-    };
-    let mut before = Tree::new();
-    let mut after = Tree::new();
-    for from in kinds {
-        for to in kinds {
-            let name = format!("{from} to {to}");
-            before = before.with(&name, entry(from));
-            after = after.with(&name, entry(to));
-            if from == "dir" {
-                before = before.with(format!("{name}/inside"), "in a directory");
-            }
-            if to == "dir" {
-                after = after.with(format!("{name}/inside"), "in a directory");
-            }
-        }
-    }
-    alpha.put(&before);
-    alpha.csync2(["-x"]).success();
-    cluster.expect_agreement();
-    alpha.put(&after);
-    alpha.csync2(["-x"]).success();
-    cluster["beta"].expect(after);
-    alpha.expect_clean();
-}
-
-fn attributes_change(cast: Cast) {
-    let cluster = cast.cluster(["alpha", "beta"]).start();
-    let alpha = &cluster["alpha"];
-    alpha.put(&sample());
-    alpha.csync2(["-x"]).success();
-    alpha.put(&tree! {
-        "motd" => file("hello\n").mode(0o440),
-        "secret" => file("for the owner").owner(77, 88),
-        "run.sh" => file("#!/bin/sh\necho different length\n").mode(0o755).mtime(1_700_000_000),
-        "d" => dir().mode(0o700),
-        "pipe" => fifo().mode(0o600),
-        "link" => link("empty").owner(5, 6),
-    });
-    alpha.csync2(["-x"]).success();
-    cluster.expect_agreement();
-    alpha.expect_clean();
 }
 
 fn a_conflict_stays_dirty(cast: Cast) {

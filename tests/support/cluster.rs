@@ -229,7 +229,9 @@ impl Node {
         };
         let node =
             Node { name: name.into(), host, port, program, database, base, tree_dir, system_dir, daemon: None.into() };
-        node.write_key("demo.key", 'K');
+        for (file, character) in [("demo.key", 'K'), ("two.key", 'B'), ("three.key", 'C')] {
+            node.write_key(file, character);
+        }
         node
     }
 

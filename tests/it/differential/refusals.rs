@@ -9,10 +9,7 @@ const PREFIX: &str = "nossl * *;\nprefix d { on {alpha}: {alpha.tree}; on {beta}
 fn but_for_reasons(differential: Differential<'_>) -> Differential<'_> {
     const WHY: &str = "an error says what was refused, and why";
     differential
-        .but(
-            Deviation::extra(Part::Log, "ERROR: {beta}: %d%/*: Permission denied! Do both hosts have*", WHY)
-                .on("alpha"),
-        )
+        .but(Deviation::extra(Part::Log, "ERROR: {beta}: %d%/*: Permission denied!*", WHY).on("alpha"))
         .but(Deviation::extra(Part::Log, "{alpha} asked for %d%/*: refused, *", WHY).on("beta"))
 }
 

@@ -61,9 +61,6 @@ impl Pipeline<'_> {
 
     /// The peer does not have the file.
     async fn on_missing(&mut self, number: usize) -> Result<(), SessionError> {
-        if self.jobs[number].is_removal() {
-            tracing::info!("File is already up to date on peer.");
-        }
         match (self.jobs[number].is_removal(), self.dry_run) {
             (true, _) => self.is_gone(number),
             (false, true) => {
