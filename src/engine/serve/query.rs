@@ -1,6 +1,7 @@
 //! The commands that only read: SIG, GETTM, GETSZ, TYPE, LIST.
 
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{ErrorKind, Seek, SeekFrom, Write};
+
 use tempfile::{SpooledData, SpooledTempFile, spooled_tempfile};
 
 use super::apply::Refusal;
@@ -109,12 +110,18 @@ pub(super) async fn measure(file: &Admitted, what: Measure) -> Result<i64, Engin
     .await
 }
 
-/// TYPE: the content of a regular file; nothing else has any. The inner error is the answer to the peer.
+/// TYPE: the content of a regular file; nothing else has any. The inner error is the answer to the peer: a file that
+/// cannot be read must not look like an empty one.
 pub(super) async fn content(file: &Admitted) -> Result<Result<Option<tokio::fs::File>, Reply>, EngineError> {
     let place = file.place.clone();
     blocking("TYPE", move || match content::locate(&place) {
-        Err(BeneathError::NotADirectory) => Err(Refusal::NotADirectory.reply()),
-        located => Ok(located.ok().and_then(|place| place.open_regular().ok()).map(tokio::fs::File::from_std)),
+        Err(BeneathError::ParentMissing | BeneathError::BehindSymlink) => Ok(None),
+        Err(error) => Err(Refusal::from(error).reply()),
+        Ok(place) => match place.open_regular() {
+            Ok(file) => Ok(Some(tokio::fs::File::from_std(file))),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput) => Ok(None),
+            Err(error) => Err(Refusal::from(error).reply()),
+        },
     })
     .await
 }

@@ -167,7 +167,14 @@ async fn numbers_and_contents() {
         client.ask(&format!("TYPE KEY @/{name}"), FOLLOWS).await;
         assert_eq!(client.rest().await, content, "{name}");
     }
-    story.play(&[("TYPE KEY @/file/x", "Not a directory"), ("TYPE WRONG @/file", "Permission denied!")]).await;
+    let unreadable = format!("TYPE KEY @/{}", "n".repeat(256));
+    story
+        .play(&[
+            ("TYPE KEY @/file/x", "Not a directory"),
+            (&unreadable, "File name too long"),
+            ("TYPE WRONG @/file", "Permission denied!"),
+        ])
+        .await;
 }
 
 #[tokio::test]
