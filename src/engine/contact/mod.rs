@@ -13,7 +13,7 @@ use crate::store::StoreError;
 use crate::wire::trust::{self, Trust};
 use crate::wire::{Connection, Reply, Request, Timeouts, TlsError, WireError, dial};
 
-/// Why the session with a peer as a whole failed. Its rows stay.
+/// Why a session with a peer as a whole failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SessionError {
     #[error(transparent)]

@@ -143,7 +143,13 @@ impl Trouble {
     /// Whether it would befall the pair's other files, too.
     fn concerns_all(&self) -> bool {
         match self {
-            Self::Connection(_) | Self::Store(_) | Self::Engine(_) | Self::Spool(_) | Self::Diff { .. } => true,
+            // A peer that has stopped answering would be waited for once for each file.
+            Self::Wire(WireError::TimedOut { .. })
+            | Self::Connection(_)
+            | Self::Store(_)
+            | Self::Engine(_)
+            | Self::Spool(_)
+            | Self::Diff { .. } => true,
             Self::Session(_)
             | Self::Wire(_)
             | Self::Prefix(_)
@@ -240,4 +246,15 @@ where
         take(findings)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_that_stalls_is_waited_for_once_and_one_that_hangs_up_may_do_so_over_a_single_file() {
+        assert!(Trouble::Wire(WireError::TimedOut { what: "waiting for data" }).concerns_all());
+        assert!(!Trouble::Wire(WireError::Closed).concerns_all());
+    }
 }

@@ -183,7 +183,7 @@ impl Iterator for Sorted {
     }
 }
 
-/// By name; of equal names the one that was listed first comes first.
+/// By name. Of equal names any may come first: a peer lists a name twice when two keys share it.
 impl Ord for Head {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         self.listed.path.cmp(&other.listed.path).then(self.source.cmp(&other.source))
