@@ -23,7 +23,6 @@ scenarios! { ours:
     devices_keep_their_numbers
     a_socket_is_ignored_quietly
     a_longer_link_target_arrives
-    paths_of_4000_bytes_arrive
     a_change_within_one_second_arrives
     a_refused_update_runs_no_action
     file_names_run_no_shell_code
@@ -405,46 +404,4 @@ fn a_server_whose_postgres_fails_writes_nothing_half() {
     alpha.expect_clean();
     beta.csync2(["-cr", "/"]).success();
     beta.expect_clean();
-}
-
-/// Names that no compression makes shorter than what a database can index, in paths as long as the system takes them.
-fn paths_of_4000_bytes_arrive(cast: Cast) {
-    let cluster = cast.cluster(["alpha", "beta"]).start();
-    let alpha = &cluster["alpha"];
-    let mut state = 7_u32;
-    let mut letter = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        char::from(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789% "[(state >> 26) as usize])
-    };
-    let mut path = |length: usize| {
-        let mut path = String::new();
-        while path.len() < length {
-            let left = (length - path.len()).min(254);
-            path.extend(std::iter::repeat_with(&mut letter).take(left));
-            path.push('/');
-        }
-        path.pop();
-        path
-    };
-    let longest = 4095 - alpha.tree_dir().as_os_str().len().max(cluster["beta"].tree_dir().as_os_str().len()) - 1;
-    // A temporary file's name is longer than the file's own.
-    let paths = [path(longest - 8), path(2_700), path(2_712), path(1_500)];
-    let twin = format!("{}#", &paths[0][..paths[0].len() - 1]);
-    let tree = |content: &str| {
-        let all = paths.iter().chain([&twin]).zip(1..);
-        all.fold(tree! {}, |tree, (path, number)| tree.with(path, content.repeat(number)))
-    };
-    for content in ["x", "changed"] {
-        alpha.put(&tree(content));
-        alpha.csync2(["-x"]).success().silent();
-        cluster.expect_agreement();
-        alpha.expect_clean();
-    }
-    cluster["beta"].csync2(["-xv"]).success().logs_no("Marking");
-    alpha.csync2(["-m".as_ref(), alpha.path(&twin).as_os_str()]).success();
-    alpha.remove(&paths[0]);
-    alpha.remove(&paths[1][..254]);
-    alpha.csync2(["-x"]).success().silent();
-    cluster.expect_agreement();
-    alpha.expect_clean();
 }
