@@ -1,10 +1,11 @@
 //! The work that brings one peer up to date (spec: update.md): which file's turn it is, and what is sent for it.
 //!
 //! Many files are under way at once. A file waits for its directory until that is on its way; a removal waits for the
-//! removals below it; and a file that has several names, below nested prefixes, waits until what is sent under the one is
-//! on its way before the peer is asked about the other. Removals come first, then the rest in name order; the times of directories are set last, since
+//! removals below it; and where a file has several names, the peer is asked about one when all that is sent under the
+//! other is on its way. Removals come first, then the rest in name order; the times of directories are set last, since
 //! every file made in them changes them. [`answers`] acts on what the peer says, [`refusals`] on what it refuses,
-//! [`conflicts`] on changes on both sides, [`parents`] on directories that the peer lacks; [`forecasts`] is all that a dry run leaves behind.
+//! [`conflicts`] on changes on both sides, [`parents`] on directories that the peer lacks; [`forecasts`] is all that a
+//! dry run leaves behind.
 
 mod answers;
 mod conflicts;
@@ -122,7 +123,7 @@ impl<'a> Pipeline<'a> {
         let worked = self.work(candidates).await;
         let recorded = self.record_confirmed().await;
         let left = if self.jobs.is_empty() { all } else { self.jobs.iter().filter(|job| !job.is_over()).count() };
-        debug_assert!(worked.is_err() || self.dry_run || left == 0 || self.jobs.is_empty(), "jobs were forgotten");
+        debug_assert!(worked.is_err() || left == 0 || self.jobs.is_empty(), "jobs were forgotten");
         let forecasts = self.sorted_forecasts();
         Worked { report: self.report, forecasts, left, result: worked.and(recorded) }
     }
