@@ -123,7 +123,11 @@ impl Home {
 fn sync(name: &str) -> SyncPath {
     let name = if name.starts_with('%') {
         name.to_owned()
-    } else if name.is_empty() { "%d%".to_owned() } else { format!("%d%/{name}") };
+    } else if name.is_empty() {
+        "%d%".to_owned()
+    } else {
+        format!("%d%/{name}")
+    };
     SyncPath::parse(name.as_bytes()).unwrap()
 }
 

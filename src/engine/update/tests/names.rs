@@ -119,3 +119,15 @@ async fn a_dry_run_tells_of_every_name() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_refusal_in_a_dry_run_costs_its_own_name_only() {
+    let home = home("none").await;
+    home.mark(&NAMES, false).await;
+    let refused = Peer::new(&["%d%"])
+        .scripted(|_, name| if name.starts_with("%d%/sub") { Act::Say(DENIED.into()) } else { Act::Normally });
+    let (outcome, _) = home.run(refused, true).await;
+    let told: Vec<String> = outcome.forecasts.iter().map(|line| line.path.to_string()).collect();
+    assert_eq!(told, NAMES[3..]);
+    assert_eq!(outcome.report.errors, 3);
+}
