@@ -102,7 +102,8 @@ impl Pipeline<'_> {
             }
             None => {}
         }
-        self.refuse(number, Reply::AlsoDirty.text().as_bytes()).await
+        self.report_refusal(number, Reply::AlsoDirty.text().as_bytes());
+        Ok(())
     }
 
     /// What the user can do about a conflict that nothing has decided.

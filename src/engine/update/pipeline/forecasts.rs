@@ -5,9 +5,11 @@ use crate::engine::update::job::Progress;
 use crate::engine::update::{Forecast, Prospect};
 
 impl Pipeline<'_> {
+    /// This is all that comes of a job: what waits for it goes on.
     pub(super) fn forecast(&mut self, number: usize, prospect: Prospect) {
         self.jobs[number].progress = Progress::Done;
         self.forecasts.push((number, prospect));
+        self.release(number);
     }
 
     /// Removals first, deepest first, then the rest in name order.

@@ -1,20 +1,21 @@
 //! The work that brings one peer up to date (spec: update.md): which file's turn it is, and what is sent for it.
 //!
 //! Many files are under way at once. A file waits for its directory until that is on its way; a removal waits for the
-//! removals below it; and a file that has several names, below nested prefixes, waits until what is sent under the one is
-//! on its way before the peer is asked about the other. Removals come first, then the rest in name order; the times of directories are set last, since
+//! removals below it; and where a file has several names, the peer is asked about one when all that is sent under the
+//! other is on its way. Removals come first, then the rest in name order; the times of directories are set last, since
 //! every file made in them changes them. [`answers`] acts on what the peer says, [`refusals`] on what it refuses,
-//! [`conflicts`] on changes on both sides, [`parents`] on directories that the peer lacks; [`forecasts`] is all that a dry run leaves behind.
+//! [`conflicts`] on changes on both sides, [`parents`] on directories that the peer lacks; [`waits`] knows who waits for
+//! whom, and [`forecasts`] is all that a dry run leaves behind.
 
 mod answers;
 mod conflicts;
 mod forecasts;
 mod parents;
 mod refusals;
+mod waits;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
-use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use super::confirmed::{self, Confirmed};
@@ -122,7 +123,7 @@ impl<'a> Pipeline<'a> {
         let worked = self.work(candidates).await;
         let recorded = self.record_confirmed().await;
         let left = if self.jobs.is_empty() { all } else { self.jobs.iter().filter(|job| !job.is_over()).count() };
-        debug_assert!(worked.is_err() || self.dry_run || left == 0 || self.jobs.is_empty(), "jobs were forgotten");
+        debug_assert!(worked.is_err() || left == 0 || self.jobs.is_empty(), "jobs were forgotten");
         let forecasts = self.sorted_forecasts();
         Worked { report: self.report, forecasts, left, result: worked.and(recorded) }
     }
@@ -143,62 +144,6 @@ impl<'a> Pipeline<'a> {
             self.drain().await?;
         }
         Ok(())
-    }
-
-    fn add_removals(&mut self, removals: Vec<Job>) {
-        let mut numbers: HashMap<SyncPath, usize> = HashMap::new();
-        for mut job in removals {
-            job.other_spelling = self.other_spelling(&job, &numbers);
-            numbers.insert(job.path().clone(), self.jobs.len());
-            self.ready.push(Reverse(self.jobs.len()));
-            self.jobs.push(job);
-        }
-        for number in 0..self.jobs.len() {
-            let mut directory = self.jobs[number].path().parent();
-            while let Some(path) = directory {
-                if let Some(&above) = numbers.get(&path) {
-                    self.jobs[number].nest.above = Some(above);
-                    self.jobs[above].nest.below += 1;
-                    break;
-                }
-                directory = path.parent();
-            }
-        }
-    }
-
-    fn add_pushes(&mut self, pushes: Vec<Job>) {
-        for mut job in pushes {
-            let number = self.jobs.len();
-            job.other_spelling = self.other_spelling(&job, &self.index);
-            let directory = job.path().parent().and_then(|parent| self.index.get(&parent).copied());
-            self.index.insert(job.path().clone(), number);
-            self.jobs.push(job);
-            match directory {
-                Some(directory) if !self.dry_run => self.wait_for(directory, number),
-                _ => self.ready.push(Reverse(number)),
-            }
-        }
-    }
-
-    /// The last of the known jobs for the same file under another name: as a plain path, or below another prefix.
-    fn other_spelling(&self, job: &Job, known: &HashMap<SyncPath, usize>) -> Option<usize> {
-        let names = self.node.config.names_of(job.place.absolute().as_os_str().as_bytes());
-        names.iter().filter_map(|name| known.get(name)).copied().max()
-    }
-
-    fn wait_for(&mut self, other: usize, number: usize) {
-        if self.jobs[other].progress == Progress::Asking {
-            self.waiting.entry(other).or_default().push(number);
-        } else {
-            self.ready.push(Reverse(number));
-        }
-    }
-
-    /// Lets what lies below a directory begin, and the same file under another name.
-    fn release(&mut self, number: usize) {
-        for child in self.waiting.remove(&number).unwrap_or_default() {
-            self.ready.push(Reverse(child));
-        }
     }
 
     /// Sends and receives until nothing is left to do.

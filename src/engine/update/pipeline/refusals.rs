@@ -38,8 +38,13 @@ impl Pipeline<'_> {
     pub(super) async fn refuse(&mut self, number: usize, line: &[u8]) -> Result<(), SessionError> {
         if self.is_settled(number).await? {
             self.give_up(number);
-            return Ok(());
+        } else {
+            self.report_refusal(number, line);
         }
+        Ok(())
+    }
+
+    pub(super) fn report_refusal(&mut self, number: usize, line: &[u8]) {
         let advice = match Reply::parse(line) {
             Reply::AlsoDirty => self.remedy(number),
             Reply::PermissionDenied => {
@@ -54,7 +59,6 @@ impl Pipeline<'_> {
         // Thousands of files may have one cause.
         let advice = if self.advised.insert(advice.clone()) { advice } else { String::new() };
         self.fail(number, Some(&format!("{}{advice}", String::from_utf8_lossy(line))));
-        Ok(())
     }
 
     /// Another run has pushed the file meanwhile, or the peer has pushed its own to us: nothing is left to be done.

@@ -1,6 +1,7 @@
 //! Pushes to a peer that is made for tests: what is sent, which rows go, and what is reported.
 
 mod conflicts;
+mod names;
 mod peer;
 
 use std::fs;
@@ -41,9 +42,10 @@ impl Home {
         let tree = scratch.path("tree");
         fs::create_dir(&tree).unwrap();
         let text = format!(
-            "prefix d {{ on *: {}; }}\ngroup g {{ host p h q; key k; {statements} }}\n\
+            "prefix d {{ on *: {tree}; }}\nprefix sub {{ on *: {tree}/sub; }}\n\
+             group g {{ host p h q; key k; {statements} }}\n\
              group also {{ host h@other p; key k; include %d%/other; }}\n",
-            tree.display()
+            tree = tree.display()
         );
         scratch.write("csync2.cfg", text);
         let source = Source { system_dir: scratch.root(), config_name: String::new() };
@@ -118,8 +120,15 @@ impl Home {
     }
 }
 
+/// A name below the tree; one that has a prefix is left as it is.
 fn sync(name: &str) -> SyncPath {
-    let name = if name.is_empty() { "%d%".to_owned() } else { format!("%d%/{name}") };
+    let name = if name.starts_with('%') {
+        name.to_owned()
+    } else if name.is_empty() {
+        "%d%".to_owned()
+    } else {
+        format!("%d%/{name}")
+    };
     SyncPath::parse(name.as_bytes()).unwrap()
 }
 
