@@ -1,48 +1,32 @@
-//! Runs the C program on a scratch directory, for tests that compare with it. Where it is not installed they say so.
+//! Runs the C program on a scratch directory, for tests that compare with it. Where it is not installed they fail.
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 const PROGRAM: &str = "/usr/sbin/csync2";
-
-pub(crate) struct Reference {
-    program: &'static Path,
-}
 
 pub(crate) struct Answer {
     pub(crate) stderr: Vec<u8>,
     pub(crate) status: i32,
 }
 
-impl Reference {
-    pub(crate) fn find() -> Option<Self> {
-        let program = Path::new(PROGRAM);
-        if program.exists() {
-            return Some(Self { program });
-        }
-        writeln!(std::io::stderr(), "{PROGRAM} is not installed: not compared with it").ok();
-        None
-    }
-
-    pub(crate) fn run(&self, scratch: &Scratch, my_name: &str, arguments: &[&[u8]]) -> Answer {
-        let output = Command::new(self.program)
-            .args(["-N", my_name, "-D"])
-            .arg(scratch.path("db"))
-            .args(arguments.iter().map(|&argument| OsStr::from_bytes(argument)))
-            .env("CSYNC2_SYSTEM_DIR", scratch.root())
-            .env("LC_ALL", "C")
-            .current_dir(scratch.root())
-            .stdin(Stdio::null())
-            .output()
-            .expect("the C program runs");
-        let status = output.status.code().unwrap_or(-1);
-        Answer { stderr: output.stderr, status }
-    }
+pub(crate) fn run(scratch: &Scratch, my_name: &str, arguments: &[&[u8]]) -> Answer {
+    let output = Command::new(PROGRAM)
+        .args(["-N", my_name, "-D"])
+        .arg(scratch.path("db"))
+        .args(arguments.iter().map(|&argument| OsStr::from_bytes(argument)))
+        .env("CSYNC2_SYSTEM_DIR", scratch.root())
+        .env("LC_ALL", "C")
+        .current_dir(scratch.root())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap_or_else(|error| panic!("{PROGRAM}: {error}"));
+    let status = output.status.code().unwrap_or(-1);
+    Answer { stderr: output.stderr, status }
 }
 
 /// A system directory with a key file `k` and a place for databases.

@@ -7,6 +7,7 @@ pub mod action;
 pub mod check;
 mod claim;
 pub mod conflict;
+mod contact;
 pub mod content;
 pub mod directories;
 pub mod find;

@@ -38,7 +38,6 @@ pub async fn dial(peer: &str, port: u16, bind: Option<&str>, timeouts: &Timeouts
         let connected = timeout(timeouts.connect, connect(address, &local, bind.unwrap_or_default())).await;
         match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(stream) => {
-                tracing::info!("Connect to {}:{} ({peer}).", address.ip(), address.port());
                 let own = stream.local_addr().ok().map(|own| own.ip());
                 tracing::info!("Connect to {}:{port} ({peer}).", address.ip());
                 return Ok(Connection::new(stream, Some(address.ip()), *timeouts).named(peer, own));

@@ -266,7 +266,9 @@ fn a_host_in_no_group_is_told_its_possible_names() {
     config("{alpha} no.such.host.invalid@{beta}", "auto-name yes;");
     without_name(&["-mr", "/"]).success();
     let pushed = without_name(&["-v", "-p", &alpha.port.to_string(), "-u"]).exits(1);
-    pushed.logs(&cluster.fill_in("Bound to {alpha}:0 as {alpha}.\nERROR: Connection to remote host `{beta}' failed."));
+    pushed
+        .logs(&cluster.fill_in("Bound to {alpha}:0 as {alpha}."))
+        .logs(&cluster.fill_in("ERROR: Connection to remote host `{beta}' failed."));
     // Never against -N, and never one of several.
     stranger(without_name(&["-M", "-N", "stranger"]));
     config("{alpha} {beta} 198.51.100.1", "auto-name yes;");

@@ -75,6 +75,23 @@ fn a_group_list_is_set_once(cast: Cast) {
     session.ask("GETSZ KEY %25d%25/none", "OK (data_follows).");
 }
 
+/// The C program looks at the last group only.
+fn every_group_of_the_list_counts(cast: Cast) {
+    let group = |name: &str| format!("group {name} {{ host {{alpha}} {{beta}}; key demo.key; include %d%/{name}; }}\n");
+    let prefix = "prefix d { on {alpha}: {alpha.tree}; on {beta}: {beta.tree}; }\n".to_owned();
+    let cluster = cast.cluster(["alpha", "beta"]).config(&(prefix + &["a", "b", "c", "d"].map(group).concat())).start();
+    let mut session = greeted(&cluster);
+    session.ask("GROUP b,c,unknown,d", OK);
+    for name in ["b", "c", "d"] {
+        session.ask(&format!("MKDIR KEY %25d%25/{name}"), OK);
+    }
+    session.ask("MKDIR KEY %25d%25/a", "Permission denied!");
+    session.ask("BYE", "OK (cu_later).");
+    cluster["beta"].expect(tree! {
+        "b" => dir().mode(0o700), "c" => dir().mode(0o700), "d" => dir().mode(0o700),
+    });
+}
+
 fn commands_need_a_hello(cast: Cast) {
     let cluster = two_nodes(cast);
     let mut session = Session::open(&cluster["alpha"], &cluster["beta"]);
@@ -437,6 +454,7 @@ fn a_plain_session_needs_permission(cast: Cast) {
 }
 
 scenarios! { ours:
+    every_group_of_the_list_counts
     recorded_sessions_of_the_fork
     nanoseconds_for_those_who_speak_them
     names_that_escape_are_refused

@@ -324,12 +324,15 @@ fn only_the_named_peers_are_served(cast: Cast) {
 fn only_the_named_groups_are_served(cast: Cast) {
     let config = "prefix d { on {alpha}: {alpha.tree}; on {beta}: {beta.tree}; }\n\
         group one { host {alpha} {beta}; key demo.key; include %d%/one; }\n\
-        group two { host {alpha} {beta}; key demo.key; include %d%/two; }\n";
-    let cluster = cast.cluster(["alpha", "beta"]).config(config).start();
+        group two { host {alpha} {beta}; key demo.key; include %d%/two; }\n\
+        group three { host {alpha} {beta}; key three.key; include %d%/three; }\n";
+    let cluster = cast.cluster(["alpha", "beta"]).config(config).build();
+    cluster.write_key("three.key", 'C');
+    cluster["beta"].serve();
     let alpha = &cluster["alpha"];
-    alpha.put(&tree! { "one/f" => "1", "two/f" => "22" });
-    alpha.csync2(["-x", "-G", "two"]).success();
-    cluster["beta"].expect(tree! { "two" => dir(), "two/f" => "22" });
+    alpha.put(&tree! { "one/f" => "1", "two/f" => "22", "three/f" => "333" });
+    alpha.csync2(["-x", "-G", "two,three"]).success();
+    cluster["beta"].expect(tree! { "two" => dir(), "two/f" => "22", "three" => dir(), "three/f" => "333" });
     alpha.csync2(["-x"]).success();
     cluster.expect_agreement();
 }

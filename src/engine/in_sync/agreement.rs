@@ -1,6 +1,6 @@
 //! Whether a row of ours and what a peer lists describe the same state. Rows alone: the disk is not looked at.
 
-use crate::engine::update::Dialect;
+use crate::engine::contact::Dialect;
 use crate::model::checktxt::mtime_of_unknown_unit;
 use crate::model::{Checktxt, FileRecord, Timestamp};
 

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 
 use super::kind::Kind;
-use super::{Pair, Trouble, contact};
+use super::{Pair, Trouble, inquiry};
 use crate::config::LocalPath;
 use crate::engine::{Node, blocking, content};
 use crate::fs::BeneathError;
@@ -67,7 +67,7 @@ pub(super) async fn diff(
             return Ok(output.write_all(&[&pieces.concat()[..], b"\n"].concat())?);
         }
     };
-    let theirs = contact::content(node, pair, key, path).await?;
+    let theirs = inquiry::content(node, pair, key, path).await?;
     run(&labels.map(OsString::from_vec), theirs, ours, output).await
 }
 

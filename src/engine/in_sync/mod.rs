@@ -6,9 +6,9 @@
 //! ever in memory as a whole, nor is what is found ([`differences`]).
 
 mod agreement;
-mod contact;
 mod diff;
 mod differences;
+mod inquiry;
 mod kind;
 pub mod listing;
 mod merge;
@@ -23,8 +23,8 @@ use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
 
 pub use self::differences::{Difference, Differences, Side};
+use super::contact::{self, SessionError};
 use super::membership::{self, Purpose};
-use super::update::session::{SessionError, report_connection};
 use super::{EngineError, Node, Report};
 use crate::config::{Group, UnknownPrefix};
 use crate::model::errors::{chain, strerror};
@@ -158,7 +158,7 @@ impl Trouble {
         let peer = &pair.peer;
         match self {
             Self::Connection(error) => {
-                return report_connection(report, peer, error, &format!("Not compared: {what}."));
+                return contact::report_failure(report, peer, error, &format!("Not compared: {what}."));
             }
             // The C program's words.
             Self::NotShared => {

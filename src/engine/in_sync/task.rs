@@ -12,9 +12,9 @@ use super::kind::Kind;
 use super::listing::Listed;
 use super::merge::{Both, Merge};
 use super::sorter::Sorted;
-use super::{Findings, Found, Marking, Options, Pair, Trouble, agreement, contact};
+use super::{Findings, Found, Marking, Options, Pair, Trouble, agreement, inquiry};
+use crate::engine::contact::Dialect;
 use crate::engine::membership::Purpose;
-use crate::engine::update::Dialect;
 use crate::engine::{Node, Report, mark};
 use crate::model::{Scope, SyncPath};
 
@@ -41,7 +41,7 @@ pub(super) async fn compare(node: &Arc<Node>, pair: Pair, scope: Scope, options:
 }
 
 async fn find(node: &Node, pair: &Pair, scope: &Scope, marking: Option<Marking>) -> Result<Differences, Trouble> {
-    let (theirs, dialect) = contact::list(node, pair, scope).await?;
+    let (theirs, dialect) = inquiry::list(node, pair, scope).await?;
     let mut merge = Merge::of(node.store.files(vec![scope.clone()]), in_chunks(theirs));
     let (mut differences, mut marks) = (Differences::new(), Vec::new());
     while let Some(both) = merge.next().await? {

@@ -114,6 +114,5 @@ pub(super) async fn mark_for_groups_of(peer: &Peer, path: &SyncPath) -> Result<(
     if !marks.is_empty() {
         node.store.mark(marks, Vec::new()).await?;
     }
-    mark::announce(path);
     Ok(())
 }

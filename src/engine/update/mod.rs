@@ -1,11 +1,10 @@
 //! Pushing: every peer that has dirty rows is served by a task of its own, all at once, in this one process. A peer that
 //! is slow, dead or refuses us costs its own rows only: they stay, and the others are served.
 //!
-//! A claim keeps other processes away, [`plan`] says what is to be done, [`session`] gets a peer to listen to us,
+//! A claim keeps other processes away, [`plan`] says what is to be done, [`session`] has one peer listen to us,
 //! [`exchange`] keeps requests and answers in step, [`pipeline`] brings the peer up to date, file by file ([`job`]), and
 //! [`confirmed`] writes down what arrived.
 
-pub(super) mod advice;
 mod confirmed;
 mod exchange;
 mod job;
@@ -13,7 +12,7 @@ mod local;
 mod outbox;
 mod pipeline;
 mod plan;
-pub(super) mod session;
+mod session;
 #[cfg(test)]
 mod tests;
 
@@ -23,7 +22,6 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-pub(super) use self::exchange::Dialect;
 use super::{EngineError, Node, Report, claim, recover};
 use crate::model::errors::chain;
 use crate::model::{DirtyEntry, Scope, SyncPath};

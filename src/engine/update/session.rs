@@ -1,39 +1,17 @@
-//! One peer from the first byte to the last: connect, TLS and its pinned certificate, CONFIG, GROUP, the peer's dialect,
-//! a HELLO for each of our names, BYE.
+//! One peer from the first byte to the last: the contact, a HELLO for each of our names, BYE.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::exchange::{Dialect, Exchange};
+use super::Outcome;
+use super::exchange::Exchange;
 use super::pipeline::{Pair, Pipeline, Worked};
 use super::plan::{self, Candidate};
-use super::{Outcome, advice};
-use crate::engine::{EngineError, Node, Report, membership, notice};
+use crate::engine::contact::{self, SessionError, advice};
+use crate::engine::{Node, membership};
 use crate::model::DirtyEntry;
 use crate::model::errors::chain;
-use crate::store::StoreError;
-use crate::wire::trust::{self, Trust};
-use crate::wire::{Connection, Reply, Request, Timeouts, TlsError, WireError, dial};
-
-/// Why the session with a peer as a whole failed. Its rows stay.
-#[derive(Debug, thiserror::Error)]
-pub(in crate::engine) enum SessionError {
-    #[error(transparent)]
-    Wire(#[from] WireError),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error(transparent)]
-    Engine(#[from] EngineError),
-    #[error(transparent)]
-    Identity(#[from] Arc<TlsError>),
-    #[error("the peer answered {request} with `{answer}'.{advice}")]
-    Refused { request: &'static str, answer: String, advice: String },
-    #[error(
-        "pinned is {pinned}, presented was {presented}. If the change was intended, remove its row from the table \
-         x509_cert, and the next connection pins the new one"
-    )]
-    WrongCertificate { pinned: String, presented: String },
-}
+use crate::wire::{Reply, Request};
 
 /// Brings one peer up to date. Never fails as a whole: the report says what went wrong.
 pub(super) async fn serve_peer(node: &Arc<Node>, peer: &str, entries: Vec<DirtyEntry>, dry_run: bool) -> Outcome {
@@ -53,102 +31,18 @@ pub(super) async fn serve_peer(node: &Arc<Node>, peer: &str, entries: Vec<DirtyE
     let plain = names.keys().all(|my_name| node.config.plain_allowed(my_name, peer));
     tracing::info!("Connecting to host {peer} ({}) ...", if plain { "PLAIN" } else { "SSL" });
     let left: usize = names.values().map(Vec::len).sum();
-    match connect(node, peer, plain, dry_run).await {
+    match contact::connect(node, peer, plain, dry_run).await {
         Ok((connection, dialect)) => {
             let exchange = Exchange::start(connection, dialect);
             converse(node, peer, exchange, names, dry_run, &mut outcome).await;
         }
         Err(error) => {
             let consequence = format!("{left} entries stay dirty; csync2 -u sends them.");
-            report_connection(&mut outcome.report, peer, &error, &consequence);
+            contact::report_failure(&mut outcome.report, peer, &error, &consequence);
             tracing::info!("Host stays in dirty state. Try again later...");
         }
     }
     outcome
-}
-
-/// Says why there is no connection, and what follows from that.
-pub(in crate::engine) fn report_connection(report: &mut Report, peer: &str, error: &SessionError, consequence: &str) {
-    // The words that scripts look for (the misspelling is the C program's) are a line to themselves.
-    if let SessionError::WrongCertificate { .. } = error {
-        tracing::warn!("Peer did provide a wrong SSL X509 cetrificate.");
-    } else {
-        tracing::warn!("ERROR: Connection to remote host `{peer}' failed.");
-    }
-    let reason = chain(error);
-    let stop = if reason.ends_with(['.', '?']) { "" } else { "." };
-    let advice = match error {
-        SessionError::Wire(WireError::Tls(TlsError::Handshake { .. })) => advice::on_handshake(peer),
-        _ => String::new(),
-    };
-    report.error(format_args!("{peer}: {reason}{stop}{advice} {consequence}"));
-}
-
-/// Everything before the first HELLO.
-pub(in crate::engine) async fn connect(
-    node: &Node,
-    peer: &str,
-    plain: bool,
-    dry_run: bool,
-) -> Result<(Connection, Dialect), SessionError> {
-    let config = &node.config;
-    let timeouts =
-        Timeouts { connect: config.connect_timeout, handshake: config.handshake_timeout, idle: config.idle_timeout };
-    let mut connection = dial(peer, node.port, node.bind.as_deref(), &timeouts).await?;
-    if !plain {
-        let identity = node.identity().await?;
-        connection.write_line(&Request::Ssl.encode()).await?;
-        expect_ok(&mut connection, "SSL", advice::on_ssl).await?;
-        connection = connection.start_tls_client(&identity).await?;
-        verify(node, peer, connection.peer_certificate().unwrap_or_default(), dry_run).await?;
-    }
-    let mut requests = vec![Request::Config { name: node.config_name.clone().into_bytes() }];
-    requests.extend(node.groups.clone().map(|names| Request::Group { names }));
-    requests.push(Request::AtomicDialect);
-    for request in &requests {
-        connection.write_line(&request.encode()).await?;
-    }
-    expect_ok(&mut connection, "CONFIG", || advice::on_config(peer, &node.config_name)).await?;
-    if node.groups.is_some() {
-        expect_ok(&mut connection, "GROUP", String::new).await?;
-    }
-    // A peer that knows the command asks us to identify first.
-    let line = connection.read_line().await?.ok_or(WireError::Closed)?;
-    let dialect = match Reply::parse(&line) {
-        Reply::IdentifyFirst { .. } => Dialect::Atomic,
-        _ => Dialect::Upstream,
-    };
-    tracing::debug!("{peer} speaks the dialect {dialect:?}.");
-    Ok((connection, dialect))
-}
-
-/// Trust on first use: the first certificate a peer shows is the one it must show from then on.
-async fn verify(node: &Node, peer: &str, presented: &[u8], dry_run: bool) -> Result<(), SessionError> {
-    let pinned = match node.store.certificate(peer).await? {
-        None if !dry_run => Some(node.store.pin(peer, presented).await?),
-        pinned => pinned,
-    };
-    match (trust::judge(pinned.as_deref(), presented), pinned) {
-        (Trust::Different, Some(pinned)) => Err(SessionError::WrongCertificate {
-            pinned: trust::fingerprint(&pinned),
-            presented: trust::fingerprint(presented),
-        }),
-        _ if dry_run => Ok(()),
-        _ => Ok(notice::warn_of_certificate(&node.store, peer, presented).await?),
-    }
-}
-
-async fn expect_ok(
-    connection: &mut Connection,
-    request: &'static str,
-    advice: impl FnOnce() -> String,
-) -> Result<(), SessionError> {
-    let line = connection.read_line().await?;
-    if line.as_deref().is_some_and(|line| Reply::parse(line).is_ok()) {
-        return Ok(());
-    }
-    let answer = line.map_or_else(|| "(connection closed)".into(), |line| String::from_utf8_lossy(&line).into_owned());
-    Err(SessionError::Refused { request, answer, advice: advice() })
 }
 
 /// Everything from the first HELLO on.

@@ -2,12 +2,12 @@
 
 use super::{Pipeline, Task};
 use crate::engine::blocking;
+use crate::engine::contact::{Dialect, SessionError};
 use crate::engine::update::Prospect;
 use crate::engine::update::confirmed::Confirmed;
 use crate::engine::update::exchange::{Answer, Awaited, Data, Question};
 use crate::engine::update::job::{Due, Progress};
 use crate::engine::update::local::{self, Compared, Prepared};
-use crate::engine::update::session::SessionError;
 use crate::model::errors::chain;
 use crate::model::{Checktxt, FileKind, MtimeUnit};
 use crate::wire::Reply;
@@ -196,7 +196,7 @@ impl Pipeline<'_> {
         } else {
             let sent = job.metadata.replace(metadata.clone());
             job.digest = Some(digest);
-            let with_it = self.exchange.dialect == super::Dialect::Atomic
+            let with_it = self.exchange.dialect == Dialect::Atomic
                 && sent.is_some_and(|sent| {
                     (sent.uid, sent.gid, sent.mode, sent.mtime)
                         == (metadata.uid, metadata.gid, metadata.mode, metadata.mtime)

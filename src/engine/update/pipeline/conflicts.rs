@@ -6,10 +6,10 @@ use std::os::unix::ffi::OsStrExt;
 use super::Pipeline;
 use crate::engine::blocking;
 use crate::engine::conflict::{self, Dispute, Loss, Step};
+use crate::engine::contact::SessionError;
 use crate::engine::membership::{self, Purpose};
 use crate::engine::update::exchange::Question;
 use crate::engine::update::local;
-use crate::engine::update::session::SessionError;
 use crate::wire::{Reply, Request};
 
 impl Pipeline<'_> {

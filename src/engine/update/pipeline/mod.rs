@@ -18,12 +18,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use super::confirmed::{self, Confirmed};
-use super::exchange::{Awaited, Dialect, Exchange, Question};
+use super::exchange::{Awaited, Exchange, Question};
 use super::job::{Due, Job, Progress};
 use super::plan::{self, Candidate, Plan};
-use super::session::SessionError;
 use super::{Forecast, Prospect};
 use crate::config::Group;
+use crate::engine::contact::{Dialect, SessionError};
 use crate::engine::{Node, Report, membership};
 use crate::model::{FileKind, Metadata, SyncPath};
 use crate::wire::{Attributes, Request};

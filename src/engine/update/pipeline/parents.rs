@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 
 use super::{Pair, Pipeline};
+use crate::engine::contact::SessionError;
 use crate::engine::update::Prospect;
 use crate::engine::update::job::{Job, Progress};
 use crate::engine::update::plan::{self, Candidate};
-use crate::engine::update::session::SessionError;
 use crate::engine::{Node, mark};
 use crate::model::{DirtyEntry, DirtyVersion, Mark, Scope, SyncPath};
 use crate::store::{DirtyFilter, StoreError};

@@ -1,10 +1,10 @@
 //! What follows when the peer refuses something, or a file cannot be sent: reported once, and its row stays.
 
 use super::Pipeline;
-use crate::engine::update::advice;
+use crate::engine::contact::SessionError;
+use crate::engine::contact::advice;
 use crate::engine::update::exchange::Answer;
 use crate::engine::update::job::Progress;
-use crate::engine::update::session::SessionError;
 use crate::model::Scope;
 use crate::store::DirtyFilter;
 use crate::wire::Reply;

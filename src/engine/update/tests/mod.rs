@@ -10,10 +10,11 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use self::peer::{Act, Cut, Peer, Shared};
-use super::exchange::{Dialect, Exchange};
+use super::exchange::Exchange;
 use super::{Outcome, Prospect, plan, session};
 use crate::config::reference::Scratch;
 use crate::config::{Config, Selection, Source};
+use crate::engine::contact::Dialect;
 use crate::engine::{Node, Place, Report};
 use crate::model::checktxt::MtimeUnit;
 use crate::model::{Checktxt, DirtyEntry, Mark, Scope, SyncPath};

@@ -6,8 +6,7 @@ use std::io::{Seek, Write};
 use super::listing::Line;
 use super::sorter::{Sorted, Sorter};
 use super::{Pair, Trouble};
-use crate::engine::update::session::{self, SessionError};
-use crate::engine::update::{Dialect, advice};
+use crate::engine::contact::{self, Dialect, SessionError, advice};
 use crate::engine::{Node, blocking};
 use crate::model::{Scope, SyncPath};
 use crate::wire::{Connection, Reply, Request, WireError};
@@ -20,7 +19,7 @@ pub(super) async fn greet(node: &Node, pair: &Pair) -> Result<(Connection, Diale
     let Pair { my_name, peer } = pair;
     let plain = node.config.plain_allowed(my_name, peer);
     tracing::info!("Connecting to host {peer} ({}) ...", if plain { "PLAIN" } else { "SSL" });
-    let connected = session::connect(node, peer, plain, false).await;
+    let connected = contact::connect(node, peer, plain, false).await;
     let (mut connection, dialect) = connected.map_err(Trouble::Connection)?;
     say(&mut connection, &Request::Hello { name: my_name.clone() }).await?;
     let line = hear(&mut connection).await?;

@@ -1,0 +1,118 @@
+//! Getting a peer to listen: connect, TLS and its pinned certificate, CONFIG, GROUP, which dialect it speaks. Everything
+//! before the first HELLO, for whoever has something to say behind it; and why it failed, with advice.
+
+pub(super) mod advice;
+mod dialect;
+
+use std::sync::Arc;
+
+pub(super) use self::dialect::Dialect;
+use super::{EngineError, Node, Report, notice};
+use crate::model::errors::chain;
+use crate::store::StoreError;
+use crate::wire::trust::{self, Trust};
+use crate::wire::{Connection, Reply, Request, Timeouts, TlsError, WireError, dial};
+
+/// Why the session with a peer as a whole failed. Its rows stay.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SessionError {
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error(transparent)]
+    Identity(#[from] Arc<TlsError>),
+    #[error("the peer answered {request} with `{answer}'.{advice}")]
+    Refused { request: &'static str, answer: String, advice: String },
+    #[error(
+        "pinned is {pinned}, presented was {presented}. If the change was intended, remove its row from the table \
+         x509_cert, and the next connection pins the new one"
+    )]
+    WrongCertificate { pinned: String, presented: String },
+}
+
+/// Says why there is no connection, and what follows from that.
+pub(super) fn report_failure(report: &mut Report, peer: &str, error: &SessionError, consequence: &str) {
+    // The words that scripts look for (the misspelling is the C program's) are a line to themselves.
+    if let SessionError::WrongCertificate { .. } = error {
+        tracing::warn!("Peer did provide a wrong SSL X509 cetrificate.");
+    } else {
+        tracing::warn!("ERROR: Connection to remote host `{peer}' failed.");
+    }
+    let reason = chain(error);
+    let stop = if reason.ends_with(['.', '?']) { "" } else { "." };
+    let advice = match error {
+        SessionError::Wire(WireError::Tls(TlsError::Handshake { .. })) => advice::on_handshake(peer),
+        _ => String::new(),
+    };
+    report.error(format_args!("{peer}: {reason}{stop}{advice} {consequence}"));
+}
+
+/// Everything before the first HELLO.
+pub(super) async fn connect(
+    node: &Node,
+    peer: &str,
+    plain: bool,
+    dry_run: bool,
+) -> Result<(Connection, Dialect), SessionError> {
+    let config = &node.config;
+    let timeouts =
+        Timeouts { connect: config.connect_timeout, handshake: config.handshake_timeout, idle: config.idle_timeout };
+    let mut connection = dial(peer, node.port, node.bind.as_deref(), &timeouts).await?;
+    if !plain {
+        let identity = node.identity().await?;
+        connection.write_line(&Request::Ssl.encode()).await?;
+        expect_ok(&mut connection, "SSL", advice::on_ssl).await?;
+        connection = connection.start_tls_client(&identity).await?;
+        verify(node, peer, connection.peer_certificate().unwrap_or_default(), dry_run).await?;
+    }
+    let mut requests = vec![Request::Config { name: node.config_name.clone().into_bytes() }];
+    requests.extend(node.groups.clone().map(|names| Request::Group { names }));
+    requests.push(Request::AtomicDialect);
+    for request in &requests {
+        connection.write_line(&request.encode()).await?;
+    }
+    expect_ok(&mut connection, "CONFIG", || advice::on_config(peer, &node.config_name)).await?;
+    if node.groups.is_some() {
+        expect_ok(&mut connection, "GROUP", String::new).await?;
+    }
+    // A peer that knows the command asks us to identify first.
+    let line = connection.read_line().await?.ok_or(WireError::Closed)?;
+    let dialect = match Reply::parse(&line) {
+        Reply::IdentifyFirst { .. } => Dialect::Atomic,
+        _ => Dialect::Upstream,
+    };
+    tracing::debug!("{peer} speaks the dialect {dialect:?}.");
+    Ok((connection, dialect))
+}
+
+/// Trust on first use: the first certificate a peer shows is the one it must show from then on.
+async fn verify(node: &Node, peer: &str, presented: &[u8], dry_run: bool) -> Result<(), SessionError> {
+    let pinned = match node.store.certificate(peer).await? {
+        None if !dry_run => Some(node.store.pin(peer, presented).await?),
+        pinned => pinned,
+    };
+    match (trust::judge(pinned.as_deref(), presented), pinned) {
+        (Trust::Different, Some(pinned)) => Err(SessionError::WrongCertificate {
+            pinned: trust::fingerprint(&pinned),
+            presented: trust::fingerprint(presented),
+        }),
+        _ if dry_run => Ok(()),
+        _ => Ok(notice::warn_of_certificate(&node.store, peer, presented).await?),
+    }
+}
+
+async fn expect_ok(
+    connection: &mut Connection,
+    request: &'static str,
+    advice: impl FnOnce() -> String,
+) -> Result<(), SessionError> {
+    let line = connection.read_line().await?;
+    if line.as_deref().is_some_and(|line| Reply::parse(line).is_ok()) {
+        return Ok(());
+    }
+    let answer = line.map_or_else(|| "(connection closed)".into(), |line| String::from_utf8_lossy(&line).into_owned());
+    Err(SessionError::Refused { request, answer, advice: advice() })
+}
