@@ -67,11 +67,11 @@ pub async fn run(invocation: Invocation, printer: &Printer) -> anyhow::Result<St
     Ok(run.finish(status))
 }
 
-/// Runs what is scheduled, by this run or one that was interrupted. A listing leaves to others what they are at, and
-/// everything when it may not write.
+/// Runs what is scheduled, by this run or one that was interrupted. A listing, and a run that an action
+/// started, leaves to others what they are at; a listing everything when it may not write.
 async fn leftovers(node: &Node, read_only: bool) -> Result<Report, EngineError> {
     let none = BTreeSet::new();
-    let patience = if read_only { Patience::Only(&none) } else { Patience::Everything };
+    let patience = if read_only || action::is_within_one() { Patience::Only(&none) } else { Patience::Everything };
     match action::run(node, &recover::holder(), patience).await {
         Err(EngineError::Store(error))
             if read_only && matches!(error.kind(), ErrorKind::ReadOnly | ErrorKind::Refused) =>

@@ -1,7 +1,7 @@
 //! Work that one process or session does at a time: pushing to a peer, running a command.
 //!
-//! A claim is a row with an end. Its holder renews it; one whose holder is gone is taken over at once, and one whose
-//! holder cannot be seen from here when its time has run out.
+//! A claim is a row with an end. Its holder renews it; one whose holder is gone (or of another boot or machine) is taken over
+//! at once, and one whose holder is there but no longer renews it, when its time has run out.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

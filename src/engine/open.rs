@@ -132,7 +132,9 @@ impl NodeSettings {
             }
             return Ok(());
         }
-        Ok(notice::warn(store, &format!("configuration {config_name}"), &facts).await?)
+        // Each choice of groups has facts of its own: runs that take turns must not find each other's facts gone.
+        let groups = self.groups.as_ref().map(|groups| format!(" -G {}", groups.join(","))).unwrap_or_default();
+        Ok(notice::warn(store, &format!("configuration {config_name}{groups}"), &facts).await?)
     }
 
     /// Puts a node together.

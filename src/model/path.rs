@@ -146,6 +146,16 @@ impl PartialOrd for SyncPath {
 }
 
 /// For messages; bytes that are no UTF-8 show as U+FFFD. Output for scripts writes the raw bytes instead.
+/// A name for a message. Peers choose names: what would begin a new line or move a terminal's cursor is escaped.
+#[must_use]
+pub fn shown(name: &[u8]) -> String {
+    let mut shown = String::with_capacity(name.len());
+    for character in String::from_utf8_lossy(name).chars() {
+        if character.is_control() { shown.extend(character.escape_default()) } else { shown.push(character) }
+    }
+    shown
+}
+
 impl fmt::Display for SyncPath {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         String::from_utf8_lossy(&self.0).fmt(formatter)
@@ -188,6 +198,12 @@ mod tests {
 
     fn path(name: &str) -> SyncPath {
         SyncPath::parse(name.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_name_in_a_message_begins_no_line_and_moves_no_cursor() {
+        assert_eq!(shown(b"/etc/a\nERROR: \x1b[31m\tb\r"), r"/etc/a\nERROR: \u{1b}[31m\tb\r");
+        assert_eq!(shown("/srv/größe \\ %".as_bytes()), "/srv/größe \\ %");
     }
 
     #[test]

@@ -26,6 +26,7 @@ scenarios! { ours:
     a_command_that_hangs_is_killed_with_what_it_started
     what_is_scheduled_while_its_command_runs_makes_it_run_again
     an_interrupted_command_runs_again
+    an_action_may_run_csync2
     a_hanging_action_holds_up_no_other_session
 }
 
@@ -167,6 +168,22 @@ fn a_command_that_fails_is_no_error(cast: Cast) {
 }
 
 /// No descriptor, little of the environment, no ignored signal; the working directory is that of the run.
+/// The inner run finds its own action at work, and must not wait for it: that waits for the inner run. The C program
+/// runs the command again and again, each run within the one before.
+fn an_action_may_run_csync2(cast: Cast) {
+    let group = "action { exec \"/bin/sh {dir}/script\"; logfile \"{dir}/log\"; do-local; }\n";
+    let cluster = cast.cluster(["alpha", "beta"]).in_group(group).build();
+    let alpha = &cluster["alpha"];
+    let inner = alpha.command(alpha.program, ["-cr", "/"]);
+    let words = std::iter::once(inner.get_program()).chain(inner.get_args()).map(|word| word.to_string_lossy());
+    let line = words.map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" ");
+    fs::write(cluster.directory().join("script"), format!("{line}\necho ended with $?\n")).expect("write the script");
+    alpha.put(&tree! { "f" => "content" });
+    alpha.csync2(["-cr", "/"]).success().silent();
+    assert_eq!(read(cluster.directory().join("log")), "ended with 0\n");
+    assert_eq!(alpha.rows(Table::Action), [""; 0]);
+}
+
 fn a_command_sees_little_of_csync2(cast: Cast) {
     let look = "exec \"env | cut -d= -f1 | sort | tr '\\n' ' '; echo; cd -P . && pwd; \
                 for n in /proc/$$/fd/*; do [ -e $n ] && echo 'fd ' ${n##*/}; done; cat; \
@@ -189,8 +206,10 @@ fn a_command_sees_little_of_csync2(cast: Cast) {
 
     let log = read(cluster.directory().join("log"));
     let base = beta.base().canonicalize().expect("resolve");
-    let expected =
-        format!("CSYNC2_SYSTEM_DIR HOME LC_ALL LC_CTYPE PATH PWD \n{}\nfd  0\nfd  1\nfd  2\n", base.display());
+    let expected = format!(
+        "CSYNC2_SYSTEM_DIR CSYNC2_WITHIN_ACTION HOME LC_ALL LC_CTYPE PATH PWD \n{}\nfd  0\nfd  1\nfd  2\n",
+        base.display()
+    );
     let (signals, rest): (Vec<&str>, Vec<&str>) = log.split_inclusive('\n').partition(|line| line.starts_with("Sig"));
     assert_eq!(rest.concat(), expected.repeat(2), "of the run and of the daemon");
     let pipe = 1 << (libc::SIGPIPE - 1);

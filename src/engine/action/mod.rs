@@ -36,6 +36,12 @@ impl Patience<'_> {
     }
 }
 
+/// Whether an action runs this process. It must not wait for others that run actions: one of them may be waiting for it.
+#[must_use]
+pub fn is_within_one() -> bool {
+    std::env::var_os(shell::WITHIN).is_some()
+}
+
 /// Runs everything that is scheduled, also what an interrupted run left behind. `holder` names who does it, as
 /// [`super::recover::holder`] does.
 ///

@@ -18,6 +18,9 @@ use crate::model::errors::strerror;
 /// For a command when nobody set one.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// Tells a csync2 that a command runs that it is within one: whoever runs the command waits for its end.
+pub(super) const WITHIN: &str = "CSYNC2_WITHIN_ACTION";
+
 /// How long a command that ran out of time has to end in good order.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -40,6 +43,7 @@ pub(super) async fn run(line: &[u8], job: &Job, timeout: Option<Duration>) -> io
     keep_descriptors_to_ourselves();
     let mut shell = Command::new("/bin/sh");
     shell.arg("-c").arg(OsStr::from_bytes(line)).env_clear().env("PATH", PATH).envs(environment(std::env::vars_os()));
+    shell.env(WITHIN, "1");
     shell.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     if timeout.is_some() {
         shell.process_group(0);

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::engine::{EngineError, Node};
 use crate::engine::{membership, notice};
+use crate::model::path::shown;
 use crate::model::{Job, ScheduledAction};
 use crate::wire::Reply;
 use crate::wire::trust::{self, Trust};
@@ -41,8 +42,10 @@ impl Jobs {
 
 /// Whether a connection from `address` may speak under `name`: it must come from one of the name's addresses.
 pub(super) async fn resolves_to(name: &str, address: Option<IpAddr>) -> bool {
+    // Anybody may claim to be anybody.
+    let claimed = shown(name.as_bytes());
     let Some(address) = address.map(|address| address.to_canonical()) else {
-        tracing::warn!("{name}: Identification failed! The peer's address is not known (SSH_CLIENT is not set).");
+        tracing::warn!("{claimed}: Identification failed! The peer's address is not known (SSH_CLIENT is not set).");
         return false;
     };
     let resolved = tokio::net::lookup_host((name, 0)).await;
@@ -53,7 +56,7 @@ pub(super) async fn resolves_to(name: &str, address: Option<IpAddr>) -> bool {
     }
     let list = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     tracing::warn!(
-        "{name}: Identification failed! It connects from {address}, and its name resolves here to: {}.",
+        "{claimed}: Identification failed! It connects from {address}, and its name resolves here to: {}.",
         if list.is_empty() { "nothing" } else { &list }
     );
     false

@@ -6,6 +6,7 @@ use crate::engine::EngineError;
 use crate::engine::check::{self, CheckOptions};
 use crate::engine::mark;
 use crate::engine::membership::{self, DeniedBecause, Permission, Purpose};
+use crate::model::path::shown;
 use crate::model::{Mark, Scope, SyncPath};
 use crate::store::DirtyFilter;
 use crate::wire::Reply;
@@ -25,7 +26,7 @@ pub(super) async fn admit(
     purpose: Purpose,
 ) -> Result<Result<Admitted, Reply>, EngineError> {
     let (name, node) = (&peer.name, &peer.node);
-    let shown = String::from_utf8_lossy(file);
+    let shown = shown(file);
     let path = match SyncPath::parse(file) {
         Ok(path) => path,
         Err(error) => {
