@@ -6,6 +6,7 @@ use csync2::cli::output::OutputError;
 use csync2::cli::{self, Environment, Invocation, Parsed, Printer, Status};
 use csync2::commands;
 use csync2::logging::{self, Guard, LogOptions};
+use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
     let printer = Printer::stdout();
@@ -63,7 +64,12 @@ fn run(invocation: Invocation, printer: &Printer) -> Status {
             return Status::Failure;
         }
     };
-    match runtime.block_on(commands::run(invocation, printer)) {
+    let work = async {
+        // Our caller may have left SIGCHLD ignored, and then nobody can wait for a child. A handler ends that.
+        let _children = signal(SignalKind::child());
+        commands::run(invocation, printer).await
+    };
+    match runtime.block_on(work) {
         Ok(status) => {
             log.finish();
             status

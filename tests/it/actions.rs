@@ -167,7 +167,6 @@ fn a_command_that_fails_is_no_error(cast: Cast) {
     }
 }
 
-/// No descriptor, little of the environment, no ignored signal; the working directory is that of the run.
 /// The inner run finds its own action at work, and must not wait for it: that waits for the inner run. The C program
 /// runs the command again and again, each run within the one before.
 fn an_action_may_run_csync2(cast: Cast) {
@@ -184,6 +183,7 @@ fn an_action_may_run_csync2(cast: Cast) {
     assert_eq!(alpha.rows(Table::Action), [""; 0]);
 }
 
+/// No descriptor, little of the environment, no ignored signal; the working directory is that of the run.
 fn a_command_sees_little_of_csync2(cast: Cast) {
     let look = "exec \"env | cut -d= -f1 | sort | tr '\\n' ' '; echo; cd -P . && pwd; \
                 for n in /proc/$$/fd/*; do [ -e $n ] && echo 'fd ' ${n##*/}; done; cat; \
@@ -196,10 +196,10 @@ fn a_command_sees_little_of_csync2(cast: Cast) {
     let _daemon = Daemon::start(&daemon, "Csync2 daemon running.");
     alpha.put(&tree! { "f" => "content" });
 
-    // A descriptor that the caller left open, as with -W.
+    // A descriptor that the caller left open, as with -W; and a caller that does not wait for its children.
     let mut run = std::process::Command::new("/bin/sh");
     let client = alpha.command(alpha.program, ["-x"]);
-    run.args(["-c", "exec \"$@\" 7>&1", "sh"]).arg(client.get_program()).args(client.get_args());
+    run.args(["-c", "trap '' CHLD; exec \"$@\" 7>&1", "sh"]).arg(client.get_program()).args(client.get_args());
     run.env_clear().envs(client.get_envs().filter_map(|(name, value)| Some((name, value?)))).env("LC_CTYPE", "C");
     run.env("HOME", "/").current_dir(beta.base());
     crate::support::process::run(run).success().silent();
