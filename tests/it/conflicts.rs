@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::sync::OnceLock;
 
-use crate::support::cast::Backend;
 use crate::support::cluster::{Cluster, Node};
 use crate::support::process::Output;
 use crate::support::tree::{Entry, file};
@@ -20,13 +19,28 @@ fn ours_loses_and_wins_against_the_c_program() {
 }
 
 #[test]
+fn ours_loses_and_wins_against_the_c_program_over_tls() {
+    compare(Cast { tls: true, ..Cast::plain(Program::Ours, Program::Reference) });
+}
+
+#[test]
 fn the_c_program_loses_and_wins_against_ours() {
     compare(Cast::plain(Program::Reference, Program::Ours));
 }
 
 #[test]
+fn the_c_program_loses_and_wins_against_ours_over_tls() {
+    compare(Cast { tls: true, ..Cast::plain(Program::Reference, Program::Ours) });
+}
+
+#[test]
 fn ours_loses_and_wins_against_ours() {
-    compare(Cast { client: Program::Ours, server: Program::Ours, tls: false, backend: Backend::Postgres });
+    compare(Cast::postgres(Program::Ours));
+}
+
+#[test]
+fn ours_loses_and_wins_against_ours_over_tls() {
+    compare(Cast::full(Program::Ours, Program::Ours));
 }
 
 const METHODS: [&str; 8] = ["none", "first", "younger", "older", "bigger", "smaller", "left", "right"];
