@@ -125,32 +125,64 @@ async fn check_target(
 /// # Errors
 /// Those of the store.
 pub async fn examine(node: &Arc<Node>, paths: Vec<SyncPath>, options: CheckOptions) -> Result<Report, EngineError> {
-    let mut report = Report::default();
+    Ok(examine_all(node, paths, options).await?.report)
+}
+
+/// What came of looking at single names.
+#[derive(Debug, Default)]
+pub struct Examined {
+    pub report: Report,
+    /// Those that could not be decided, each with an error in the report.
+    pub undecided: Vec<SyncPath>,
+}
+
+/// As [`examine`], with the names that could not be decided.
+///
+/// # Errors
+/// Those of the store.
+pub async fn examine_all(
+    node: &Arc<Node>,
+    paths: Vec<SyncPath>,
+    options: CheckOptions,
+) -> Result<Examined, EngineError> {
+    let mut examined = Examined::default();
     let mut paths = paths;
     for attempt in 0..ATTEMPTS {
         if paths.is_empty() {
-            return Ok(report);
+            return Ok(examined);
         }
         if attempt > 0 {
             // A session is receiving the file, or another check has just written its row.
             tokio::time::sleep(PAUSE * attempt).await;
         }
+        let mut known = read_known(node, paths.iter().cloned().map(Scope::File).collect()).await?;
+        let worker = Arc::clone(node);
+        let looked = blocking("check", move || {
+            let look = |path: SyncPath| {
+                let known = known.remove(&path);
+                (path.clone(), examine_one(&worker, path, known, options))
+            };
+            paths.into_iter().map(look).collect::<Vec<_>>()
+        });
         let mut changes = Vec::new();
-        for path in paths {
-            let known = node.store.file(&path).await?;
-            let worker = Arc::clone(node);
-            match blocking("check", move || examine_one(&worker, path, known, options)).await? {
+        for (path, looked) in looked.await? {
+            match looked {
                 Ok(change) => changes.extend(change),
-                Err(disbelief) => report.error(disbelief),
+                Err(disbelief) => {
+                    examined.report.error(disbelief);
+                    examined.undecided.push(path);
+                }
             }
         }
         paths = Vec::new();
         write(node, changes, &mut paths).await?;
     }
     for path in paths {
+        let report = &mut examined.report;
         report.error(format_args!("ERROR: {path} is being received or checked all the time: it was not checked."));
+        examined.undecided.push(path);
     }
-    Ok(report)
+    Ok(examined)
 }
 
 fn examine_one(

@@ -28,6 +28,8 @@ pub struct NodeSettings {
     pub database: Option<String>,
     /// `-A`.
     pub asynchronous: bool,
+    /// `--no-batches`: as `batches no` in every configuration.
+    pub no_batches: bool,
     /// For listings: a database that may not be written is opened all the same.
     pub read_only: bool,
 }
@@ -68,6 +70,12 @@ impl NodeSettings {
     /// # Errors
     /// What is wrong with it.
     pub async fn load(&self, config_name: &str) -> Result<Config, OpenError> {
+        let mut config = self.load_as_member(config_name).await?;
+        config.batches &= !self.no_batches;
+        Ok(config)
+    }
+
+    async fn load_as_member(&self, config_name: &str) -> Result<Config, OpenError> {
         let source = Source { system_dir: self.system_dir.clone(), config_name: config_name.to_owned() };
         let mut selection = Selection { my_name: self.my_name.clone(), groups: self.groups.clone() };
         let config = Config::load(&source, &selection)?;

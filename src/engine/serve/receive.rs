@@ -12,13 +12,13 @@ mod make;
 mod patch;
 mod shown;
 
-pub(super) use self::make::time_of;
+pub(super) use self::make::{described, is_known, time_of};
+pub(super) use self::patch::warn_of_lost;
 use self::shown::Shown;
 use super::apply::{Assembled, Copies, Refusal, Rules, Target};
 use super::peer::Peer;
 use super::permission::{self, Admitted};
 use crate::config::{Backup, LocalPath};
-use crate::engine::check::{self, CheckOptions};
 use crate::engine::membership::{self, Event, Purpose};
 use crate::engine::{EngineError, blocking};
 use crate::model::{Checktxt, Metadata, SyncPath};
@@ -142,8 +142,7 @@ impl Receiver {
         };
         if matches!(refusal, Refusal::ChangedHere) {
             self.saw(path, None);
-            check::examine(&peer.node, vec![path.clone()], CheckOptions::default()).await?;
-            permission::mark_for_groups_of(peer, path).await?;
+            permission::mark_changed(peer, path).await?;
         }
         Ok(refusal.reply())
     }
@@ -167,7 +166,11 @@ impl Receiver {
         let Some(Sequence { path, state }) = self.open.take() else { return Ok(()) };
         match state {
             State::Made { place, intent, left } => {
-                let synced = blocking("MK", move || Target::find(&place).and_then(|target| target.sync())).await?;
+                let durable = peer.node.config.durable;
+                let synced = blocking("MK", move || {
+                    if durable { Target::find(&place).and_then(|target| target.sync()) } else { Ok(()) }
+                })
+                .await?;
                 record(peer, Some(intent), path, left.into(), Actions::Schedule).await?;
                 Ok(synced?)
             }
@@ -187,7 +190,12 @@ impl Receiver {
                     None => begin_file(peer, &path, &new, &metadata).await?,
                 };
                 let digest = Some(new.digest);
-                match blocking("PATCH", move || target.keep(copies).and_then(|()| target.replace(new))).await? {
+                let durable = peer.node.config.durable;
+                let replaced = blocking("PATCH", move || {
+                    target.keep(copies)?;
+                    target.replace(new, durable)
+                });
+                match replaced.await? {
                     Ok(now) => {
                         self.saw(&path, now.clone());
                         let found = OnDisk { metadata: now, digest };
@@ -213,11 +221,11 @@ impl Receiver {
 
 /// What is on disk after a command.
 #[derive(Debug, Default)]
-struct OnDisk {
+pub(super) struct OnDisk {
     /// `None`: the file is gone.
-    metadata: Option<Metadata>,
+    pub(super) metadata: Option<Metadata>,
     /// Of the content, where it has passed through our hands.
-    digest: Option<[u8; 32]>,
+    pub(super) digest: Option<[u8; 32]>,
 }
 
 impl From<Option<Metadata>> for OnDisk {
@@ -228,7 +236,7 @@ impl From<Option<Metadata>> for OnDisk {
 
 /// Whether a change that was received calls for the group's actions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Actions {
+pub(super) enum Actions {
     Schedule,
     None,
 }
@@ -240,9 +248,12 @@ async fn begin(
     temp_name: Vec<u8>,
     target: Option<Checktxt>,
 ) -> Result<IntentId, EngineError> {
+    Ok(peer.node.store.begin_receive(intent(peer, path, temp_name, target)).await?)
+}
+
+pub(super) fn intent(peer: &Peer, path: &SyncPath, temp_name: Vec<u8>, target: Option<Checktxt>) -> Intent {
     let (path, sender) = (path.clone(), peer.name.clone());
-    let intent = Intent { path, peer: sender, temp_name, target, holder: peer.holder.clone() };
-    Ok(peer.node.store.begin_receive(intent).await?)
+    Intent { path, peer: sender, temp_name, target, holder: peer.holder.clone() }
 }
 
 async fn begin_file(
@@ -251,7 +262,11 @@ async fn begin_file(
     new: &Assembled,
     metadata: &Metadata,
 ) -> Result<IntentId, EngineError> {
-    begin(peer, path, new.name(), Some(peer.node.record(path.clone(), metadata, None).checktxt)).await
+    Ok(peer.node.store.begin_receive(file_intent(peer, path, new, metadata)).await?)
+}
+
+pub(super) fn file_intent(peer: &Peer, path: &SyncPath, new: &Assembled, metadata: &Metadata) -> Intent {
+    intent(peer, path, new.name(), Some(peer.node.record(path.clone(), metadata, None).checktxt))
 }
 
 async fn abandon(peer: &Peer, intent: Option<IntentId>) -> Result<(), EngineError> {
@@ -277,17 +292,21 @@ async fn record(
     found: OnDisk,
     actions: Actions,
 ) -> Result<(), EngineError> {
+    Ok(peer.node.store.finish_receive(intent, receipt(peer, path, found, actions)).await?)
+}
+
+/// What is to be recorded. The session runs the actions that it calls for.
+pub(super) fn receipt(peer: &Peer, path: SyncPath, found: OnDisk, actions: Actions) -> Receipt {
     let actions = match actions {
         Actions::Schedule => membership::actions_for(&peer.node.config, &path, Event::Received),
         Actions::None => Vec::new(),
     };
     peer.jobs.add(&actions);
     let record = found.metadata.map(|metadata| peer.node.record(path.clone(), &metadata, found.digest));
-    let receipt = Receipt { path, sender: peer.name.clone(), record, actions };
-    Ok(peer.node.store.finish_receive(intent, receipt).await?)
+    Receipt { path, sender: peer.name.clone(), record, actions }
 }
 
-fn rules(peer: &Peer, path: &SyncPath) -> Rules {
+pub(super) fn rules(peer: &Peer, path: &SyncPath) -> Rules {
     let config = &peer.node.config;
     let mut backups: Vec<Backup> = Vec::new();
     for backup in membership::groups_of(config, path, Purpose::Sync).filter_map(|group| group.backup.as_ref()) {
@@ -297,5 +316,5 @@ fn rules(peer: &Peer, path: &SyncPath) -> Rules {
             None => backups.push(backup.clone()),
         }
     }
-    Rules { ignore: config.ignore, backups, tempdir: config.tempdir.clone() }
+    Rules { ignore: config.ignore, backups, tempdir: config.tempdir.clone(), durable: config.durable }
 }

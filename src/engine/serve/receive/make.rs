@@ -1,13 +1,13 @@
 //! Everything but contents: MKDIR and its like, DEL, SETOWN, SETMOD, SETIME.
 
-use super::super::apply::{Attribute, Refusal, Target, is_untouched};
+use super::super::apply::{Attribute, Made, Refusal, Target, is_untouched};
 use super::super::peer::Peer;
 use super::super::permission::Admitted;
 use super::{Actions, OnDisk, Receiver, Sequence, State, Stop, begin, given_up, record};
 use crate::engine::EngineError;
 use crate::engine::blocking;
 use crate::model::checktxt::mtime_of_unknown_unit;
-use crate::model::{Checktxt, FileKind, Ignore, Metadata, MtimeUnit, Timestamp};
+use crate::model::{Checktxt, FileKind, FileRecord, Ignore, Metadata, MtimeUnit, Timestamp};
 use crate::wire::Attributes;
 
 impl Receiver {
@@ -27,18 +27,10 @@ impl Receiver {
         let described = (kind != FileKind::Socket).then(|| described(&kind, ignore));
         let intent = begin(peer, &file.path, Vec::new(), described).await?;
         let made = blocking("MK", move || {
-            let make = || {
-                target.must_be_unchanged()?;
-                target.keep(copies)?;
-                target.make(&kind)?;
-                attributes.iter().flat_map(Attribute::all).try_for_each(|attribute| target.set(attribute, ignore))
-            };
-            let outcome = make();
-            let left = target.now()?;
-            Ok::<_, Refusal>((outcome, target.before.is_some() && left.is_none(), left))
+            target.put(copies, &kind, attributes.iter().flat_map(Attribute::all), ignore)
         });
         match made.await? {
-            Ok((Ok(()), _, left)) => {
+            Ok(Made { outcome: Ok(()), left, .. }) => {
                 self.saw(&file.path, left.clone());
                 let is_there = left.is_some();
                 let state = State::Made { place: file.place, intent, left };
@@ -46,12 +38,12 @@ impl Receiver {
                 // In place of a socket nothing is left that attributes could follow for.
                 if is_there { Ok(()) } else { self.finish(peer).await }
             }
-            Ok((Err(refusal), is_gone, _)) if is_gone => {
+            Ok(Made { outcome: Err(refusal), is_gone: true, .. }) => {
                 // The way was cleared for nothing: that is no removal of ours, to be sent to everybody.
                 record(peer, Some(intent), file.path, OnDisk::default(), Actions::None).await?;
                 Err(refusal.into())
             }
-            Ok((Err(refusal), ..)) | Err(refusal) => Err(given_up(peer, Some(intent), refusal).await),
+            Ok(Made { outcome: Err(refusal), .. }) | Err(refusal) => Err(given_up(peer, Some(intent), refusal).await),
         }
     }
 
@@ -61,7 +53,7 @@ impl Receiver {
             Ok((target, rules)) if target.before.is_some() => (target, rules),
             // Nothing there, or nothing can be there: what was asked for is so.
             Ok(_) => return Ok(record(peer, None, file.path, OnDisk::default(), Actions::Schedule).await?),
-            Err(Stop::Refused(Refusal::ParentMissing | Refusal::NotADirectory)) => {
+            Err(Stop::Refused(refusal)) if refusal.is_absence() => {
                 return Ok(record(peer, None, file.path, OnDisk::default(), Actions::Schedule).await?);
             }
             Err(stop) => return Err(stop),
@@ -69,11 +61,10 @@ impl Receiver {
         let backed_up = blocking("DEL", move || target.back_up(&rules).map(|copies| (target, copies)));
         let (target, copies) = backed_up.await??;
         let intent = begin(peer, &file.path, Vec::new(), None).await?;
+        let durable = peer.node.config.durable;
         let removed = blocking("DEL", move || {
-            target.must_be_unchanged()?;
-            target.keep(copies)?;
-            target.remove()?;
-            target.sync()
+            target.remove(copies)?;
+            if durable { target.sync() } else { Ok(()) }
         });
         if let Err(refusal) = removed.await? {
             return Err(given_up(peer, Some(intent), refusal).await);
@@ -137,9 +128,8 @@ impl Receiver {
         let target = blocking("SETIME", move || Target::find(&place)).await??;
         if let Some(now) = target.before.as_ref().filter(|now| now.is_directory()) {
             let known = store.file(&file.path).await.map_err(EngineError::from)?;
-            let state = Checktxt::of(now, peer.node.config.ignore, MtimeUnit::Seconds);
-            let is_known = known.is_none_or(|known| known.checktxt.describes(&state, now.mtime));
-            if is_known && !store.is_dirty(&file.path).await.map_err(EngineError::from)? {
+            if is_known(known.as_ref(), now, peer.node.config.ignore)
+                && !store.is_dirty(&file.path).await.map_err(EngineError::from)? {
                 return Ok(target);
             }
         }
@@ -152,8 +142,14 @@ impl Receiver {
     }
 }
 
+/// Whether a directory is as its row says, or has none: what came into it since changed its time only.
+pub(in super::super) fn is_known(row: Option<&FileRecord>, now: &Metadata, ignore: Ignore) -> bool {
+    let state = Checktxt::of(now, ignore, MtimeUnit::Seconds);
+    row.is_none_or(|row| row.checktxt.describes(&state, now.mtime))
+}
+
 /// The state that MK… makes, as far as the kind goes: owner, mode and time are not part of what `recover` compares.
-fn described(kind: &FileKind, ignore: Ignore) -> Checktxt {
+pub(in super::super) fn described(kind: &FileKind, ignore: Ignore) -> Checktxt {
     let metadata = Metadata {
         kind: kind.clone(),
         mode: 0,

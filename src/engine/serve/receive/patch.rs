@@ -5,7 +5,7 @@ use std::io;
 
 use tempfile::SpooledTempFile;
 
-use super::super::apply::{Copies, Refusal, Rules, Target};
+use super::super::apply::{Assembled, Copies, Refusal, Rules, Target};
 use super::super::peer::Peer;
 use super::super::permission::Admitted;
 use super::super::query;
@@ -39,6 +39,20 @@ impl Patch {
     }
 }
 
+/// Says what the new file could not get of the old one. Owner and mode are the peer's to set, unless they are ignored.
+pub(in super::super) async fn warn_of_lost(peer: &Peer, new: &Assembled) -> Result<(), EngineError> {
+    let ignore = peer.node.config.ignore;
+    let stays_lost = |attribute: &str| match attribute {
+        "owner" => ignore.uid || ignore.gid,
+        "mode" => ignore.mode,
+        _ => true,
+    };
+    for lost in new.lost.iter().filter(|lost| stays_lost(&lost.attribute)) {
+        notice::warn_of_lost(&peer.node.store, &lost.attribute, &chain(lost)).await?;
+    }
+    Ok(())
+}
+
 impl Receiver {
     /// First half: everything up to the signature of the basis, with its length.
     pub(in super::super) async fn begin_patch(
@@ -70,16 +84,7 @@ impl Receiver {
             Ok::<_, Refusal>((target, new, metadata))
         });
         let (target, new, metadata) = built.await??;
-        // Owner and mode are the peer's to set, unless they are ignored.
-        let ignore = peer.node.config.ignore;
-        let stays_lost = |attribute: &str| match attribute {
-            "owner" => ignore.uid || ignore.gid,
-            "mode" => ignore.mode,
-            _ => true,
-        };
-        for lost in new.lost.iter().filter(|lost| stays_lost(&lost.attribute)) {
-            notice::warn_of_lost(&peer.node.store, &lost.attribute, &chain(lost)).await.map_err(EngineError::from)?;
-        }
+        warn_of_lost(peer, &new).await?;
         let intent = if new.is_visible() { Some(begin_file(peer, &path, &new, &metadata).await?) } else { None };
         self.open =
             Some(Sequence { path, state: State::Assembled(Box::new(Assembly { target, copies, new, intent })) });

@@ -65,6 +65,7 @@ impl Story {
             groups: None,
             database: Some(format!("{dir}/db")),
             asynchronous: true,
+            no_batches: false,
             read_only: false,
         };
         Self { directory, registry: Arc::new(Registry::new(settings)) }
