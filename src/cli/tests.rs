@@ -183,7 +183,8 @@ fn every_switch_is_a_setting() {
     assert_eq!(bare.my_name, "node.test");
     assert_eq!(bare.port, settings::DEFAULT_PORT);
     assert_eq!(bare.log, LogOptions::default());
-    let all = settings(&["-xrdvvvFIXUABabtl", "-s", "stamps", "-O", "--allow-mass-removal", "--auto-name", "--no-batches"]);
+    let all =
+        settings(&["-xrdvvvFIXUABabtl", "-s", "stamps", "-O", "--allow-mass-removal", "--auto-name", "--no-batches"]);
     let expected = Settings {
         recursive: true,
         dry_run: true,

@@ -57,6 +57,15 @@ impl Place {
         Self { parent: self.shared_parent(), name }
     }
 
+    /// Tells its directory from others: device and inode.
+    ///
+    /// # Errors
+    /// Those of fstat.
+    pub fn directory(&self) -> io::Result<(u64, u64)> {
+        let found = meta::metadata_of(self.parent())?;
+        Ok((found.device, found.inode))
+    }
+
     /// `None`: nothing is there.
     ///
     /// # Errors

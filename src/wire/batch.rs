@@ -54,15 +54,30 @@ pub enum Push {
     Key(String),
     Offer(Offer),
     /// The next bytes of the content.
-    Data { id: u32, bytes: Bytes },
+    Data {
+        id: u32,
+        bytes: Bytes,
+    },
     /// The next bytes of the content are these of the server's own file.
-    Copy { id: u32, offset: u64, length: u64 },
+    Copy {
+        id: u32,
+        offset: u64,
+        length: u64,
+    },
     /// The content is complete. Attributes are those of the file that was read, the digest is its SHA-256.
-    End { id: u32, attributes: Attributes, digest: [u8; 32] },
+    End {
+        id: u32,
+        attributes: Attributes,
+        digest: [u8; 32],
+    },
     /// There will be no content.
-    Cancel { id: u32 },
+    Cancel {
+        id: u32,
+    },
     /// The content is what the server's digest says.
-    Same { id: u32 },
+    Same {
+        id: u32,
+    },
     /// Back to lines.
     Leave,
 }
@@ -146,9 +161,7 @@ impl Push {
             Self::Key(key) => FrameWriter::new(KEY).rest(key.as_bytes()).finish(),
             Self::Offer(offer) => offer.encode(),
             Self::Data { id, bytes } => FrameWriter::new(DATA).short(*id).rest(bytes).finish(),
-            Self::Copy { id, offset, length } => {
-                FrameWriter::new(COPY).short(*id).long(*offset).long(*length).finish()
-            }
+            Self::Copy { id, offset, length } => FrameWriter::new(COPY).short(*id).long(*offset).long(*length).finish(),
             Self::End { id, attributes, digest } => {
                 with_attributes(FrameWriter::new(END).short(*id), attributes).rest(digest).finish()
             }
@@ -185,6 +198,16 @@ impl Offer {
         let has = |flag| flags & flag != 0;
         let (forced, differs, time_only) = (has(FORCED), has(DIFFERS), has(TIME_ONLY));
         Ok(Self { id, forced, differs, time_only, state, name: fields.rest() })
+    }
+
+    /// What it takes in the memory of whoever keeps it, as far as the client decides that.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let target = match &self.state {
+            Some(Described { kind: FileKind::Symlink { target }, .. }) => target.len(),
+            _ => 0,
+        };
+        self.name.len() + target
     }
 
     fn encode(&self) -> Vec<u8> {
@@ -313,8 +336,12 @@ mod tests {
     }
 
     fn all_attributes() -> impl Strategy<Value = Attributes> {
-        (any::<u32>(), any::<u32>(), any::<u32>(), timestamps())
-            .prop_map(|(uid, gid, mode, mtime)| Attributes { uid, gid, mode, mtime })
+        (any::<u32>(), any::<u32>(), any::<u32>(), timestamps()).prop_map(|(uid, gid, mode, mtime)| Attributes {
+            uid,
+            gid,
+            mode,
+            mtime,
+        })
     }
 
     fn kinds() -> impl Strategy<Value = FileKind> {
@@ -330,9 +357,8 @@ mod tests {
     }
 
     fn offers() -> impl Strategy<Value = Offer> {
-        let state = prop::option::of(
-            (kinds(), all_attributes()).prop_map(|(kind, attributes)| Described { kind, attributes }),
-        );
+        let state =
+            prop::option::of((kinds(), all_attributes()).prop_map(|(kind, attributes)| Described { kind, attributes }));
         (any::<u32>(), any::<[bool; 3]>(), state, bytes()).prop_map(|(id, flags, state, name)| {
             let [forced, differs, time_only] = flags;
             Offer { id, forced, differs, time_only, state, name }
@@ -345,8 +371,11 @@ mod tests {
             offers().prop_map(Push::Offer),
             (any::<u32>(), bytes()).prop_map(|(id, bytes)| Push::Data { id, bytes }),
             any::<(u32, u64, u64)>().prop_map(|(id, offset, length)| Push::Copy { id, offset, length }),
-            (any::<u32>(), all_attributes(), any::<[u8; 32]>())
-                .prop_map(|(id, attributes, digest)| Push::End { id, attributes, digest }),
+            (any::<u32>(), all_attributes(), any::<[u8; 32]>()).prop_map(|(id, attributes, digest)| Push::End {
+                id,
+                attributes,
+                digest
+            }),
             any::<u32>().prop_map(|id| Push::Cancel { id }),
             any::<u32>().prop_map(|id| Push::Same { id }),
             Just(Push::Leave),

@@ -126,7 +126,11 @@ impl FrameReader {
 
     /// Nothing may be left over.
     pub(super) fn end(self) -> Result<(), WireError> {
-        if self.0.is_empty() { Ok(()) } else { Err(WireError::Protocol("a frame is longer than its message".to_owned())) }
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            Err(WireError::Protocol("a frame is longer than its message".to_owned()))
+        }
     }
 }
 

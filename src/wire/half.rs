@@ -165,7 +165,11 @@ impl Reader {
                 false
             };
             if !more {
-                return if frames.is_empty() && wait && !self.decoder.is_empty() { Err(WireError::Closed) } else { Ok(frames) };
+                return if frames.is_empty() && wait && !self.decoder.is_empty() {
+                    Err(WireError::Closed)
+                } else {
+                    Ok(frames)
+                };
             }
         }
     }

@@ -91,8 +91,6 @@ pub(super) struct Rules {
     /// One for each directory.
     pub(super) backups: Vec<Backup>,
     pub(super) tempdir: Option<PathBuf>,
-    /// Whether what is received is flushed to the disk before it counts.
-    pub(super) durable: bool,
 }
 
 /// Copies of what a command is about to change, with their backup directories.

@@ -2,6 +2,7 @@
 
 use crate::config::LocalPath;
 use crate::model::{DirtyEntry, Metadata, SyncPath};
+use crate::wire::batch::Theirs;
 
 /// A file to be brought to the state it has here.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub(super) struct Job {
     /// take what comes under the first for a change of its own under the second.
     pub(super) other_spelling: Option<usize>,
     pub(super) nest: Nest,
+    /// What the peer has in its place, where it said so with the conflict.
+    pub(super) theirs: Option<Option<Theirs>>,
 }
 
 /// How far a job has come.
@@ -101,6 +104,7 @@ impl Job {
             directory_in_the_way: false,
             other_spelling: None,
             nest: Nest::default(),
+            theirs: None,
         }
     }
 

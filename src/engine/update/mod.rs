@@ -6,6 +6,7 @@
 //! [`confirmed`] writes down what arrived.
 
 mod confirmed;
+mod contents;
 mod exchange;
 mod job;
 mod local;

@@ -31,7 +31,8 @@ pub(super) async fn serve_peer(node: &Arc<Node>, peer: &str, entries: Vec<DirtyE
     let plain = names.keys().all(|my_name| node.config.plain_allowed(my_name, peer));
     tracing::info!("Connecting to host {peer} ({}) ...", if plain { "PLAIN" } else { "SSL" });
     let left: usize = names.values().map(Vec::len).sum();
-    match contact::connect(node, peer, plain, dry_run).await {
+    let purpose = if dry_run { contact::Purpose::DryRun } else { contact::Purpose::Push };
+    match contact::connect(node, peer, plain, purpose).await {
         Ok((connection, dialect)) => {
             let exchange = Exchange::start(connection, dialect);
             converse(node, peer, exchange, names, dry_run, &mut outcome).await;

@@ -26,9 +26,8 @@ impl Receiver {
         // Sockets are not created: what is in their place goes all the same.
         let described = (kind != FileKind::Socket).then(|| described(&kind, ignore));
         let intent = begin(peer, &file.path, Vec::new(), described).await?;
-        let made = blocking("MK", move || {
-            target.put(copies, &kind, attributes.iter().flat_map(Attribute::all), ignore)
-        });
+        let made =
+            blocking("MK", move || target.put(copies, &kind, attributes.iter().flat_map(Attribute::all), ignore));
         match made.await? {
             Ok(Made { outcome: Ok(()), left, .. }) => {
                 self.saw(&file.path, left.clone());
@@ -129,7 +128,8 @@ impl Receiver {
         if let Some(now) = target.before.as_ref().filter(|now| now.is_directory()) {
             let known = store.file(&file.path).await.map_err(EngineError::from)?;
             if is_known(known.as_ref(), now, peer.node.config.ignore)
-                && !store.is_dirty(&file.path).await.map_err(EngineError::from)? {
+                && !store.is_dirty(&file.path).await.map_err(EngineError::from)?
+            {
                 return Ok(target);
             }
         }

@@ -8,6 +8,7 @@
 //! whom, and [`forecasts`] is all that a dry run leaves behind.
 
 mod answers;
+mod batch;
 mod conflicts;
 mod forecasts;
 mod parents;
@@ -18,6 +19,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
+use self::batch::Offers;
 use super::confirmed::{self, Confirmed};
 use super::exchange::{Awaited, Exchange, Question};
 use super::job::{Due, Job, Progress};
@@ -87,6 +89,8 @@ pub(super) struct Pipeline<'a> {
     /// Directories whose time is to be set.
     untimed: Vec<usize>,
     confirmed: Vec<Confirmed>,
+    /// In the batch dialect.
+    offered: Offers,
     reported_parents: HashSet<SyncPath>,
     /// What to do about refusals, as far as it was said.
     advised: HashSet<String>,
@@ -110,6 +114,7 @@ impl<'a> Pipeline<'a> {
             asking: 0,
             untimed: Vec::new(),
             confirmed: Vec::new(),
+            offered: Offers::default(),
             reported_parents: HashSet::new(),
             advised: HashSet::new(),
             report: Report::default(),
@@ -143,18 +148,19 @@ impl<'a> Pipeline<'a> {
             self.decided.extend(std::mem::take(&mut self.untimed).into_iter().map(Task::Time));
             self.drain().await?;
         }
-        Ok(())
+        self.leave().await
     }
 
     /// Sends and receives until nothing is left to do.
     async fn drain(&mut self) -> Result<(), SessionError> {
+        if self.offers() {
+            return self.drain_offers().await;
+        }
         loop {
             self.issue();
             let Some((awaited, answer)) = self.exchange.next().await? else { return Ok(()) };
             self.receive(awaited, answer).await?;
-            if self.confirmed.len() >= RECORD_AT {
-                self.record_confirmed().await?;
-            }
+            self.record_some().await?;
         }
     }
 
@@ -300,6 +306,10 @@ impl<'a> Pipeline<'a> {
     fn group_of(&self, path: &SyncPath) -> Option<&'a Group> {
         let node: &'a Node = self.node;
         membership::group_with_peer(&node.config, path, Some(self.pair.my_name), self.pair.peer)
+    }
+
+    async fn record_some(&mut self) -> Result<(), SessionError> {
+        if self.confirmed.len() >= RECORD_AT { self.record_confirmed().await } else { Ok(()) }
     }
 
     async fn record_confirmed(&mut self) -> Result<(), SessionError> {
