@@ -242,7 +242,7 @@ async fn begin(
 ) -> Result<IntentId, EngineError> {
     let (path, sender) = (path.clone(), peer.name.clone());
     let intent = Intent { path, peer: sender, temp_name, target, holder: peer.holder.clone() };
-    Ok(peer.node.store.begin_receive(intent).await?)
+    Ok(peer.node.store.begin_receives(vec![intent]).await?[0])
 }
 
 async fn begin_file(
@@ -256,7 +256,7 @@ async fn begin_file(
 
 async fn abandon(peer: &Peer, intent: Option<IntentId>) -> Result<(), EngineError> {
     match intent {
-        Some(intent) => Ok(peer.node.store.abandon_receive(intent).await?),
+        Some(intent) => Ok(peer.node.store.abandon_receives(vec![intent]).await?),
         None => Ok(()),
     }
 }
@@ -284,7 +284,7 @@ async fn record(
     peer.jobs.add(&actions);
     let record = found.metadata.map(|metadata| peer.node.record(path.clone(), &metadata, found.digest));
     let receipt = Receipt { path, sender: peer.name.clone(), record, actions };
-    Ok(peer.node.store.finish_receive(intent, receipt).await?)
+    Ok(peer.node.store.finish_receives(vec![(intent, receipt)]).await?)
 }
 
 fn rules(peer: &Peer, path: &SyncPath) -> Rules {
