@@ -29,7 +29,7 @@ use super::{EngineError, Node, Report, blocking, content, mark, notice};
 use crate::fs::{Presence, presence};
 use crate::model::errors::strerror;
 use crate::model::{Checktxt, FileRecord, Metadata, Scope, SyncPath};
-use crate::store::Change;
+use crate::store::{Change, Known};
 
 /// How a check behaves.
 #[derive(Debug, Clone, Copy, Default)]
@@ -155,14 +155,12 @@ pub async fn examine_all(
             // A session is receiving the file, or another check has just written its row.
             tokio::time::sleep(PAUSE * attempt).await;
         }
-        let mut known = read_known(node, paths.iter().cloned().map(Scope::File).collect()).await?;
+        let known = node.store.known(paths.clone()).await?;
         let worker = Arc::clone(node);
         let looked = blocking("check", move || {
-            let look = |path: SyncPath| {
-                let known = known.remove(&path);
-                (path.clone(), examine_one(&worker, path, known, options))
-            };
-            paths.into_iter().map(look).collect::<Vec<_>>()
+            let look =
+                |(path, known): (SyncPath, Known)| (path.clone(), examine_one(&worker, path, known.record, options));
+            paths.into_iter().zip(known).map(look).collect::<Vec<_>>()
         });
         let mut changes = Vec::new();
         for (path, looked) in looked.await? {

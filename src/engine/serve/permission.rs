@@ -91,10 +91,12 @@ pub(super) async fn dirty_checks(peer: &Peer, paths: Vec<SyncPath>) -> Result<Ha
     let examined = check::examine_all(node, paths.clone(), CheckOptions::default()).await?;
     let unchecked = examined.undecided.into_iter().map(|path| (path, Reply::Text(NOT_CHECKED.to_owned())));
     let mut refused: HashMap<SyncPath, Reply> = unchecked.collect();
-    let scopes = paths.into_iter().filter(|path| !refused.contains_key(path)).map(Scope::File).collect();
-    for entry in node.store.dirty(DirtyFilter { peer: None, scopes }).await? {
-        if refused.insert(entry.path.clone(), Reply::AlsoDirty).is_none() {
-            mark_for_groups_of(peer, &entry.path).await?;
+    // As the check has left it.
+    let known = node.store.known(paths.clone()).await?;
+    for (path, _) in paths.into_iter().zip(known).filter(|(_, known)| !known.marks.is_empty()) {
+        if !refused.contains_key(&path) {
+            mark_for_groups_of(peer, &path).await?;
+            refused.insert(path, Reply::AlsoDirty);
         }
     }
     Ok(refused)

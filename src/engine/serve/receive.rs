@@ -248,7 +248,7 @@ async fn begin(
     temp_name: Vec<u8>,
     target: Option<Checktxt>,
 ) -> Result<IntentId, EngineError> {
-    Ok(peer.node.store.begin_receive(intent(peer, path, temp_name, target)).await?)
+    Ok(peer.node.store.begin_receives(vec![intent(peer, path, temp_name, target)]).await?[0])
 }
 
 pub(super) fn intent(peer: &Peer, path: &SyncPath, temp_name: Vec<u8>, target: Option<Checktxt>) -> Intent {
@@ -262,7 +262,7 @@ async fn begin_file(
     new: &Assembled,
     metadata: &Metadata,
 ) -> Result<IntentId, EngineError> {
-    Ok(peer.node.store.begin_receive(file_intent(peer, path, new, metadata)).await?)
+    Ok(peer.node.store.begin_receives(vec![file_intent(peer, path, new, metadata)]).await?[0])
 }
 
 pub(super) fn file_intent(peer: &Peer, path: &SyncPath, new: &Assembled, metadata: &Metadata) -> Intent {
@@ -271,7 +271,7 @@ pub(super) fn file_intent(peer: &Peer, path: &SyncPath, new: &Assembled, metadat
 
 async fn abandon(peer: &Peer, intent: Option<IntentId>) -> Result<(), EngineError> {
     match intent {
-        Some(intent) => Ok(peer.node.store.abandon_receive(intent).await?),
+        Some(intent) => Ok(peer.node.store.abandon_receives(vec![intent]).await?),
         None => Ok(()),
     }
 }
@@ -292,7 +292,7 @@ async fn record(
     found: OnDisk,
     actions: Actions,
 ) -> Result<(), EngineError> {
-    Ok(peer.node.store.finish_receive(intent, receipt(peer, path, found, actions)).await?)
+    Ok(peer.node.store.finish_receives(vec![(intent, receipt(peer, path, found, actions))]).await?)
 }
 
 /// What is to be recorded. The session runs the actions that it calls for.

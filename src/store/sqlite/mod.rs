@@ -23,7 +23,7 @@ use self::writer::Writer;
 use super::backend::Backend;
 use super::error::{ErrorKind, Result, StoreError};
 use super::spelling::ranges;
-use super::{CHUNK, Change, Claim, DirtyFilter, Hint, Intent, IntentId, Receipt, StoreOptions};
+use super::{CHUNK, Change, Claim, DirtyFilter, Hint, Intent, IntentId, Known, Receipt, StoreOptions};
 use crate::model::{ActionVersion, DirtyEntry, FileRecord, Job, JobFile, Mark, ScheduledAction, Scope, SyncPath};
 
 /// An open SQLite file.
@@ -52,8 +52,11 @@ impl Sqlite {
     fn with(opener: Opener, first: Opened, connections: usize) -> Self {
         let file = opener.file();
         let Opened { connection, wal, remark, extended, writable } = first;
-        let (idle, writer) =
-            if writable { (Vec::new(), Some(Writer::start(connection))) } else { (vec![connection], None) };
+        let (idle, writer) = if writable {
+            (Vec::new(), Some(Writer::start(connection, wal && !opener.is_asynchronous())))
+        } else {
+            (vec![connection], None)
+        };
         let readers = Readers {
             opener,
             idle: Mutex::new(idle),
@@ -76,9 +79,19 @@ impl Sqlite {
         result
     }
 
-    /// Runs a transaction on the writer's thread.
+    /// Runs a transaction on the writer's thread; it is durable then.
     async fn write<T: Send + 'static>(
         &self,
+        operation: &'static str,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.write_durably(true, operation, work).await
+    }
+
+    /// The same, perhaps one that a power cut may undo.
+    async fn write_durably<T: Send + 'static>(
+        &self,
+        durable: bool,
         operation: &'static str,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T> {
@@ -88,7 +101,7 @@ impl Sqlite {
             let database = database.to_owned();
             return Err(StoreError::Operation { database, operation, kind: ErrorKind::ReadOnly, source });
         };
-        if let Some(result) = writer.run(work).await {
+        if let Some(result) = writer.run(durable, work).await {
             return result.map_err(|error| operation_error(database, operation, error));
         }
         let (database, source) = (database.to_owned(), "the database was closed".into());
@@ -160,6 +173,11 @@ impl Backend for Sqlite {
     async fn file(&self, path: SyncPath) -> Result<Option<FileRecord>> {
         let extended = self.extended;
         self.read("look up a file", move |connection| rows::file(connection, &path, extended)).await
+    }
+
+    async fn known(&self, paths: Vec<SyncPath>) -> Result<Vec<Known>> {
+        let extended = self.extended;
+        self.read("look up files", move |connection| rows::known(connection, &paths, extended)).await
     }
 
     async fn apply(&self, changes: Vec<Change>) -> Result<Vec<SyncPath>> {
@@ -238,16 +256,20 @@ impl Backend for Sqlite {
         self.write("unpin a certificate", move |connection| rows::unpin(connection, &peer)).await
     }
 
-    async fn begin_receive(&self, intent: Intent) -> Result<IntentId> {
-        self.write("begin to receive a file", move |connection| rows::begin_receive(connection, &intent)).await
+    async fn next_receives(
+        &self,
+        receipts: Vec<(Option<IntentId>, Receipt)>,
+        intents: Vec<Intent>,
+    ) -> Result<Vec<IntentId>> {
+        // What a power cut may undo is what the intents are there for.
+        let durable = !intents.is_empty() || receipts.iter().any(|(id, _)| id.is_none());
+        let operation = if intents.is_empty() { "record received files" } else { "begin to receive files" };
+        let work = move |connection: &Connection| rows::next_receives(connection, &receipts, &intents);
+        self.write_durably(durable, operation, work).await
     }
 
-    async fn finish_receive(&self, id: Option<IntentId>, receipt: Receipt) -> Result<()> {
-        self.write("record a received file", move |connection| rows::finish_receive(connection, id, &receipt)).await
-    }
-
-    async fn abandon_receive(&self, id: IntentId) -> Result<()> {
-        self.write("abandon a receive", move |connection| rows::remove_intent(connection, id)).await
+    async fn abandon_receives(&self, ids: Vec<IntentId>) -> Result<()> {
+        self.write("abandon receives", move |connection| rows::remove_intents(connection, &ids)).await
     }
 
     async fn intents(&self) -> Result<Vec<(IntentId, Intent)>> {

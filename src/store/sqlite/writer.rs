@@ -10,7 +10,10 @@ type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 
 /// What the queue carries.
 enum Message {
-    Run(Job),
+    Run {
+        durable: bool,
+        job: Job,
+    },
     /// Close the connection; everything ahead in the queue has been done.
     Stop(oneshot::Sender<()>),
 }
@@ -22,13 +25,23 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Starts the thread with its connection.
-    pub(super) fn start(mut connection: Connection) -> Self {
+    /// Starts the thread with its connection; `may_relax`: a transaction that need not be durable may be flushed later,
+    /// together with the next one that must be.
+    pub(super) fn start(mut connection: Connection, may_relax: bool) -> Self {
         let (queue, messages) = mpsc::channel();
         let work = move || {
+            let mut is_durable = true;
             while let Ok(message) = messages.recv() {
                 match message {
-                    Message::Run(job) => job(&mut connection),
+                    Message::Run { durable, job } => {
+                        if may_relax && durable != is_durable {
+                            // Where it fails, the transaction is durable all the same or fails as well.
+                            let level = if durable { "FULL" } else { "NORMAL" };
+                            let set = connection.pragma_update(None, "synchronous", level);
+                            is_durable = set.map_or(is_durable, |()| durable);
+                        }
+                        job(&mut connection);
+                    }
                     Message::Stop(stopped) => {
                         drop(connection);
                         let _ = stopped.send(());
@@ -44,6 +57,7 @@ impl Writer {
     /// Runs `work` as a transaction; an error undoes all of it. `None`: stopped.
     pub(super) async fn run<T: Send + 'static>(
         &self,
+        durable: bool,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Option<rusqlite::Result<T>> {
         let (answer, result) = oneshot::channel();
@@ -53,7 +67,7 @@ impl Writer {
                 let _ = answer.send(transaction(connection, work));
             }
         };
-        self.queue.send(Message::Run(Box::new(job))).ok()?;
+        self.queue.send(Message::Run { durable, job: Box::new(job) }).ok()?;
         result.await.ok()
     }
 

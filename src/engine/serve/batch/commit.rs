@@ -103,7 +103,7 @@ impl Batch {
                     changes.push(Change { id, intent: Some(intent), receipt, touched: None, already: false });
                 }
                 Err((id, path, place, refusal)) => {
-                    self.peer.node.store.abandon_receive(intent).await?;
+                    self.peer.node.store.abandon_receives(vec![intent]).await?;
                     self.reject(id, &path, &place, refusal).await?;
                 }
             }
@@ -113,18 +113,20 @@ impl Batch {
 
     /// Records that changes are about to be made.
     pub(super) async fn begin(&self, intents: Vec<Intent>) -> Result<Vec<IntentId>, EngineError> {
-        let mut begun = Vec::new();
-        for intent in intents {
-            begun.push(self.peer.node.store.begin_receive(intent).await?);
-        }
-        Ok(begun)
+        Ok(self.peer.node.store.begin_receives(intents).await?)
     }
 
     /// Records what is made, and confirms what is durable.
     async fn finish(&mut self, changes: Vec<Change>, unsafe_because: Option<&str>) -> Result<(), EngineError> {
-        for Change { id, intent, receipt, already, .. } in changes {
+        let mut receipts = Vec::new();
+        let confirmed = changes.into_iter().map(|Change { id, intent, receipt, already, .. }| {
             let path = receipt.path.clone();
-            self.peer.node.store.finish_receive(intent, receipt).await?;
+            receipts.push((intent, receipt));
+            (id, path, already)
+        });
+        let confirmed: Vec<_> = confirmed.collect();
+        self.peer.node.store.finish_receives(receipts).await?;
+        for (id, path, already) in confirmed {
             if let Some(text) = unsafe_because {
                 self.refuse(id, &Reply::Text(text.to_owned()));
                 continue;

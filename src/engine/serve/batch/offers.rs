@@ -15,7 +15,7 @@ use crate::engine::serve::receive::{self, Actions, OnDisk};
 use crate::engine::serve::session::SessionError;
 use crate::engine::{EngineError, blocking, content};
 use crate::fs::Locator;
-use crate::model::{Checktxt, FileKind, Ignore, Metadata, MtimeUnit, Scope, SyncPath, Timestamp};
+use crate::model::{Checktxt, FileKind, Ignore, Metadata, MtimeUnit, SyncPath, Timestamp};
 use crate::store::IntentId;
 use crate::wire::batch::{Answer, Described, Offer};
 use crate::wire::{Attributes, Reply};
@@ -220,11 +220,11 @@ impl Batch {
             Ok(Made { outcome: Err(refusal), is_gone: true, .. }) => {
                 // The way was cleared for nothing: that is no removal of ours, to be sent to everybody.
                 let receipt = receive::receipt(&self.peer, path.clone(), OnDisk::default(), Actions::None);
-                self.peer.node.store.finish_receive(Some(intent), receipt).await?;
+                self.peer.node.store.finish_receives(vec![(Some(intent), receipt)]).await?;
                 self.reject(id, &path, &place, refusal).await?;
             }
             Ok(Made { outcome: Err(refusal), .. }) | Err(refusal) => {
-                self.peer.node.store.abandon_receive(intent).await?;
+                self.peer.node.store.abandon_receives(vec![intent]).await?;
                 self.reject(id, &path, &place, refusal).await?;
             }
         }
@@ -238,21 +238,14 @@ impl Batch {
             return Ok(());
         }
         let (store, ignore) = (&self.peer.node.store, self.peer.node.config.ignore);
-        let scopes: Vec<Scope> = offers.iter().map(|one| Scope::File(one.file.path.clone())).collect();
-        let mut known = std::collections::HashMap::new();
-        let mut rows = store.files(scopes.clone());
-        while let Some(chunk) = rows.recv().await {
-            known.extend(chunk?.into_iter().map(|record| (record.path.clone(), record)));
-        }
-        let filter = crate::store::DirtyFilter { peer: None, scopes };
-        let dirty: HashSet<SyncPath> = store.dirty(filter).await?.into_iter().map(|entry| entry.path).collect();
+        let known = store.known(offers.iter().map(|one| one.file.path.clone()).collect()).await?;
         let looked = blocking("look", move || {
             let mut locator = Locator::default();
             let look = |one: Admissible| (Target::find_with(&mut locator, &one.file.place), one);
             offers.into_iter().map(look).collect::<Vec<_>>()
         });
         let (mut timed, mut doubtful) = (Vec::new(), Vec::new());
-        for (target, one) in looked.await? {
+        for ((target, one), known) in looked.await?.into_iter().zip(known) {
             let Admissible { offer, file: Admitted { path, place } } = one;
             let mtime = offer.state.map(|state| state.attributes.mtime).unwrap_or_default();
             match target {
@@ -262,7 +255,7 @@ impl Batch {
                     self.reject(offer.id, &path, &place, missing).await?;
                 }
                 Ok(Target { before: Some(shown), .. }) => {
-                    let is_known = receive::is_known(known.get(&path), &shown, ignore) && !dirty.contains(&path);
+                    let is_known = receive::is_known(known.record.as_ref(), &shown, ignore) && known.marks.is_empty();
                     let is_sure = shown.is_directory() && is_known;
                     let seen = Seen { id: offer.id, path, place, shown, digest: None, mtime };
                     if is_sure { timed.push(seen) } else { doubtful.push(seen) }

@@ -18,7 +18,7 @@ async fn intent(story: &Story, temp_name: &str, target: Option<&str>, holder: &s
     let target = target.map(|text| Checktxt::from_text(text.as_bytes()));
     let (path, peer, temp_name) = (path("f"), "localhost".to_owned(), temp_name.as_bytes().to_vec());
     let intent = Intent { path, peer, temp_name, target, holder: holder.to_owned() };
-    story.served().await.store.begin_receive(intent).await.unwrap();
+    story.served().await.store.begin_receives(vec![intent]).await.unwrap();
 }
 
 const NEW: Option<&str> = Some("v1:mtime=5:mode=33152:uid=0:gid=0:type=reg:size=11");
