@@ -11,6 +11,7 @@ use crate::store::{Location, Store, StoreError, StoreOptions};
 
 /// What was given on the command line and in the environment, as far as it says where a node stands.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "one for each switch, and independent")]
 pub struct NodeSettings {
     pub system_dir: PathBuf,
     /// `-C`; empty without one.

@@ -250,9 +250,10 @@ impl Answer {
             COMPARE => Self::Compare { id: fields.short()?, digest: fields.array()? },
             CONFLICT => {
                 let id = fields.short()?;
-                let theirs = match flag(&mut fields)? {
-                    true => Some(Theirs { mtime: time(&mut fields)?, size: fields.long()? }),
-                    false => None,
+                let theirs = if flag(&mut fields)? {
+                    Some(Theirs { mtime: time(&mut fields)?, size: fields.long()? })
+                } else {
+                    None
                 };
                 Self::Conflict { id, theirs }
             }

@@ -273,7 +273,7 @@ impl Target {
         output.flush()?;
         let digest = output.digest();
         drop(output);
-        self.complete(temp, digest, old, attributes, rules)
+        self.complete(temp, digest, old.as_ref(), attributes, rules)
     }
 
     /// Gives new content its attributes: those of the old file that nobody sends, then those that were sent.
@@ -281,11 +281,11 @@ impl Target {
         &self,
         temp: TempFile,
         digest: [u8; 32],
-        old: Option<(Metadata, File)>,
+        old: Option<&(Metadata, File)>,
         attributes: Option<&Attributes>,
         rules: &Rules,
     ) -> Result<Assembled, Refusal> {
-        let (metadata, file) = old.as_ref().map_or((None, None), |(metadata, file)| (Some(metadata), Some(file)));
+        let (metadata, file) = old.map_or((None, None), |(metadata, file)| (Some(metadata), Some(file)));
         let lost = temp.take_over(metadata, file);
         for lost in &lost {
             tracing::info!("WARNING: {}: not kept: {}", self.real.display(), chain(lost));

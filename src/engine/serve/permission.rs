@@ -1,6 +1,7 @@
 //! What a peer may do to a file, and what happens when it may not.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use super::peer::Peer;
 use crate::config::LocalPath;
@@ -93,10 +94,12 @@ pub(super) async fn dirty_checks(peer: &Peer, paths: Vec<SyncPath>) -> Result<Ha
     let mut refused: HashMap<SyncPath, Reply> = unchecked.collect();
     // As the check has left it.
     let known = node.store.known(paths.clone()).await?;
-    for (path, _) in paths.into_iter().zip(known).filter(|(_, known)| !known.marks.is_empty()) {
-        if !refused.contains_key(&path) {
-            mark_for_groups_of(peer, &path).await?;
-            refused.insert(path, Reply::AlsoDirty);
+    for (path, known) in paths.into_iter().zip(known) {
+        if let Entry::Vacant(free) = refused.entry(path)
+            && !known.marks.is_empty()
+        {
+            mark_for_groups_of(peer, free.key()).await?;
+            free.insert(Reply::AlsoDirty);
         }
     }
     Ok(refused)

@@ -258,8 +258,7 @@ impl Session {
                     return Ok(Flow::Continue);
                 }
             },
-            Request::Batch { .. } => Reply::UnknownCommand,
-            Request::Ssl | Request::Config { .. } => Reply::UnknownCommand,
+            Request::Batch { .. } | Request::Ssl | Request::Config { .. } => Reply::UnknownCommand,
             command => match self.peer.clone() {
                 None => self.identify_first(),
                 Some(peer) => return self.serve(&peer, command).await,

@@ -32,8 +32,17 @@ pub(super) struct Job {
     /// take what comes under the first for a change of its own under the second.
     pub(super) other_spelling: Option<usize>,
     pub(super) nest: Nest,
-    /// What the peer has in its place, where it said so with the conflict.
-    pub(super) theirs: Option<Option<Theirs>>,
+    /// What the peer has in its place, as it said along with the conflict.
+    pub(super) theirs: Told,
+}
+
+/// What a peer says along with a conflict.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Told {
+    #[default]
+    NotYet,
+    NothingThere,
+    There(Theirs),
 }
 
 /// How far a job has come.
@@ -104,7 +113,7 @@ impl Job {
             directory_in_the_way: false,
             other_spelling: None,
             nest: Nest::default(),
-            theirs: None,
+            theirs: Told::default(),
         }
     }
 

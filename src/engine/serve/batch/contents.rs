@@ -94,7 +94,7 @@ impl Incoming {
             Some(file) => Some((fs::meta::metadata_of(&file)?, file)),
             None => None,
         };
-        target.complete(temp, digest, old, Some(attributes), &self.rules)
+        target.complete(temp, digest, old.as_ref(), Some(attributes), &self.rules)
     }
 }
 

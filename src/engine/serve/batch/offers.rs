@@ -161,8 +161,14 @@ impl Batch {
         let mut work = Vec::new();
         for (offer, path, place, target) in changes {
             let id = offer.id;
-            match (refused.remove(&path), offer.state) {
-                (Some(reply), _) => self.reject(id, &path, &place, Refusal::Answer(reply)).await?,
+            let refusal = match (refused.remove(&path), &offer.state) {
+                (Some(reply), _) => Some(Refusal::Answer(reply)),
+                // Little work, and for a directory only.
+                (None, Some(Described { kind: FileKind::Regular { .. }, .. })) => target.can_become_a_file().err(),
+                (None, _) => None,
+            };
+            match (refusal, offer.state) {
+                (Some(refusal), _) => self.reject(id, &path, &place, refusal).await?,
                 (None, Some(Described { kind: FileKind::Regular { .. }, .. })) => {
                     let rules = receive::rules(&self.peer, &path);
                     let incoming = Incoming::new(path, place, target.before, rules);
@@ -316,14 +322,10 @@ fn look_at(locator: &mut Locator, one: &Admissible, ignore: Ignore) -> Look {
             Some(_) => Look::Change(target),
         };
     };
-    let refuse_directory = |target: Target| match (kind, target.can_become_a_file()) {
-        (FileKind::Regular { .. }, Err(refusal)) => Look::Refused(refusal),
-        _ => Look::Change(target),
-    };
     let Some(shown) =
         target.before.clone().filter(|before| !forced && !differs && is_equal(before, kind, *attributes, ignore))
     else {
-        return refuse_directory(target);
+        return Look::Change(target);
     };
     match kind {
         FileKind::Directory | FileKind::Symlink { .. } => Look::Already,

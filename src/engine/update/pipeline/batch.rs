@@ -8,7 +8,7 @@ use crate::engine::blocking;
 use crate::engine::contact::{Dialect, SessionError};
 use crate::engine::update::contents::{Content, Sent, Whole};
 use crate::engine::update::exchange::{Answer as Line, Happened};
-use crate::engine::update::job::{Due, Progress};
+use crate::engine::update::job::{Due, Progress, Told};
 use crate::engine::update::local;
 use crate::model::errors::strerror;
 use crate::model::{Metadata, SyncPath};
@@ -163,16 +163,13 @@ impl Pipeline<'_> {
 
     fn on_want(&mut self, id: u32) -> Result<(), SessionError> {
         let Some(mut offered) = self.offered.open.remove(&id) else { return Err(out_of_step(id).into()) };
-        match self.subject(&mut offered) {
-            Some(number) => {
-                let job = &self.jobs[number];
-                self.exchange.send_content(Content { id, place: job.place.clone(), insist: job.past.resent });
-                self.offered.open.insert(id, offered);
-            }
-            None => {
-                self.offered.bytes -= offered.bytes;
-                self.exchange.send_frames(Push::Cancel { id }.encode());
-            }
+        if let Some(number) = self.subject(&mut offered) {
+            let job = &self.jobs[number];
+            self.exchange.send_content(Content { id, place: job.place.clone(), insist: job.past.resent });
+            self.offered.open.insert(id, offered);
+        } else {
+            self.offered.bytes -= offered.bytes;
+            self.exchange.send_frames(Push::Cancel { id }.encode());
         }
         Ok(())
     }
@@ -254,7 +251,7 @@ impl Pipeline<'_> {
         let Some(mut offered) = self.close(id) else { return Err(out_of_step(id).into()) };
         let Some(number) = self.subject(&mut offered) else { return Ok(()) };
         self.jobs[number].outstanding -= 1;
-        self.jobs[number].theirs = Some(theirs);
+        self.jobs[number].theirs = theirs.map_or(Told::NothingThere, Told::There);
         let line = Reply::AlsoDirty.text().into_bytes();
         self.on_refusal(number, &Line { line, reply: Reply::AlsoDirty, data: None }).await
     }

@@ -9,6 +9,7 @@ use crate::engine::conflict::{self, Dispute, Loss, Step};
 use crate::engine::contact::SessionError;
 use crate::engine::membership::{self, Purpose};
 use crate::engine::update::exchange::Question;
+use crate::engine::update::job::Told;
 use crate::engine::update::local;
 use crate::wire::batch::Theirs;
 use crate::wire::{Reply, Request};
@@ -56,8 +57,9 @@ impl Pipeline<'_> {
     }
 
     async fn settle(&mut self, number: usize, step: Step) -> Result<(), SessionError> {
-        let step = match (step, self.jobs[number].theirs.take()) {
-            (Step::AskMtime | Step::AskSize, Some(theirs)) => self.judge(number, step, theirs).await?,
+        let step = match (step, std::mem::take(&mut self.jobs[number].theirs)) {
+            (Step::AskMtime | Step::AskSize, Told::There(theirs)) => self.judge(number, step, Some(theirs)).await?,
+            (Step::AskMtime | Step::AskSize, Told::NothingThere) => self.judge(number, step, None).await?,
             _ => step,
         };
         match step {
