@@ -2,8 +2,9 @@
 //! and go to is for others.
 //!
 //! The formats are those of every csync2: MD4 signatures with blocks of 2,048 bytes and strong sums of 16, and ordinary
-//! deltas. What a peer sends is checked before the C code of librsync sees it.
+//! deltas. What a peer sends is checked before the C code of librsync sees it. The batch dialect has [`blocks`] instead.
 
+pub mod blocks;
 mod collisions;
 
 use std::cell::RefCell;

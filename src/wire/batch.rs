@@ -18,11 +18,8 @@ pub const MAX_OPEN: usize = 4_096;
 /// Bytes of names and link targets in open offers, at most.
 pub const MAX_OPEN_BYTES: usize = 8 << 20;
 
-/// Bytes of the sums of one file's blocks, at most: 262,144 blocks.
-pub const MAX_SUMS: usize = 262_144 * SUM;
-
-/// Bytes that a block's sums take: four of the weak one, sixteen of the strong one.
-pub const SUM: usize = 20;
+/// Bytes of sums of files whose content is under way, at most.
+pub const MAX_SUMS: usize = 12 << 20;
 
 /// How the client describes a file, or its absence.
 #[derive(Debug, Clone, PartialEq, Eq)]

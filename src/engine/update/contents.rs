@@ -8,6 +8,7 @@ use std::io::{self, Read};
 use bytes::Bytes;
 
 use crate::config::LocalPath;
+use crate::delta::blocks::{Matcher, Piece};
 use crate::engine::content::{self, Hashing};
 use crate::fs;
 use crate::model::{FileKind, Metadata};
@@ -27,6 +28,8 @@ pub(super) struct Content {
     pub(super) place: LocalPath,
     /// Send it even if it changes while it is read.
     pub(super) insist: bool,
+    /// The blocks of what the peer has: their length and their sums.
+    pub(super) sums: Option<(u32, Vec<u8>)>,
 }
 
 /// What came of it.
@@ -59,6 +62,7 @@ struct Reading {
     content: Content,
     file: Hashing<File>,
     before: Metadata,
+    matcher: Option<Matcher>,
 }
 
 impl Contents {
@@ -102,20 +106,32 @@ impl Contents {
 }
 
 impl Reading {
-    fn begin(content: Content) -> Result<Self, (u32, io::Error)> {
+    fn begin(mut content: Content) -> Result<Self, (u32, io::Error)> {
         let open = || {
             let file = content::open(&content.place)?;
             let before = fs::meta::metadata_of(&file)?;
             Ok((file, before))
         };
         match open() {
-            Ok((file, before)) => Ok(Self { content, file: Hashing::new(file), before }),
+            Ok((file, before)) => {
+                let matcher = content.sums.take().and_then(|(length, sums)| Matcher::new(length, sums));
+                Ok(Self { content, file: Hashing::new(file), before, matcher })
+            }
             Err(error) => Err((content.id, error)),
         }
     }
 
-    /// Appends a frame with the next bytes; `false` at the end.
+    /// Appends frames with the next bytes; `false` at the end.
     fn piece(&mut self, frames: &mut Vec<u8>) -> io::Result<bool> {
+        let id = self.content.id;
+        if let Some(matcher) = &mut self.matcher {
+            return matcher.step(&mut self.file, &mut |piece| {
+                frames.extend(match piece {
+                    Piece::Literal(bytes) => Push::Data { id, bytes: Bytes::copy_from_slice(bytes) }.encode(),
+                    Piece::Copy { offset, length } => Push::Copy { id, offset, length }.encode(),
+                });
+            });
+        }
         let expected = match self.before.kind {
             // One byte more shows that a small file ends there.
             FileKind::Regular { size } => usize::try_from(size).unwrap_or(usize::MAX).saturating_add(1).min(PIECE),
@@ -132,13 +148,13 @@ impl Reading {
         let is_last = length < bytes.len();
         bytes.truncate(length);
         if !bytes.is_empty() {
-            frames.extend(Push::Data { id: self.content.id, bytes: Bytes::from(bytes) }.encode());
+            frames.extend(Push::Data { id, bytes: Bytes::from(bytes) }.encode());
         }
         Ok(!is_last)
     }
 
     fn end(self, frames: &mut Vec<u8>) -> Result<Sent, (u32, io::Error)> {
-        let Self { content: Content { id, insist, .. }, file, before } = self;
+        let Self { content: Content { id, insist, .. }, file, before, .. } = self;
         let after = fs::meta::metadata_of(file.file()).map_err(|error| (id, error))?;
         let (digest, changed) = (file.digest(), after != before);
         let Metadata { uid, gid, mode, mtime, .. } = before;

@@ -9,16 +9,23 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use super::commit::Finished;
-use super::{Batch, State, unknown};
+use super::{Batch, Open, State, unknown};
 use crate::config::LocalPath;
+use crate::delta::blocks::{self, SUM};
 use crate::engine::blocking;
-use crate::engine::serve::apply::{Assembled, Refusal, Rules, Target};
+use crate::engine::serve::apply::{Assembled, Refusal, Rules, Target, is_untouched};
 use crate::engine::serve::receive;
 use crate::engine::serve::session::SessionError;
 use crate::fs::{self, Locator, TempFile};
-use crate::model::{Metadata, SyncPath};
+use crate::model::{FileKind, Metadata, SyncPath};
 use crate::wire::Attributes;
-use crate::wire::batch::Push;
+use crate::wire::batch::{Answer, MAX_SUMS, Push};
+
+/// Of smaller files all is sent, in bytes.
+const WORTH_SUMS: u64 = 32 << 10;
+
+/// Bytes of sums in one frame.
+const SUMS_AT_ONCE: usize = 6_000 * SUM;
 
 /// A file whose content is coming.
 #[derive(Debug)]
@@ -28,7 +35,7 @@ pub(super) struct Incoming {
     /// What was there when it was offered.
     before: Option<Metadata>,
     rules: Rules,
-    /// What the sums were made of.
+    /// What the sums were made of, once something is copied from it.
     basis: Option<File>,
     content: Option<Content>,
 }
@@ -52,6 +59,25 @@ impl Incoming {
         Self { path, place, before, rules, basis: None, content: None }
     }
 
+    /// Whether parts of what is here may save a part of the new content.
+    pub(super) fn has_basis_for(&self, size: u64) -> bool {
+        let old = match self.before.as_ref().map(|before| &before.kind) {
+            Some(FileKind::Regular { size }) => *size,
+            _ => 0,
+        };
+        old.min(size) >= WORTH_SUMS
+    }
+
+    /// Opens what was there when the file was offered.
+    fn open_basis(&self, locator: &mut Locator) -> Result<File, Refusal> {
+        let basis = Target::find_with(locator, &self.place)?.place().open_regular()?;
+        let now = fs::meta::metadata_of(&basis)?;
+        match &self.before {
+            Some(before) if is_untouched(before, &now) => Ok(basis),
+            _ => Err(Refusal::ChangedHere),
+        }
+    }
+
     fn content(&mut self, locator: &mut Locator) -> Result<&mut Content, Refusal> {
         if self.content.is_none() {
             let target = Target::find_with(locator, &self.place)?;
@@ -65,8 +91,10 @@ impl Incoming {
         match message {
             Push::Data { bytes, .. } => self.content(locator)?.write(&bytes)?,
             Push::Copy { offset, length, .. } => {
-                let basis = self.basis.as_ref().ok_or_else(|| Refusal::text("There is nothing to copy from"))?;
-                let basis = basis.try_clone()?;
+                let basis = match &self.basis {
+                    Some(basis) => basis.try_clone()?,
+                    None => self.basis.insert(self.open_basis(locator)?).try_clone()?,
+                };
                 self.content(locator)?.copy(basis, offset, length)?;
             }
             Push::End { attributes, digest, .. } => {
@@ -120,6 +148,38 @@ impl Content {
 }
 
 impl Batch {
+    /// Makes the sums of the next file that needs them, unless the client has many; `false`: of none.
+    pub(super) async fn make_sums(&mut self) -> Result<bool, SessionError> {
+        if self.sums > MAX_SUMS / 2 {
+            return Ok(false);
+        }
+        let Some(id) = self.unsummed.pop_front() else { return Ok(false) };
+        let Some(Open { state, .. }) = self.open.get_mut(&id) else { return Ok(true) };
+        let State::Incoming(incoming) = std::mem::replace(state, State::Ours) else { return Ok(true) };
+        let summed = blocking("sums", move || {
+            let made = sums_of(&incoming);
+            (incoming, made)
+        });
+        let (incoming, made) = summed.await?;
+        let (path, place) = (incoming.path.clone(), incoming.place.clone());
+        match made {
+            Ok((block_length, sums)) => {
+                for piece in sums.chunks(SUMS_AT_ONCE) {
+                    self.answer(&Answer::Sums { id, bytes: Bytes::copy_from_slice(piece) });
+                }
+                self.sums += sums.len();
+                if let Some(open) = self.open.get_mut(&id) {
+                    open.sums = sums.len();
+                }
+                self.set_state(id, State::Incoming(incoming));
+                self.answer(&Answer::Want { id, block_length });
+            }
+            // The client has not been told that it is wanted, so nothing comes.
+            Err(refusal) => self.reject(id, &path, &place, refusal).await?,
+        }
+        Ok(true)
+    }
+
     /// Keeps what has come.
     pub(super) async fn contents(&mut self, messages: Vec<Push>) -> Result<(), SessionError> {
         let mut files: HashMap<u32, Box<Incoming>> = HashMap::new();
@@ -192,6 +252,16 @@ impl Batch {
         }
         Ok(())
     }
+}
+
+fn sums_of(incoming: &Incoming) -> Result<(u32, Vec<u8>), Refusal> {
+    let mut basis = incoming.open_basis(&mut Locator::default())?;
+    let block_length = blocks::block_length(basis.metadata()?.len());
+    let mut all = Vec::new();
+    blocks::sums(&mut basis, block_length, &mut |sum| all.extend(sum))?;
+    // A file that grows meanwhile may have more blocks than its length said.
+    all.truncate(MAX_SUMS / 2 / SUM * SUM);
+    Ok((block_length, all))
 }
 
 fn id_of(message: &Push) -> Option<u32> {

@@ -9,7 +9,7 @@ mod commit;
 mod contents;
 mod offers;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use self::commit::Ready;
@@ -37,6 +37,8 @@ pub(super) async fn serve(connection: &mut Connection, peer: &Arc<Peer>) -> Resu
         names: HashSet::new(),
         bytes: 0,
         ready: Ready::default(),
+        unsummed: VecDeque::new(),
+        sums: 0,
         answers: Vec::new(),
     };
     let outcome = batch.converse(connection).await;
@@ -58,6 +60,10 @@ struct Batch {
     /// What open offers take, as far as the client decides that.
     bytes: usize,
     ready: Ready,
+    /// Files of which sums are to be made before they are wanted.
+    unsummed: VecDeque<u32>,
+    /// Bytes of sums that the client was sent and has not done with.
+    sums: usize,
     /// Encoded, not yet sent.
     answers: Vec<u8>,
 }
@@ -67,6 +73,8 @@ struct Batch {
 struct Open {
     path: Option<SyncPath>,
     bytes: usize,
+    /// Bytes of its sums.
+    sums: usize,
     state: State,
 }
 
@@ -98,6 +106,10 @@ impl Batch {
             if frames.is_empty() {
                 self.commit().await?;
                 self.send(connection).await?;
+                if self.make_sums().await? {
+                    self.send(connection).await?;
+                    continue;
+                }
                 frames = connection.read_frames(AT_ONCE).await?;
             }
             if frames.is_empty() {
@@ -181,7 +193,7 @@ impl Batch {
             return refuse("its id is in use");
         }
         self.bytes += bytes;
-        self.open.insert(offer.id, Open { path: None, bytes, state: State::Ours });
+        self.open.insert(offer.id, Open { path: None, bytes, sums: 0, state: State::Ours });
         Ok(())
     }
 
@@ -189,6 +201,7 @@ impl Batch {
     fn forget(&mut self, id: u32) {
         if let Some(open) = self.open.remove(&id) {
             self.bytes -= open.bytes;
+            self.sums -= open.sums;
             if let Some(path) = open.path {
                 self.names.remove(&path);
             }

@@ -169,11 +169,16 @@ impl Batch {
             };
             match (refusal, offer.state) {
                 (Some(refusal), _) => self.reject(id, &path, &place, refusal).await?,
-                (None, Some(Described { kind: FileKind::Regular { .. }, .. })) => {
+                (None, Some(Described { kind: FileKind::Regular { size }, .. })) => {
                     let rules = receive::rules(&self.peer, &path);
                     let incoming = Incoming::new(path, place, target.before, rules);
+                    let has_basis = incoming.has_basis_for(size);
                     self.set_state(id, State::Incoming(Box::new(incoming)));
-                    self.answer(&Answer::Want { id, block_length: 0 });
+                    if has_basis {
+                        self.unsummed.push_back(id);
+                    } else {
+                        self.answer(&Answer::Want { id, block_length: 0 });
+                    }
                 }
                 (None, state) => work.push(Work { id, path, place, state, target, copies: Copies::default() }),
             }

@@ -12,7 +12,7 @@ use crate::engine::update::job::{Due, Progress, Told};
 use crate::engine::update::local;
 use crate::model::errors::strerror;
 use crate::model::{Metadata, SyncPath};
-use crate::wire::batch::{Answer, Described, Offer, Push, Theirs};
+use crate::wire::batch::{Answer, Described, MAX_SUMS, Offer, Push, Theirs};
 use crate::wire::frame::{HEADER, MAX_BODY};
 use crate::wire::{Attributes, Reply, WireError};
 
@@ -28,6 +28,8 @@ pub(super) struct Offers {
     open: HashMap<u32, Offered>,
     next_id: u32,
     bytes: usize,
+    /// Bytes of sums that are kept.
+    sums: usize,
     /// The group key that the peer knows of.
     key: Option<String>,
     /// Frames have been sent.
@@ -39,6 +41,10 @@ struct Offered {
     number: usize,
     attempt: u32,
     bytes: usize,
+    /// Of the peer's file, before it is wanted.
+    sums: Vec<u8>,
+    /// How many bytes of sums its content has taken along.
+    summed: usize,
     /// It is its time only.
     time_only: bool,
     /// What a user reads of it was said.
@@ -54,7 +60,7 @@ impl Pipeline<'_> {
     /// Offers, and acts on answers, until nothing is left to do.
     pub(super) async fn drain_offers(&mut self) -> Result<(), SessionError> {
         loop {
-            self.offer_all().await?;
+            self.offer_all();
             if self.offered.open.is_empty() {
                 return Ok(());
             }
@@ -71,7 +77,7 @@ impl Pipeline<'_> {
         if std::mem::take(&mut self.offered.begun) { Ok(self.exchange.leave().await?) } else { Ok(()) }
     }
 
-    async fn offer_all(&mut self) -> Result<(), SessionError> {
+    fn offer_all(&mut self) {
         let mut frames = Vec::new();
         while self.offered.open.len() < OFFERS && self.offered.bytes < BYTES {
             if let Some(std::cmp::Reverse(number)) = self.ready.pop() {
@@ -98,7 +104,6 @@ impl Pipeline<'_> {
             }
             self.exchange.send_frames(frames);
         }
-        Ok(())
     }
 
     fn offer(&mut self, number: usize, time_only: bool, frames: &mut Vec<u8>) {
@@ -121,7 +126,8 @@ impl Pipeline<'_> {
             job.due = Due::Time;
         }
         let announced = job.attempt > 0 || time_only;
-        let offered = Offered { number, attempt: job.attempt, bytes, time_only, announced };
+        let offered =
+            Offered { number, attempt: job.attempt, bytes, sums: Vec::new(), summed: 0, time_only, announced };
         self.offered.next_id = id.wrapping_add(1);
         self.offered.bytes += bytes;
         self.offered.open.insert(id, offered);
@@ -130,6 +136,7 @@ impl Pipeline<'_> {
     fn close(&mut self, id: u32) -> Option<Offered> {
         let offered = self.offered.open.remove(&id)?;
         self.offered.bytes -= offered.bytes;
+        self.offered.sums -= offered.sums.len() + offered.summed;
         Some(offered)
     }
 
@@ -149,9 +156,9 @@ impl Pipeline<'_> {
         let mut compares = Vec::new();
         for answer in answers {
             match answer {
-                Answer::Want { id, .. } => self.on_want(id)?,
+                Answer::Want { id, block_length } => self.on_want(id, block_length)?,
                 Answer::Compare { id, digest } => compares.push((id, digest)),
-                Answer::Sums { id, .. } => return Err(out_of_step(id).into()),
+                Answer::Sums { id, bytes } => self.on_sums(id, &bytes)?,
                 Answer::Left => return Err(WireError::Protocol("the peer left frames unasked".to_owned()).into()),
                 Answer::Conflict { id, theirs } => self.on_conflict(id, theirs).await?,
                 Answer::Refused { id, text } => self.on_refused(id, text.to_vec()).await?,
@@ -161,14 +168,27 @@ impl Pipeline<'_> {
         self.compare(compares).await
     }
 
-    fn on_want(&mut self, id: u32) -> Result<(), SessionError> {
+    /// Sums are kept until the content has left. The peer says no more than is allowed.
+    fn on_sums(&mut self, id: u32, bytes: &[u8]) -> Result<(), SessionError> {
+        self.offered.sums += bytes.len();
+        match self.offered.open.get_mut(&id) {
+            Some(offered) if self.offered.sums <= MAX_SUMS => offered.sums.extend_from_slice(bytes),
+            _ => return Err(WireError::Protocol(format!("too many sums, or none wanted, for offer {id}")).into()),
+        }
+        Ok(())
+    }
+
+    fn on_want(&mut self, id: u32, block_length: u32) -> Result<(), SessionError> {
         let Some(mut offered) = self.offered.open.remove(&id) else { return Err(out_of_step(id).into()) };
         if let Some(number) = self.subject(&mut offered) {
             let job = &self.jobs[number];
-            self.exchange.send_content(Content { id, place: job.place.clone(), insist: job.past.resent });
+            let sums = (block_length > 0).then(|| (block_length, std::mem::take(&mut offered.sums)));
+            offered.summed = sums.as_ref().map_or(0, |(_, sums)| sums.len());
+            self.exchange.send_content(Content { id, place: job.place.clone(), insist: job.past.resent, sums });
             self.offered.open.insert(id, offered);
         } else {
             self.offered.bytes -= offered.bytes;
+            self.offered.sums -= offered.sums.len();
             self.exchange.send_frames(Push::Cancel { id }.encode());
         }
         Ok(())
