@@ -32,7 +32,7 @@ const READ: usize = 256 * 1024;
 const WASTE: u64 = 64 << 20;
 
 /// The multiplier of the weak sum: any odd number with bits everywhere.
-const MULTIPLIER: u32 = 0x08104225;
+const MULTIPLIER: u32 = 0x0810_4225;
 
 /// The block length for a file of this size.
 #[must_use]

@@ -438,7 +438,10 @@ mod tests {
 
     #[test]
     fn a_frame_that_is_too_long_is_refused_before_it_is_there() {
-        let header = |length: usize| BytesMut::from(&[&[DATA][..], &(length as u32).to_be_bytes()].concat()[..]);
+        let header = |length: usize| {
+            let length = u32::try_from(length).unwrap();
+            BytesMut::from(&[&[DATA][..], &length.to_be_bytes()].concat()[..])
+        };
         assert!(Frame::take(&mut header(MAX_BODY)).unwrap().is_none());
         assert!(Frame::take(&mut header(MAX_BODY + 1)).is_err());
         assert_eq!(Push::Leave.encode().len(), HEADER);

@@ -77,7 +77,10 @@ impl Batch {
         for outcome in prepared.await? {
             match outcome {
                 Ok(prepared) => files.push(prepared),
-                Err((file, refusal)) => self.reject(file.id, &file.path, &file.place, refusal).await?,
+                Err(rejected) => {
+                    let (file, refusal) = *rejected;
+                    self.reject(file.id, &file.path, &file.place, refusal).await?;
+                }
             }
         }
         let intent = |one: &Prepared| receive::file_intent(&self.peer, &one.file.path, &one.file.new, &one.metadata);
@@ -140,7 +143,7 @@ impl Batch {
     }
 }
 
-fn prepare(locator: &mut Locator, mut file: Finished) -> Result<Prepared, (Finished, Refusal)> {
+fn prepare(locator: &mut Locator, mut file: Finished) -> Result<Prepared, Box<(Finished, Refusal)>> {
     let mut prepare = || {
         let target = Target::find_with(locator, &file.place)?;
         match (&target.before, &file.before) {
@@ -154,7 +157,7 @@ fn prepare(locator: &mut Locator, mut file: Finished) -> Result<Prepared, (Finis
     };
     match prepare() {
         Ok((target, copies, metadata)) => Ok(Prepared { file, target, copies, metadata }),
-        Err(refusal) => Err((file, refusal)),
+        Err(refusal) => Err(Box::new((file, refusal))),
     }
 }
 

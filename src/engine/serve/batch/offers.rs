@@ -198,7 +198,7 @@ impl Batch {
                     one.copies = copies;
                     Ok(one)
                 }
-                Err(refusal) => Err((one, refusal)),
+                Err(refusal) => Err(Box::new((one, refusal))),
             };
             work.into_iter().zip(rules).map(back_up).collect::<Vec<_>>()
         });
@@ -207,7 +207,10 @@ impl Batch {
         for outcome in backed_up.await? {
             match outcome {
                 Ok(one) => work.push(one),
-                Err((one, refusal)) => self.reject(one.id, &one.path, &one.place, refusal).await?,
+                Err(rejected) => {
+                    let (one, refusal) = *rejected;
+                    self.reject(one.id, &one.path, &one.place, refusal).await?;
+                }
             }
         }
         let described = |one: &Work| one.state.as_ref().map(|state| receive::described(&state.kind, ignore));
@@ -334,7 +337,7 @@ fn look_at(locator: &mut Locator, one: &Admissible, ignore: Ignore) -> Look {
     };
     match kind {
         FileKind::Directory | FileKind::Symlink { .. } => Look::Already,
-        FileKind::Regular { .. } => {
+        FileKind::Regular { size: 1.. } => {
             let digest = target.place().open_regular().and_then(content::digest_of);
             match digest {
                 Ok(digest) => Look::Compare { shown, digest, attributes: *attributes },

@@ -2,6 +2,7 @@
 //!
 //! The peer is called `localhost`, since HELLO looks its name up.
 
+mod batch;
 mod commands;
 mod dialect;
 mod hostile;
@@ -170,6 +171,11 @@ pub(super) struct Client {
 impl Client {
     pub(super) async fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).await.unwrap();
+    }
+
+    /// As far as the server still reads.
+    pub(super) async fn send_what_is_taken(&mut self, bytes: &[u8]) {
+        let _ = self.stream.write_all(bytes).await;
     }
 
     pub(super) async fn line(&mut self) -> String {

@@ -120,6 +120,7 @@ impl Pipeline<'_> {
             self.offered.key = Some(job.key.clone());
         }
         frames.extend(frame);
+        tracing::trace!("Local> OFFER {}", job.path());
         let job = &mut self.jobs[number];
         job.outstanding += 1;
         if job.is_directory() && !time_only {
