@@ -198,9 +198,9 @@ fn batches_are_spoken_unless_either_side_wants_none() {
                  group demo { host {alpha} {beta}; key demo.key; include %d%; }\n";
     let without = format!("batches no;\n{plain}");
     for (alphas, betas, option, dialect) in [
-        (plain, plain, "-xvvv", "Batch { version: 1 }"),
-        (without.as_str(), plain, "-xvvv", "Atomic"),
-        (plain, without.as_str(), "-xvvv", "Atomic"),
+        (plain, plain, "-t", "Batch { version: 1 }"),
+        (without.as_str(), plain, "-t", "Atomic"),
+        (plain, without.as_str(), "-t", "Atomic"),
         (plain, plain, "--no-batches", "Atomic"),
     ] {
         let cluster = Cast::plain(Program::Ours, Program::Ours).cluster(["alpha", "beta"]).build();

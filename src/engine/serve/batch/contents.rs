@@ -9,7 +9,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use super::commit::Finished;
-use super::{Batch, Open, State, unknown};
+use super::{Batch, MOST_CONTENTS, Open, State, unknown};
 use crate::config::LocalPath;
 use crate::delta::blocks::{self, SUM};
 use crate::engine::blocking;
@@ -18,8 +18,8 @@ use crate::engine::serve::receive;
 use crate::engine::serve::session::SessionError;
 use crate::fs::{self, Locator, TempFile};
 use crate::model::{FileKind, Metadata, SyncPath};
-use crate::wire::Attributes;
 use crate::wire::batch::{Answer, MAX_SUMS, Push};
+use crate::wire::{Attributes, WireError};
 
 /// Of smaller files all is sent, in bytes.
 const WORTH_SUMS: u64 = 32 << 10;
@@ -230,6 +230,10 @@ impl Batch {
         let (files, outcomes) = received.await?;
         for (id, incoming) in files {
             self.set_state(id, State::Incoming(incoming));
+        }
+        let begun = |open: &&Open| matches!(&open.state, State::Incoming(incoming) if incoming.content.is_some());
+        if self.open.values().filter(begun).count() > MOST_CONTENTS {
+            return Err(WireError::Protocol("the contents of too many files at once".to_owned()).into());
         }
         for (id, outcome, is_last) in outcomes {
             match outcome {

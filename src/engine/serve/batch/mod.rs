@@ -24,6 +24,9 @@ use crate::model::{Metadata, SyncPath, Timestamp};
 use crate::wire::batch::{Answer, MAX_OPEN, MAX_OPEN_BYTES, Offer, Push, Theirs};
 use crate::wire::{Attributes, Connection, Reply, WireError};
 
+/// Files whose content is under way, at most: each holds a descriptor. Clients of ours send one after the other.
+const MOST_CONTENTS: usize = 64;
+
 /// Bytes of frames that are worked on together.
 const AT_ONCE: usize = 1 << 20;
 

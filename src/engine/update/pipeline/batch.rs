@@ -51,6 +51,16 @@ struct Offered {
     announced: bool,
 }
 
+impl Offers {
+    /// Says which key the next offer is made with, unless the peer knows it.
+    fn use_key(&mut self, key: &str, frames: &mut Vec<u8>) {
+        if self.key.as_deref() != Some(key) {
+            frames.extend(Push::Key(key.to_owned()).encode());
+            self.key = Some(key.to_owned());
+        }
+    }
+}
+
 impl Pipeline<'_> {
     /// Whether files are offered.
     pub(super) fn offers(&self) -> bool {
@@ -115,10 +125,7 @@ impl Pipeline<'_> {
         if frame.len() > HEADER + MAX_BODY {
             return self.fail(number, Some("its names are longer than a frame may be; shorten them"));
         }
-        if self.offered.key.as_ref() != Some(&job.key) {
-            frames.extend(Push::Key(job.key.clone()).encode());
-            self.offered.key = Some(job.key.clone());
-        }
+        self.offered.use_key(&job.key, frames);
         frames.extend(frame);
         tracing::trace!("Local> OFFER {}", job.path());
         let job = &mut self.jobs[number];
@@ -241,15 +248,11 @@ impl Pipeline<'_> {
         let mut frames = Vec::new();
         for (id, equal) in compared.await? {
             let Some(mut offered) = self.offered.open.remove(&id) else { continue };
-            let Some(number) = self.subject(&mut offered) else {
-                // Nothing begins a job anew while the peer compares.
-                self.offered.open.insert(id, offered);
-                continue;
-            };
-            let job = &mut self.jobs[number];
+            let is_current = self.subject(&mut offered).is_some();
+            let job = &mut self.jobs[offered.number];
             match equal {
                 Some((metadata, digest))
-                    if job.metadata.as_ref().is_some_and(|offered| is_same(offered, &metadata)) =>
+                    if is_current && job.metadata.as_ref().is_some_and(|offered| is_same(offered, &metadata)) =>
                 {
                     job.metadata = Some(metadata);
                     job.digest = Some(digest);
@@ -259,6 +262,7 @@ impl Pipeline<'_> {
                 // A file that cannot be read is found out, and said, when its content is sent.
                 _ => {
                     let offer = offer(id, job.metadata.as_ref(), job.path(), job.forced, false);
+                    self.offered.use_key(&job.key, &mut frames);
                     frames.extend(Push::Offer(Offer { differs: true, ..offer }).encode());
                 }
             }
@@ -280,18 +284,21 @@ impl Pipeline<'_> {
     async fn on_refused(&mut self, id: u32, line: Vec<u8>) -> Result<(), SessionError> {
         let Some(mut offered) = self.close(id) else { return Err(out_of_step(id).into()) };
         let Some(number) = self.subject(&mut offered) else { return Ok(()) };
+        let reply = Reply::parse(&line);
         let job = &mut self.jobs[number];
         job.outstanding -= 1;
-        if job.is_removal() && job.nest.below > 0 {
+        // The system's words: what is below may be the reason.
+        let may_be_filled = job.is_removal() && matches!(reply, Reply::Text(_));
+        if may_be_filled && job.nest.below > 0 {
             // It is offered again when those below are over.
             job.nest.ready = true;
             return Ok(());
         }
-        if job.is_removal() && job.nest.occupied {
+        if may_be_filled && job.nest.occupied {
             self.fail(number, None);
             return Ok(());
         }
-        self.on_refusal(number, &Line { reply: Reply::parse(&line), line, data: None }).await
+        self.on_refusal(number, &Line { line, reply, data: None }).await
     }
 
     async fn on_done(&mut self, id: u32, already: bool) -> Result<(), SessionError> {
