@@ -49,6 +49,21 @@ pub fn classic(name: &[u8]) -> impl Iterator<Item = u8> + '_ {
 #[must_use]
 pub fn decode(text: &[u8]) -> Vec<u8> {
     let mut name = Vec::with_capacity(text.len());
+    decode_to(text, &mut name);
+    name
+}
+
+/// The same for many texts: what is to be decoded goes into `buffer`, in the place of what is there.
+pub fn decode_in<'t>(text: &'t [u8], buffer: &'t mut Vec<u8>) -> &'t [u8] {
+    if !text.contains(&b'%') {
+        return text;
+    }
+    buffer.clear();
+    decode_to(text, buffer);
+    buffer
+}
+
+fn decode_to(text: &[u8], name: &mut Vec<u8>) {
     let mut rest = text;
     while let Some((&byte, tail)) = rest.split_first() {
         rest = tail;
@@ -62,7 +77,6 @@ pub fn decode(text: &[u8]) -> Vec<u8> {
             name.push(byte);
         }
     }
-    name
 }
 
 fn digit(byte: u8) -> Option<u8> {
@@ -90,6 +104,9 @@ mod tests {
     fn a_lone_percent_stands_for_itself() {
         assert_eq!(decode(b"100%"), b"100%");
         assert_eq!(decode(b"%zz%4a"), b"%zzJ");
+        let mut buffer = b"before".to_vec();
+        assert_eq!(decode_in(b"%zz%4a", &mut buffer), b"%zzJ");
+        assert_eq!(decode_in(b"/plain", &mut buffer), b"/plain");
     }
 
     proptest! {

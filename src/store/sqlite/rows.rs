@@ -3,6 +3,7 @@
 //! Text goes in and out as bytes: the C program's rows may hold bytes that are no UTF-8. A name is looked up under its
 //! spelling here first, and where that is another one, as `%XX` too.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use rusqlite::types::{ToSqlOutput, ValueRef};
@@ -11,8 +12,8 @@ use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 use super::super::spelling::{Range, Spelling, read_host, read_path};
 use super::super::{Change, Claim, Hint, Intent, IntentId, Receipt};
 use crate::model::{
-    ActionVersion, Checktxt, DirtyEntry, DirtyVersion, FileRecord, Job, JobFile, Mark, ScheduledAction, SyncPath,
-    encoding,
+    ActionVersion, Checktxt, DirtyEntry, DirtyVersion, FileRecord, Fingerprint, Fingerprinter, Job, JobFile, Mark,
+    ScheduledAction, SyncPath, encoding,
 };
 
 /// A text that need not be UTF-8.
@@ -26,11 +27,15 @@ impl ToSql for Text<'_> {
 
 /// A column's bytes, whatever its type: the C program's columns have none.
 pub(super) fn bytes(row: &Row<'_>, index: usize) -> rusqlite::Result<Vec<u8>> {
+    borrowed(row, index).map(Cow::into_owned)
+}
+
+fn borrowed<'r>(row: &'r Row<'_>, index: usize) -> rusqlite::Result<Cow<'r, [u8]>> {
     Ok(match row.get_ref(index)? {
-        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.to_vec(),
-        ValueRef::Integer(number) => number.to_string().into_bytes(),
-        ValueRef::Real(number) => number.to_string().into_bytes(),
-        ValueRef::Null => Vec::new(),
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.into(),
+        ValueRef::Integer(number) => number.to_string().into_bytes().into(),
+        ValueRef::Real(number) => number.to_string().into_bytes().into(),
+        ValueRef::Null => Cow::default(),
     })
 }
 
@@ -107,7 +112,7 @@ fn range_parameters(range: &Range) -> Vec<Vec<u8>> {
     }
 }
 
-/// Hands the records within the ranges to `take`, in chunks, until it says that it wants no more.
+/// Hands the records within the ranges to `take`, in order and in chunks, until it says that it wants no more.
 pub(super) fn files(
     connection: &Connection,
     ranges: &[Range],
@@ -115,16 +120,51 @@ pub(super) fn files(
     chunk_size: usize,
     take: &mut dyn FnMut(Vec<FileRecord>) -> bool,
 ) -> rusqlite::Result<()> {
+    stream(connection, ranges, extended, " ORDER BY filename", record, chunk_size, take)
+}
+
+/// The same for fingerprints, in any order.
+pub(super) fn fingerprints(
+    connection: &Connection,
+    ranges: &[Range],
+    extended: bool,
+    fingerprinter: &Fingerprinter,
+    chunk_size: usize,
+    take: &mut dyn FnMut(Vec<Fingerprint>) -> bool,
+) -> rusqlite::Result<()> {
+    let mut buffer = Vec::new();
+    let fingerprint = |row: &Row<'_>| {
+        let (name, checktxt) = (borrowed(row, 0)?, borrowed(row, 1)?);
+        let name = encoding::decode_in(&name, &mut buffer);
+        if SyncPath::check(name).is_err() {
+            return Ok(None);
+        }
+        let name = fingerprinter.name(name);
+        let checktxt = encoding::decode_in(&checktxt, &mut buffer);
+        Ok(Some(Fingerprint { name, state: fingerprinter.state(checktxt, row.get(2)?, row.get(3)?, row.get(4)?) }))
+    };
+    stream(connection, ranges, extended, "", fingerprint, chunk_size, take)
+}
+
+fn stream<T>(
+    connection: &Connection,
+    ranges: &[Range],
+    extended: bool,
+    order: &str,
+    mut read: impl FnMut(&Row<'_>) -> rusqlite::Result<Option<T>>,
+    chunk_size: usize,
+    take: &mut dyn FnMut(Vec<T>) -> bool,
+) -> rusqlite::Result<()> {
     // One snapshot for all ranges.
     let snapshot = connection.unchecked_transaction()?;
     let mut chunk = Vec::with_capacity(chunk_size);
     for range in ranges {
         let select = format!("SELECT {} FROM file", record_columns(extended));
-        let mut statement = snapshot.prepare_cached(&over_range(&select, range, " ORDER BY filename"))?;
+        let mut statement = snapshot.prepare_cached(&over_range(&select, range, order))?;
         let parameters = range_parameters(range);
         let mut rows = statement.query(rusqlite::params_from_iter(parameters.iter().map(|text| Text(text))))?;
         while let Some(row) = rows.next()? {
-            chunk.extend(record(row)?);
+            chunk.extend(read(row)?);
             if chunk.len() == chunk_size && !take(std::mem::replace(&mut chunk, Vec::with_capacity(chunk_size))) {
                 return Ok(());
             }
