@@ -130,7 +130,7 @@ impl Pattern {
             return Below::All;
         }
         let (pattern, directory) = (self.as_bytes(), directory.as_bytes());
-        let literal = pattern.iter().position(|byte| is_wild(byte)).unwrap_or(pattern.len());
+        let literal = pattern.iter().copied().position(is_wild).unwrap_or(pattern.len());
         let begins_alike = pattern[..literal].iter().zip(directory).all(|(one, other)| one == other);
         let is_deeper = match directory {
             b"/" => literal > 1,
@@ -151,9 +151,9 @@ impl Pattern {
     pub fn matches_basename(&self, basename: &[u8]) -> bool {
         let text = self.text.as_bytes();
         match text {
-            [b'*', rest @ ..] if !rest.iter().any(is_wild) => basename.ends_with(rest),
-            [rest @ .., b'*'] if !rest.iter().any(is_wild) => basename.starts_with(rest),
-            _ if !text.iter().any(is_wild) => basename == text,
+            [b'*', rest @ ..] if !rest.iter().copied().any(is_wild) => basename.ends_with(rest),
+            [rest @ .., b'*'] if !rest.iter().copied().any(is_wild) => basename.starts_with(rest),
+            _ if !text.iter().copied().any(is_wild) => basename == text,
             _ => fnmatch(&self.text, &c_string(basename), Flags::default()),
         }
     }
@@ -166,7 +166,7 @@ impl Pattern {
 }
 
 /// Whether a byte of a pattern may stand for another one.
-fn is_wild(byte: &u8) -> bool {
+fn is_wild(byte: u8) -> bool {
     matches!(byte, b'*' | b'?' | b'[' | b'\\')
 }
 
@@ -237,8 +237,14 @@ mod tests {
     fn directory() -> impl Strategy<Value = SyncPath> {
         let names = prop::collection::vec("(a|b|ab|\\.b|a%)", 0..4);
         (names, any::<bool>()).prop_map(|(names, prefixed)| {
-            let below: String = names.iter().map(|name| format!("/{name}")).collect();
-            let name = if prefixed { format!("%a%{below}") } else if below.is_empty() { "/".to_owned() } else { below };
+            let below = names.iter().fold(String::new(), |below, name| below + "/" + name);
+            let name = if prefixed {
+                format!("%a%{below}")
+            } else if below.is_empty() {
+                "/".to_owned()
+            } else {
+                below
+            };
             SyncPath::parse(name.as_bytes()).unwrap()
         })
     }

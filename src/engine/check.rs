@@ -215,7 +215,8 @@ async fn find_removed(
 }
 
 fn may_be_removed(node: &Node, path: &SyncPath, failures: &[Failure]) -> bool {
-    let is_unreadable = |place: PathBuf| failures.iter().any(|failure| place.starts_with(OsStr::from_bytes(&failure.place)));
+    let is_unreadable =
+        |place: PathBuf| failures.iter().any(|failure| place.starts_with(OsStr::from_bytes(&failure.place)));
     membership::is_covered(&node.config, path, Purpose::Sync)
         && !node.config.local(path).is_ok_and(|local| is_unreadable(local.absolute()))
 }

@@ -55,8 +55,7 @@ impl<'c> Rules<'c> {
     fn of(group: &'c Group, purpose: Purpose) -> Self {
         let is_basename = |pattern: &Pattern| pattern.kind() == PatternKind::Basename;
         let rules = group.rules.iter().rev();
-        let effects =
-            rules.filter_map(|rule| Some((&rule.pattern, membership::effect(rule.kind, purpose)?)));
+        let effects = rules.filter_map(|rule| Some((&rule.pattern, membership::effect(rule.kind, purpose)?)));
         let (by_basename, by_path) = effects.partition(|(pattern, _)| is_basename(pattern));
         Self {
             by_path: Decision { patterns: by_path, otherwise: false },
@@ -84,8 +83,7 @@ impl<'c> Rules<'c> {
     }
 
     fn hold(&self, name: &NameBuffer) -> bool {
-        self.by_basename.decide(|pattern| pattern.matches_basename(name.file_name()))
-            && self.by_path.decide_path(name)
+        self.by_basename.decide(|pattern| pattern.matches_basename(name.file_name())) && self.by_path.decide_path(name)
     }
 }
 
@@ -121,7 +119,7 @@ mod tests {
     fn config(groups: &[Vec<String>]) -> Config {
         let scratch = Scratch::new();
         let group = |rules: &Vec<String>| format!("group {{ host h p; key k; {} }}\n", rules.join(" "));
-        scratch.write("csync2.cfg", &groups.iter().map(group).collect::<String>());
+        scratch.write("csync2.cfg", groups.iter().map(group).collect::<Vec<_>>().concat());
         let source = Source { system_dir: scratch.root(), config_name: String::new() };
         Config::load(&source, &Selection { my_name: "h".into(), groups: None }).unwrap()
     }
@@ -152,7 +150,7 @@ mod tests {
         fn it_says_what_the_membership_of_each_file_says(
             groups in prop::collection::vec(prop::collection::vec(rule(), 1..4), 1..3),
             top in prop::sample::select(vec!["/", "/a", "%p%"]),
-            entries in prop::collection::vec("(a|b|ab|a.c|.c)", 1..5),
+            entries in prop::collection::vec(r"(a|b|ab|a\.c|\.c)", 1..5),
         ) {
             let config = config(&groups);
             for purpose in [Purpose::Sync, Purpose::Compare] {

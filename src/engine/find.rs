@@ -21,8 +21,7 @@ use crate::model::{Metadata, NameBuffer, SyncPath};
 
 /// Takes what a walk finds.
 pub trait Finder: Send {
-    /// A covered file, under one of the names by which it is covered; the others follow. What one finder is told of a
-    /// directory comes before what the directory holds.
+    /// A covered file, under one of the names by which it is covered; the others follow.
     fn found(&mut self, name: &NameBuffer, metadata: &Metadata);
     /// A directory that is covered, or holds something that is, after everything in it. Only recursive walks with a single
     /// finder tell.
@@ -152,7 +151,7 @@ struct Visit<'w, 'c, F> {
 
 #[derive(Default)]
 struct Name {
-    name: NameBuffer,
+    spelled: NameBuffer,
     /// Of what spelling of its directory it is a continuation; `None` for the names of the top and for a prefix itself.
     within: Option<usize>,
     is_covered: bool,
@@ -197,18 +196,18 @@ impl<'w, 'c, F: Finder> Visit<'w, 'c, F> {
             self.names.push(Name::default());
         }
         let place = &mut self.names[self.count];
-        fill(&mut place.name);
+        fill(&mut place.spelled);
         place.within = within;
-        place.is_covered = coverage.covers(&place.name);
+        place.is_covered = coverage.covers(&place.spelled);
         self.count += 1;
     }
 
     /// Whether the entry is entered under this name.
     fn descends(&self, name: &Name, leads_to_prefix: bool) -> bool {
-        let is_plain = name.name.as_bytes().first() == Some(&b'/');
+        let is_plain = name.spelled.as_bytes().first() == Some(&b'/');
         (leads_to_prefix && is_plain)
             || name.is_covered
-            || membership::below_covered(self.walk.config, &name.name.to_path(), self.walk.purpose)
+            || membership::below_covered(self.walk.config, &name.spelled.to_path(), self.walk.purpose)
     }
 
     fn tell(&mut self, inside: Option<&Arc<Level<'c>>>, metadata: &Metadata) {
@@ -216,7 +215,7 @@ impl<'w, 'c, F: Finder> Visit<'w, 'c, F> {
             if let (Some(level), Some(within)) = (inside, name.within) {
                 level.spellings[within].is_relevant.store(true, Ordering::Relaxed);
             }
-            self.finder.found(&name.name, metadata);
+            self.finder.found(&name.spelled, metadata);
         }
     }
 }
@@ -248,7 +247,7 @@ impl<'c, F: Finder> Visitor for Visit<'_, 'c, F> {
                 (Some(level), Some(within)) => &level.spellings[within].coverage,
                 _ => &self.walk.everything,
             };
-            let path = name.name.to_path();
+            let path = name.spelled.to_path();
             Spelling { coverage: above.below(&path), is_relevant: AtomicBool::new(name.is_covered), name: path }
         };
         let spellings: Vec<Spelling> = entered.map(spelling).collect();

@@ -42,7 +42,8 @@ impl Fingerprinter {
     /// its checktxt.
     #[must_use]
     pub fn state(&self, checktxt: &[u8], mtime_ns: Option<i64>, ctime_ns: Option<i64>, device: Option<i64>) -> u128 {
-        let is_known = u8::from(mtime_ns.is_some()) | u8::from(ctime_ns.is_some()) << 1 | u8::from(device.is_some()) << 2;
+        let is_known =
+            u8::from(mtime_ns.is_some()) | u8::from(ctime_ns.is_some()) << 1 | u8::from(device.is_some()) << 2;
         let [mtime, ctime] = [mtime_ns, ctime_ns].map(Option::unwrap_or_default);
         let [mtime, ctime] = if is_regular(checktxt) { [mtime, ctime] } else { [0, 0] };
         let mut columns = [0; 25];

@@ -184,9 +184,12 @@ fn file_name(name: &[u8]) -> &[u8] {
 impl Ord for SyncPath {
     fn cmp(&self, other: &Self) -> Ordering {
         // Each byte is encoded by itself, and no encoding begins another one: the first bytes that differ decide.
-        match self.0.iter().zip(&other.0).position(|(one, other)| one != other) {
-            None => self.0.len().cmp(&other.0.len()),
-            Some(at) => encoding::classic(&self.0[at..=at]).cmp(encoding::classic(&other.0[at..=at])),
+        let (one, other) = (&*self.0, &*other.0);
+        // Eight at a time: neighbours in a sorted list have much in common.
+        let alike = one.chunks_exact(8).zip(other.chunks_exact(8)).take_while(|(one, other)| one == other).count() * 8;
+        match one[alike..].iter().zip(&other[alike..]).find(|(one, other)| one != other) {
+            None => one.len().cmp(&other.len()),
+            Some((&one, &other)) => encoding::compare_bytes(one, other),
         }
     }
 }
@@ -322,9 +325,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn order_is_that_of_whole_encoded_names(names in prop::collection::vec("[ab #%&:|~\u{7f}\u{e9}]{0,4}", 2)) {
+        fn order_is_that_of_whole_encoded_names(names in prop::collection::vec("(abcdefg)?[ab #%&:|~\u{7f}\u{e9}]{0,4}", 2)) {
             let [one, other] = [0, 1].map(|index| path(&format!("/x{}", names[index])));
-            let encoded = |path: &SyncPath| encoding::classic(path.as_bytes()).collect::<Vec<u8>>();
+            let encoded = |path: &SyncPath| encoding::classic(path.as_bytes());
             prop_assert_eq!(one.cmp(&other), encoded(&one).cmp(&encoded(&other)));
         }
     }

@@ -7,7 +7,8 @@ use tokio::sync::mpsc::Sender;
 use super::error::Result;
 use super::{Change, Claim, DirtyFilter, Hint, Intent, IntentId, Receipt};
 use crate::model::{
-    ActionVersion, DirtyEntry, FileRecord, Fingerprint, Fingerprinter, Job, JobFile, Mark, ScheduledAction, Scope, SyncPath,
+    ActionVersion, DirtyEntry, FileRecord, Fingerprint, Fingerprinter, Job, JobFile, Mark, ScheduledAction, Scope,
+    SyncPath,
 };
 
 /// The operations of [`super::Store`]. Futures may move between threads; arguments are owned, since SQLite's work runs

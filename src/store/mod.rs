@@ -203,11 +203,7 @@ impl Store {
 
     /// The fingerprints of the known files within the scopes, as one snapshot, in any order. Nothing else is said of
     /// [`Store::files`] that would not be true of this stream.
-    pub fn fingerprints(
-        &self,
-        scopes: Vec<Scope>,
-        fingerprinter: Fingerprinter,
-    ) -> Receiver<Result<Vec<Fingerprint>>> {
+    pub fn fingerprints(&self, scopes: Vec<Scope>, fingerprinter: Fingerprinter) -> Receiver<Result<Vec<Fingerprint>>> {
         let (sink, receiver) = mpsc::channel(CHUNKS_AHEAD);
         let store = self.clone();
         tokio::spawn(async move {

@@ -102,7 +102,7 @@ impl Known {
     /// Where a name is, or is to be put.
     fn slot(&self, name: u128) -> usize {
         let capacity = self.slots.len();
-        let scaled = (name >> 64) * capacity as u128 >> 64;
+        let scaled = ((name >> 64) * capacity as u128) >> 64;
         let mut slot = usize::try_from(scaled).unwrap_or_default();
         while self.slots[slot].name != NONE && self.slots[slot].name != name {
             slot = if slot + 1 == capacity { 0 } else { slot + 1 };

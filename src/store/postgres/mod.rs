@@ -27,7 +27,8 @@ use super::spelling::{Spelling, ranges};
 use super::url::PostgresUrl;
 use super::{Change, Claim, DirtyFilter, Hint, Intent, IntentId, Receipt, StoreOptions};
 use crate::model::{
-    ActionVersion, DirtyEntry, FileRecord, Fingerprint, Fingerprinter, Job, JobFile, Mark, ScheduledAction, Scope, SyncPath,
+    ActionVersion, DirtyEntry, FileRecord, Fingerprint, Fingerprinter, Job, JobFile, Mark, ScheduledAction, Scope,
+    SyncPath,
 };
 
 /// How often a transaction is tried that the server gave up for another's sake.

@@ -25,7 +25,8 @@ use super::error::{ErrorKind, Result, StoreError};
 use super::spelling::ranges;
 use super::{CHUNK, Change, Claim, DirtyFilter, Hint, Intent, IntentId, Receipt, StoreOptions};
 use crate::model::{
-    ActionVersion, DirtyEntry, FileRecord, Fingerprint, Fingerprinter, Job, JobFile, Mark, ScheduledAction, Scope, SyncPath,
+    ActionVersion, DirtyEntry, FileRecord, Fingerprint, Fingerprinter, Job, JobFile, Mark, ScheduledAction, Scope,
+    SyncPath,
 };
 
 /// An open SQLite file.
@@ -167,7 +168,8 @@ impl Readers {
 impl Backend for Sqlite {
     async fn files(&self, scopes: Vec<Scope>, sink: Sender<Result<Vec<FileRecord>>>) -> Result<()> {
         let extended = self.extended;
-        self.stream(sink, move |connection, take| rows::files(connection, &ranges(&scopes), extended, CHUNK, take)).await
+        self.stream(sink, move |connection, take| rows::files(connection, &ranges(&scopes), extended, CHUNK, take))
+            .await
     }
 
     async fn fingerprints(

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 
 use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
+use rusqlite::{Connection, OptionalExtension, Row, Statement, ToSql, params};
 
 use super::super::spelling::{Range, Spelling, read_host, read_path};
 use super::super::{Change, Claim, Hint, Intent, IntentId, Receipt};
@@ -191,17 +191,32 @@ pub(super) fn apply(connection: &Connection, changes: &[Change]) -> rusqlite::Re
     let mut stale = Vec::new();
     let mut versions = Versions::reserve(connection, changes.iter().map(|change| change.marks.len()).sum())?;
     let receiving: HashSet<SyncPath> = intents(connection, true)?.into_iter().map(|(_, intent)| intent.path).collect();
+    let mut add = connection.prepare_cached(&format!("INSERT OR IGNORE {FILE_ROW}"))?;
+    let mut add_mark = connection.prepare_cached(SET_MARK)?;
     for change in changes {
+        let has_one_spelling = Spelling::Bytes.other(change.path.as_bytes()).is_none();
         // What is on disk and what the row says may differ for a moment while a session receives the file.
-        if receiving.contains(&change.path) || current_checktxt(connection, &change.path)? != change.expected {
+        let is_written = !receiving.contains(&change.path)
+            && match (&change.expected, &change.record) {
+                (None, Some(record)) if has_one_spelling => execute_file(&mut add, record)? == 1,
+                (expected, record) => {
+                    let is_as_expected = current_checktxt(connection, &change.path)? == *expected;
+                    if is_as_expected {
+                        set_file(connection, &change.path, record.as_ref())?;
+                    }
+                    is_as_expected
+                }
+            };
+        if !is_written {
             stale.push(change.path.clone());
             continue;
         }
-        set_file(connection, &change.path, change.record.as_ref())?;
         for mark in &change.marks {
-            set_mark(connection, mark, &mut versions)?;
+            set_mark(connection, &mut add_mark, mark, &mut versions)?;
         }
-        schedule(connection, &change.actions)?;
+        if !change.actions.is_empty() {
+            schedule(connection, &change.actions)?;
+        }
     }
     Ok(stale)
 }
@@ -224,21 +239,19 @@ fn set_file(connection: &Connection, path: &SyncPath, record: Option<&FileRecord
     if Spelling::Bytes.other(path.as_bytes()).is_some() {
         remove_file(connection, path)?;
     }
-    let sql = "INSERT OR REPLACE INTO file (filename, checktxt, mtime_ns, ctime_ns, device, digest) \
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-    let name = write(path.as_bytes());
-    let checktxt = write(record.checktxt.as_bytes());
-    let FileRecord { mtime_ns, ctime_ns, device, digest, .. } = record;
+    execute_file(&mut connection.prepare_cached(&format!("INSERT OR REPLACE {FILE_ROW}"))?, record).map(drop)
+}
+
+/// What follows on INSERT in a statement for [`execute_file`].
+const FILE_ROW: &str =
+    "INTO file (filename, checktxt, mtime_ns, ctime_ns, device, digest) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+
+/// Writes a row. Returns how many were written.
+fn execute_file(statement: &mut Statement<'_>, record: &FileRecord) -> rusqlite::Result<usize> {
+    let FileRecord { path, checktxt, mtime_ns, ctime_ns, device, digest } = record;
+    let [name, checktxt] = [path.as_bytes(), checktxt.as_bytes()].map(write);
     let digest = digest.as_ref().map(<[u8; 32]>::as_slice);
-    connection.prepare_cached(sql)?.execute(params![
-        Text(&name),
-        Text(&checktxt),
-        mtime_ns,
-        ctime_ns,
-        device,
-        digest
-    ])?;
-    Ok(())
+    statement.execute(params![Text(&name), Text(&checktxt), mtime_ns, ctime_ns, device, digest])
 }
 
 fn remove_file(connection: &Connection, path: &SyncPath) -> rusqlite::Result<u64> {
@@ -288,20 +301,22 @@ impl Versions {
     }
 }
 
-fn set_mark(connection: &Connection, mark: &Mark, versions: &mut Versions) -> rusqlite::Result<()> {
+const SET_MARK: &str =
+    "INSERT OR REPLACE INTO dirty (filename, forced, myname, peername, version) VALUES (?1, ?2, ?3, ?4, ?5)";
+
+/// Writes a row; `statement` is [`SET_MARK`].
+fn set_mark(
+    connection: &Connection,
+    statement: &mut Statement<'_>,
+    mark: &Mark,
+    versions: &mut Versions,
+) -> rusqlite::Result<()> {
     let peer = write(mark.peer.as_bytes());
     if Spelling::Bytes.other(mark.path.as_bytes()).is_some() {
         remove_mark(connection, &mark.path, &mark.peer)?;
     }
-    let sql = "INSERT OR REPLACE INTO dirty (filename, forced, myname, peername, version) VALUES (?1, ?2, ?3, ?4, ?5)";
     let (name, my_name) = (write(mark.path.as_bytes()), write(mark.my_name.as_bytes()));
-    connection.prepare_cached(sql)?.execute(params![
-        Text(&name),
-        i64::from(mark.forced),
-        Text(&my_name),
-        Text(&peer),
-        versions.next()
-    ])?;
+    statement.execute(params![Text(&name), i64::from(mark.forced), Text(&my_name), Text(&peer), versions.next()])?;
     Ok(())
 }
 
@@ -313,8 +328,9 @@ fn remove_mark(connection: &Connection, path: &SyncPath, peer: &str) -> rusqlite
 
 pub(super) fn mark(connection: &Connection, marks: &[Mark], actions: &[ScheduledAction]) -> rusqlite::Result<()> {
     let mut versions = Versions::reserve(connection, marks.len())?;
+    let mut statement = connection.prepare_cached(SET_MARK)?;
     for mark in marks {
-        set_mark(connection, mark, &mut versions)?;
+        set_mark(connection, &mut statement, mark, &mut versions)?;
     }
     schedule(connection, actions)
 }
