@@ -174,7 +174,9 @@ fn marked_differences_are_sent(cast: Cast) {
 fn what_was_pushed_is_in_sync(cast: Cast) {
     let cluster = cast.cluster(["alpha", "beta"]).start();
     let alpha = &cluster["alpha"];
-    alpha.put(&tree! { "f" => "1", "d/g" => "22", "link" => link("f"), "d/up" => link("../with blanks"), "pipe" => fifo() });
+    alpha.put(
+        &tree! { "f" => "1", "d/g" => "22", "link" => link("f"), "d/up" => link("../with blanks"), "pipe" => fifo() },
+    );
     alpha.csync2(["-x"]).success();
     compare(&cluster, "-T").silent().exits(2);
     compare(&cluster, "-TUI {alpha} {beta}").silent().exits(2);
