@@ -70,6 +70,11 @@ impl Opener {
         &self.database
     }
 
+    /// Whether a power cut may undo any transaction.
+    pub(super) fn is_asynchronous(&self) -> bool {
+        self.asynchronous
+    }
+
     /// Opens the file, creating and upgrading it. With `may_be_read_only` an existing file that cannot be written is
     /// opened as it is.
     pub(super) fn open(&self, may_be_read_only: bool) -> Result<Opened> {

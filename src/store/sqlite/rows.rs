@@ -7,10 +7,10 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 
 use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{Connection, OptionalExtension, Row, Statement, ToSql, params};
+use rusqlite::{Connection, OptionalExtension, Row, Statement, ToSql, Transaction, params};
 
-use super::super::spelling::{Range, Spelling, read_host, read_path};
-use super::super::{Change, Claim, Hint, Intent, IntentId, Receipt};
+use super::super::spelling::{self, Range, Spelling, read_host, read_path};
+use super::super::{Change, Claim, Hint, Intent, IntentId, Known, Receipt};
 use crate::model::{
     ActionVersion, Checktxt, DirtyEntry, DirtyVersion, FileRecord, Fingerprint, Fingerprinter, Job, JobFile, Mark,
     ScheduledAction, SyncPath, encoding,
@@ -187,6 +187,17 @@ pub(super) fn file(connection: &Connection, path: &SyncPath, extended: bool) -> 
     Ok(None)
 }
 
+pub(super) fn known(connection: &Connection, paths: &[SyncPath], extended: bool) -> rusqlite::Result<Vec<Known>> {
+    let snapshot = connection.unchecked_transaction()?;
+    let one = |path: &SyncPath| {
+        let name = Range::One(spelling::key(path.as_bytes()));
+        let mut marks = marks_within(&snapshot, None, &[name], extended)?;
+        marks.sort_by(|one, other| one.peer.cmp(&other.peer));
+        Ok(Known { record: file(&snapshot, path, extended)?, marks })
+    };
+    paths.iter().map(one).collect()
+}
+
 pub(super) fn apply(connection: &Connection, changes: &[Change]) -> rusqlite::Result<Vec<SyncPath>> {
     let mut stale = Vec::new();
     let mut versions = Versions::reserve(connection, changes.iter().map(|change| change.marks.len()).sum())?;
@@ -239,7 +250,8 @@ fn set_file(connection: &Connection, path: &SyncPath, record: Option<&FileRecord
     if Spelling::Bytes.other(path.as_bytes()).is_some() {
         remove_file(connection, path)?;
     }
-    execute_file(&mut connection.prepare_cached(&format!("INSERT OR REPLACE {FILE_ROW}"))?, record).map(drop)
+    let mut statement = connection.prepare_cached(&format!("INSERT OR REPLACE {FILE_ROW}"))?;
+    execute_file(&mut statement, record).map(drop)
 }
 
 /// What follows on INSERT in a statement for [`execute_file`].
@@ -341,10 +353,18 @@ pub(super) fn dirty(
     ranges: &[Range],
     extended: bool,
 ) -> rusqlite::Result<Vec<DirtyEntry>> {
+    marks_within(&connection.unchecked_transaction()?, peer, ranges, extended)
+}
+
+fn marks_within(
+    snapshot: &Transaction<'_>,
+    peer: Option<&str>,
+    ranges: &[Range],
+    extended: bool,
+) -> rusqlite::Result<Vec<DirtyEntry>> {
     let version = if extended { "version" } else { "0" };
     let select = format!("SELECT filename, forced, myname, peername, {version} FROM dirty");
     let peer = peer.map(|peer| write(peer.as_bytes()));
-    let snapshot = connection.unchecked_transaction()?;
     let mut entries = Vec::new();
     for range in ranges {
         let mut parameters = range_parameters(range);
@@ -483,7 +503,21 @@ pub(super) fn unpin(connection: &Connection, peer: &str) -> rusqlite::Result<boo
 
 // Receiving.
 
-pub(super) fn begin_receive(connection: &Connection, intent: &Intent) -> rusqlite::Result<IntentId> {
+pub(super) fn next_receives(
+    connection: &Connection,
+    receipts: &[(Option<IntentId>, Receipt)],
+    intents: &[Intent],
+) -> rusqlite::Result<Vec<IntentId>> {
+    for (id, receipt) in receipts {
+        set_file(connection, &receipt.path, receipt.record.as_ref())?;
+        remove_mark(connection, &receipt.path, &receipt.sender)?;
+        schedule(connection, &receipt.actions)?;
+        remove_intents(connection, id.as_slice())?;
+    }
+    intents.iter().map(|intent| add_intent(connection, intent)).collect()
+}
+
+fn add_intent(connection: &Connection, intent: &Intent) -> rusqlite::Result<IntentId> {
     let sql = "INSERT INTO csync2_intent (filename, peername, temp_name, target, holder) VALUES (?1, ?2, ?3, ?4, ?5)";
     let [name, peer, temp_name, holder] =
         [intent.path.as_bytes(), intent.peer.as_bytes(), &intent.temp_name, intent.holder.as_bytes()].map(write);
@@ -494,15 +528,9 @@ pub(super) fn begin_receive(connection: &Connection, intent: &Intent) -> rusqlit
     Ok(IntentId(connection.last_insert_rowid()))
 }
 
-pub(super) fn finish_receive(connection: &Connection, id: Option<IntentId>, receipt: &Receipt) -> rusqlite::Result<()> {
-    set_file(connection, &receipt.path, receipt.record.as_ref())?;
-    remove_mark(connection, &receipt.path, &receipt.sender)?;
-    schedule(connection, &receipt.actions)?;
-    id.map_or(Ok(()), |id| remove_intent(connection, id))
-}
-
-pub(super) fn remove_intent(connection: &Connection, id: IntentId) -> rusqlite::Result<()> {
-    connection.prepare_cached("DELETE FROM csync2_intent WHERE id = ?1")?.execute([id.0]).map(drop)
+pub(super) fn remove_intents(connection: &Connection, ids: &[IntentId]) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare_cached("DELETE FROM csync2_intent WHERE id = ?1")?;
+    ids.iter().try_for_each(|id| statement.execute([id.0]).map(drop))
 }
 
 pub(super) fn intents(connection: &Connection, extended: bool) -> rusqlite::Result<Vec<(IntentId, Intent)>> {
