@@ -9,6 +9,7 @@ mod claim;
 pub mod conflict;
 mod contact;
 pub mod content;
+mod coverage;
 pub mod directories;
 pub mod find;
 pub mod identify;

@@ -24,7 +24,10 @@ use super::backend::Backend;
 use super::error::{ErrorKind, Result, StoreError};
 use super::spelling::ranges;
 use super::{CHUNK, Change, Claim, DirtyFilter, Hint, Intent, IntentId, Known, Receipt, StoreOptions};
-use crate::model::{ActionVersion, DirtyEntry, FileRecord, Job, JobFile, Mark, ScheduledAction, Scope, SyncPath};
+use crate::model::{
+    ActionVersion, DirtyEntry, FileRecord, Fingerprint, Fingerprinter, Job, JobFile, Mark, ScheduledAction, Scope,
+    SyncPath,
+};
 
 /// An open SQLite file.
 #[derive(Debug)]
@@ -72,6 +75,39 @@ impl Sqlite {
         let permit = self.readers.operations.acquire().await;
         let readers = Arc::clone(&self.readers);
         let result = step(move || readers.with(operation, query)).await;
+        drop(permit);
+        result
+    }
+
+    /// Sends what a query gives on a connection for streams, in chunks: the query hands them on until it is told that no
+    /// more is wanted.
+    async fn stream<T: Send + 'static>(
+        &self,
+        sink: Sender<Result<Vec<T>>>,
+        query: impl FnOnce(&Connection, &mut dyn FnMut(Vec<T>) -> bool) -> rusqlite::Result<()> + Send + 'static,
+    ) -> Result<()> {
+        let permit = self.readers.streams.acquire().await;
+        let (readers, wal) = (Arc::clone(&self.readers), self.wal);
+        let result = blocking(move || {
+            let mut held = Vec::new();
+            readers.with("read the known files", |connection| {
+                query(connection, &mut |chunk| {
+                    if wal {
+                        sink.blocking_send(Ok(chunk)).is_ok()
+                    } else {
+                        held.push(chunk);
+                        !sink.is_closed()
+                    }
+                })
+            })?;
+            for chunk in held {
+                if sink.blocking_send(Ok(chunk)).is_err() {
+                    break;
+                }
+            }
+            Ok(())
+        })
+        .await;
         drop(permit);
         result
     }
@@ -151,30 +187,31 @@ impl Readers {
 
 impl Backend for Sqlite {
     async fn files(&self, scopes: Vec<Scope>, sink: Sender<Result<Vec<FileRecord>>>) -> Result<()> {
-        let permit = self.readers.streams.acquire().await;
-        let (readers, wal, extended) = (Arc::clone(&self.readers), self.wal, self.extended);
-        let result = blocking(move || {
-            let mut held = Vec::new();
-            readers.with("read the known files", |connection| {
-                rows::files(connection, &ranges(&scopes), extended, CHUNK, &mut |chunk| {
-                    if wal {
-                        sink.blocking_send(Ok(chunk)).is_ok()
-                    } else {
-                        held.push(chunk);
-                        !sink.is_closed()
-                    }
-                })
-            })?;
-            for chunk in held {
-                if sink.blocking_send(Ok(chunk)).is_err() {
-                    break;
-                }
-            }
-            Ok(())
+        let extended = self.extended;
+        self.stream(sink, move |connection, take| rows::files(connection, &ranges(&scopes), extended, CHUNK, take))
+            .await
+    }
+
+    async fn fingerprints(
+        &self,
+        scopes: Vec<Scope>,
+        fingerprinter: Fingerprinter,
+        sink: Sender<Result<Vec<Fingerprint>>>,
+    ) -> Result<()> {
+        let extended = self.extended;
+        self.stream(sink, move |connection, take| {
+            rows::fingerprints(connection, &ranges(&scopes), extended, &fingerprinter, CHUNK, take)
         })
-        .await;
-        drop(permit);
-        result
+        .await
+    }
+
+    async fn records(&self, paths: Vec<SyncPath>) -> Result<Vec<FileRecord>> {
+        let extended = self.extended;
+        self.read("look up files", move |connection| {
+            let rows = paths.iter().map(|path| rows::file(connection, path, extended));
+            rows.filter_map(rusqlite::Result::transpose).collect()
+        })
+        .await
     }
 
     async fn file(&self, path: SyncPath) -> Result<Option<FileRecord>> {
