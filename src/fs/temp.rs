@@ -7,7 +7,7 @@
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{
@@ -68,14 +68,15 @@ impl TempFile {
 
     /// Gives a file without a name the one that [`TempFile::name`] has told already, or another where that cannot be had.
     fn give_name(&mut self, place: &Place) -> io::Result<()> {
-        let through_proc = proc_path(&self.file);
-        let link =
-            |name: &CStr| Ok(linkat(CWD, through_proc.as_str(), &self.directory, name, AtFlags::SYMLINK_FOLLOW)?);
-        if link(&self.name).is_err() {
-            self.name = under_fresh_name(place.name(), link)?.0;
+        if self.link_to(self.directory.as_fd(), &self.name).is_err() {
+            self.name = under_fresh_name(place.name(), |name| Ok(self.link_to(self.directory.as_fd(), name)?))?.0;
         }
         self.named = true;
         Ok(())
+    }
+
+    fn link_to(&self, directory: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
+        linkat(CWD, proc_path(&self.file).as_str(), directory, name, AtFlags::SYMLINK_FOLLOW)
     }
 
     /// Open for reading and writing.
@@ -171,18 +172,21 @@ impl TempFile {
         if durable && !self.flushed {
             self.file.sync_all()?;
         }
-        if !self.named {
+        if !self.named && self.link_to(place.parent(), place.name()).is_err() {
+            // Something is there.
             self.give_name(place)?;
         }
-        match renameat(&self.directory, &*self.name, place.parent(), place.name()) {
-            // The tempdir is another mount of the same file system.
-            Err(Errno::XDEV) if !self.beside => {
-                let (copy, _) = copy_of(place, &File::from(self.reopen()?))?;
-                return copy.persist(place, durable);
+        if self.named {
+            match renameat(&self.directory, &*self.name, place.parent(), place.name()) {
+                // The tempdir is another mount of the same file system.
+                Err(Errno::XDEV) if !self.beside => {
+                    let (copy, _) = copy_of(place, &File::from(self.reopen()?))?;
+                    return copy.persist(place, durable);
+                }
+                result => result?,
             }
-            result => result?,
+            self.named = false;
         }
-        self.named = false;
         if durable && self.flushed {
             // Attributes that were set since.
             self.file.sync_all()?;

@@ -56,6 +56,7 @@ async fn a_peer_that_pauses_leaves_nothing_unrecorded() {
     client.start_patch("PATCH KEY @/h").await;
     recorded(&story).await;
     expect_received(&story, "g", 1).await;
+    client.ask("ERROR", "Input/output error").await;
     send(&mut client, "i", "22").await;
     client.start_patch("PATCH KEY @/h").await;
     client.send(b"octet-stream 100\nrs\x026").await;
