@@ -4,13 +4,13 @@ use std::io::{ErrorKind, Seek, SeekFrom, Write};
 
 use tempfile::{SpooledData, SpooledTempFile, spooled_tempfile};
 
-use super::apply::Refusal;
+use super::apply::{Refusal, is_large};
 use super::peer::Peer;
 use super::permission::Admitted;
 use crate::config::{Config, LocalPath};
 use crate::delta;
 use crate::engine::membership::{self, Permission, Purpose};
-use crate::engine::{EngineError, blocking, content};
+use crate::engine::{EngineError, content, step};
 use crate::fs::{self, BeneathError, Presence};
 use crate::model::checktxt::mtime_number;
 use crate::model::{Checktxt, Metadata, MtimeUnit, Scope, SyncPath, encoding};
@@ -34,21 +34,28 @@ pub(super) enum Measure {
     Size,
 }
 
-/// Describes a file and makes its signature.
-pub(super) async fn signature(peer: &Peer, file: &Admitted) -> Result<Signature, EngineError> {
+/// Describes a file and makes its signature; `None`: that would take long, and may not.
+pub(super) async fn signature(
+    peer: &Peer,
+    file: &Admitted,
+    may_take_long: bool,
+) -> Result<Option<Signature>, EngineError> {
     let (ignore, place) = (peer.node.config.ignore, file.place.clone());
-    blocking("SIG", move || {
+    step("SIG", move || {
         let metadata = match find(&place) {
             Ok(Some(metadata)) => metadata,
-            Ok(None) => return Signature::Missing(Reply::PathNotFound),
-            Err(BeneathError::BehindSymlink) => return Signature::Missing(Reply::NotFound),
-            Err(error) => return Signature::Refused(Refusal::from(error).reply()),
+            Ok(None) => return Some(Signature::Missing(Reply::PathNotFound)),
+            Err(BeneathError::BehindSymlink) => return Some(Signature::Missing(Reply::NotFound)),
+            Err(error) => return Some(Signature::Refused(Refusal::from(error).reply())),
         };
+        if !may_take_long && is_large(&metadata) {
+            return None;
+        }
         let checktxt = Checktxt::of(&metadata, ignore, MtimeUnit::Zero);
-        match spool_signature(&place, &metadata) {
+        Some(match spool_signature(&place, &metadata) {
             Ok((length, data)) => Signature::There { checktxt, metadata: Box::new(metadata), length, data },
             Err(refusal) => Signature::Refused(refusal.reply()),
-        }
+        })
     })
     .await
 }
@@ -97,7 +104,7 @@ pub(super) async fn send_stream(
 /// GETTM and GETSZ: the number, −1 for what cannot be looked at.
 pub(super) async fn measure(file: &Admitted, what: Measure) -> Result<i64, EngineError> {
     let place = file.place.clone();
-    blocking("GETTM", move || match what {
+    step("GETTM", move || match what {
         Measure::Mtime(unit) => match fs::presence(&place.root, &place.relative) {
             Presence::Present(metadata) => mtime_number(metadata.mtime, unit),
             _ => -1,
@@ -114,7 +121,7 @@ pub(super) async fn measure(file: &Admitted, what: Measure) -> Result<i64, Engin
 /// cannot be read must not look like an empty one.
 pub(super) async fn content(file: &Admitted) -> Result<Result<Option<tokio::fs::File>, Reply>, EngineError> {
     let place = file.place.clone();
-    blocking("TYPE", move || match content::locate(&place) {
+    step("TYPE", move || match content::locate(&place) {
         Err(BeneathError::ParentMissing | BeneathError::BehindSymlink) => Ok(None),
         Err(error) => Err(Refusal::from(error).reply()),
         Ok(place) => match place.open_regular() {

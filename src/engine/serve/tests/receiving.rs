@@ -50,8 +50,8 @@ async fn whatever_else_the_peer_asks_for_ends_the_sequence() {
         client.patch("f", "new").await;
         client.answer(request).await;
         assert_eq!(story.read("f"), "new", "{request}");
-        assert!(story.row("f").await.unwrap().ends_with("size=3"), "{request}");
         client.vanish().await;
+        assert!(story.row("f").await.unwrap().ends_with("size=3"), "{request}");
     }
 }
 
