@@ -8,7 +8,7 @@ use super::*;
 #[tokio::test]
 async fn a_conflict_is_resolved_once_by_the_method() {
     // A directory is as large as its file system says.
-    let larger = fs::metadata(Scratch::new().root()).unwrap().len() > 50;
+    let larger = fs::metadata(Scratch::new().path("db")).unwrap().len() > 50;
     // The hosts are listed as `p h q`: we stand right of the peer.
     for (method, file, directory, removal) in [
         ("none", false, false, false),
