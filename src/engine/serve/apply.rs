@@ -36,7 +36,8 @@ impl Refusal {
         Self::Answer(Reply::Text(text.into()))
     }
 
-    /// SIG and PATCH have words of their own for a missing parent; the other commands give the system's.
+    /// SIG has words of its own for a missing parent; the other commands give the system's. (A client in C takes the former
+    /// for a reason to mark anew, and forgets that the file was forced.)
     pub(super) fn in_system_words(self) -> Self {
         match self {
             Self::ParentMissing => Self::text("No such file or directory"),

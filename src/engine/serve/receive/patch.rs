@@ -47,7 +47,7 @@ impl Receiver {
         file: Admitted,
         attributes: Option<Attributes>,
     ) -> Result<(Patch, u64, SpooledTempFile), Stop> {
-        let (target, rules) = self.prepare(peer, &file).await?;
+        let (target, rules) = self.prepare(peer, &file).await.map_err(Stop::in_system_words)?;
         let prepared = step("PATCH", move || {
             target.can_become_a_file()?;
             let copies = target.back_up(&rules)?;

@@ -258,7 +258,7 @@ async fn a_missing_root_can_be_made_and_one_behind_a_link_is_used() {
     story
         .play(&[
             ("MKDIR KEY @/x", "No such file or directory"),
-            ("PATCH KEY @/x", "Parent dir missing."),
+            ("PATCH KEY @/x", "No such file or directory"),
             ("MKDIR KEY @", OK),
             ("MKDIR KEY @/x", OK),
         ])
