@@ -57,9 +57,14 @@ fn run(invocation: Invocation, printer: &Printer) -> Status {
         Ok(log) => log,
         Err(status) => return status,
     };
-    // A process that serves one peer waits for it and works for it in turns.
+    // A listing does one thing after the other, and a process that serves one peer waits for it and works for it in turns:
+    // starting threads would take longer than they could save.
     let mut threads = match invocation.mode {
-        Mode::Serve(ServeMode::Inherited) => tokio::runtime::Builder::new_current_thread(),
+        Mode::ListHints
+        | Mode::ListFiles
+        | Mode::ListDirty
+        | Mode::ListPair { .. }
+        | Mode::Serve(ServeMode::Inherited) => tokio::runtime::Builder::new_current_thread(),
         _ => tokio::runtime::Builder::new_multi_thread(),
     };
     let runtime = match threads.enable_all().build() {

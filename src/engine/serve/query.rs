@@ -1,5 +1,6 @@
 //! The commands that only read: SIG, GETTM, GETSZ, TYPE, LIST.
 
+use std::borrow::Cow;
 use std::io::{ErrorKind, Seek, SeekFrom, Write};
 
 use tempfile::{SpooledData, SpooledTempFile, spooled_tempfile};
@@ -9,7 +10,7 @@ use super::peer::Peer;
 use super::permission::Admitted;
 use crate::config::{Config, LocalPath};
 use crate::delta;
-use crate::engine::membership::{self, Permission, Purpose};
+use crate::engine::membership::{self, Purpose};
 use crate::engine::{EngineError, content, step};
 use crate::fs::{self, BeneathError, Presence};
 use crate::model::checktxt::mtime_number;
@@ -148,16 +149,15 @@ pub(super) async fn list(
         Some(Ok(path)) => Scope::File(path),
         Some(Err(_)) => return Ok(Ok(())),
     };
+    // Each key is looked at once, not once for each file.
     let mut config = Config::clone(&peer.node.config);
-    config.groups.retain(|group| group.my_name == server);
+    config
+        .groups
+        .retain(|group| group.my_name == server && keys.iter().any(|key| membership::admits(group, &peer.name, key)));
     let mut rows = peer.node.store.files(vec![scope]);
     while let Some(chunk) = rows.recv().await {
         for record in chunk? {
-            let shared = keys.iter().any(|key| {
-                let permission = membership::permission(&config, &record.path, &peer.name, key, Purpose::Sync);
-                matches!(permission, Permission::Allowed | Permission::Slave)
-            });
-            if !shared {
+            if !membership::is_covered(&config, &record.path, Purpose::Sync) {
                 continue;
             }
             let text = in_unit(&record.checktxt, record.mtime_ns, unit);
@@ -180,26 +180,24 @@ fn list_line(checktxt: &[u8], path: &SyncPath, unit: MtimeUnit) -> Option<Vec<u8
     let start = checktxt.windows(target.len()).position(|window| window == target);
     let without_target = start.map_or(checktxt, |start| &checktxt[..start + target.len()]);
     let is_told = unit == MtimeUnit::Nanoseconds || path.split_prefix().is_none();
-    let line = |checktxt: &[u8]| format!("{}\t{}", encoding::encode(checktxt), path.encoded()).into_bytes();
+    let line = |checktxt: &[u8]| [&encoding::encode(checktxt), "\t", &path.encoded()].concat().into_bytes();
     let lines = [if is_told { checktxt } else { without_target }, without_target].map(line);
     lines.into_iter().find(|line| line.len() < MAX_LINE)
 }
 
 /// A row's checktxt with its mtime in the unit of the session.
-fn in_unit(checktxt: &Checktxt, mtime_ns: Option<i64>, unit: MtimeUnit) -> Vec<u8> {
-    let Some(mtime) = checktxt.mtime() else { return checktxt.as_bytes().to_vec() };
+fn in_unit(checktxt: &Checktxt, mtime_ns: Option<i64>, unit: MtimeUnit) -> Cow<'_, [u8]> {
+    let text = checktxt.as_bytes();
+    let Some(mtime) = checktxt.mtime() else { return Cow::Borrowed(text) };
     let number = match (unit, mtime_ns) {
         (MtimeUnit::Nanoseconds, Some(nanoseconds)) => nanoseconds,
         (unit, _) => mtime_number(mtime, unit),
     };
-    let fields = checktxt.as_bytes().split(|&byte| byte == b':');
-    let replaced =
-        fields.map(
-            |field| {
-                if field.starts_with(b"mtime=") { format!("mtime={number}").into_bytes() } else { field.to_vec() }
-            },
-        );
-    replaced.collect::<Vec<_>>().join(&b':')
+    let name = b":mtime=";
+    let Some(field) = text.windows(name.len()).position(|window| window == name) else { return Cow::Borrowed(text) };
+    let (before, behind) = text.split_at(field + name.len());
+    let end = behind.iter().position(|&byte| byte == b':').unwrap_or(behind.len());
+    Cow::Owned([before, number.to_string().as_bytes(), &behind[end..]].concat())
 }
 
 #[cfg(test)]
@@ -226,13 +224,13 @@ mod tests {
     #[test]
     fn a_listed_time_is_in_the_unit_of_the_session() {
         let row = Checktxt::from_text(b"v1:mtime=1600000000:mode=33188:type=reg:size=6");
-        let listed = |unit, ns| String::from_utf8(in_unit(&row, ns, unit)).unwrap();
+        let listed = |unit, ns| String::from_utf8(in_unit(&row, ns, unit).into_owned()).unwrap();
         assert_eq!(listed(MtimeUnit::Seconds, Some(1_600_000_000_000_000_005)), row.to_string());
         assert!(
             listed(MtimeUnit::Nanoseconds, Some(1_600_000_000_000_000_005))
                 .starts_with("v1:mtime=1600000000000000005:")
         );
         assert!(listed(MtimeUnit::Nanoseconds, None).starts_with("v1:mtime=1600000000000000000:"));
-        assert_eq!(in_unit(&Checktxt::from_text(b"v1:type=dir"), None, MtimeUnit::Seconds), b"v1:type=dir");
+        assert_eq!(*in_unit(&Checktxt::from_text(b"v1:type=dir"), None, MtimeUnit::Seconds), *b"v1:type=dir");
     }
 }

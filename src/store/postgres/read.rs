@@ -286,19 +286,19 @@ pub(super) async fn dirty(
 }
 
 pub(super) async fn dirty_peers(client: &Object) -> Answer<Vec<(String, String)>> {
-    let rows = client.query("SELECT DISTINCT myname, peername FROM dirty", &[]).await?;
+    let rows = client.query_typed("SELECT DISTINCT myname, peername FROM dirty", &[]).await?;
     rows.iter().map(|row| Ok((read_host(text(row, 0)?), read_host(text(row, 1)?)))).collect()
 }
 
 pub(super) async fn hints(client: &Object) -> Answer<Vec<Hint>> {
-    let rows = client.query("SELECT filename, recursive FROM hint", &[]).await?;
+    let rows = client.query_typed("SELECT filename, recursive FROM hint", &[]).await?;
     let hint =
         |row: &Row| Ok(Hint { path: encoding::decode(text(row, 0)?), recursive: row.try_get::<_, i32>(1)? != 0 });
     rows.iter().map(hint).collect()
 }
 
 pub(super) async fn jobs(client: &Object) -> Answer<Vec<Job>> {
-    let rows = client.query("SELECT DISTINCT command, logfile FROM action", &[]).await?;
+    let rows = client.query_typed("SELECT DISTINCT command, logfile FROM action", &[]).await?;
     let job =
         |row: &Row| Ok(Job { command: encoding::decode(text(row, 0)?), logfile: encoding::decode(text(row, 1)?) });
     rows.iter().map(job).collect()
@@ -345,5 +345,5 @@ pub(super) async fn intents(client: &Object) -> Answer<Vec<(IntentId, Intent)>> 
         };
         Ok(Some((IntentId(row.try_get(0)?), intent)))
     };
-    client.query(sql, &[]).await?.iter().filter_map(|row| intent(row).transpose()).collect()
+    client.query_typed(sql, &[]).await?.iter().filter_map(|row| intent(row).transpose()).collect()
 }
