@@ -6,7 +6,10 @@ use tokio::sync::mpsc::Sender;
 
 use super::error::Result;
 use super::{Change, Claim, DirtyFilter, Hint, Intent, IntentId, Known, Receipt};
-use crate::model::{ActionVersion, DirtyEntry, FileRecord, Job, JobFile, Mark, ScheduledAction, Scope, SyncPath};
+use crate::model::{
+    ActionVersion, DirtyEntry, FileRecord, Fingerprint, Fingerprinter, Job, JobFile, Mark, ScheduledAction, Scope,
+    SyncPath,
+};
 
 /// The operations of [`super::Store`]. Futures may move between threads; arguments are owned, since SQLite's work runs
 /// on other threads.
@@ -17,6 +20,14 @@ pub(super) trait Backend: Send + Sync {
         scopes: Vec<Scope>,
         sink: Sender<Result<Vec<FileRecord>>>,
     ) -> impl Future<Output = Result<()>> + Send;
+    /// Sends fingerprints in any order.
+    fn fingerprints(
+        &self,
+        scopes: Vec<Scope>,
+        fingerprinter: Fingerprinter,
+        sink: Sender<Result<Vec<Fingerprint>>>,
+    ) -> impl Future<Output = Result<()>> + Send;
+    fn records(&self, paths: Vec<SyncPath>) -> impl Future<Output = Result<Vec<FileRecord>>> + Send;
     fn file(&self, path: SyncPath) -> impl Future<Output = Result<Option<FileRecord>>> + Send;
     fn known(&self, paths: Vec<SyncPath>) -> impl Future<Output = Result<Vec<Known>>> + Send;
     fn apply(&self, changes: Vec<Change>) -> impl Future<Output = Result<Vec<SyncPath>>> + Send;

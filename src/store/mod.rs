@@ -37,7 +37,8 @@ use sha2::{Digest, Sha256};
 use tokio::sync::mpsc::{self, Receiver};
 
 use crate::model::{
-    ActionVersion, Checktxt, DirtyEntry, FileRecord, Job, JobFile, Mark, ScheduledAction, Scope, SyncPath,
+    ActionVersion, Checktxt, DirtyEntry, FileRecord, Fingerprint, Fingerprinter, Job, JobFile, Mark, ScheduledAction,
+    Scope, SyncPath,
 };
 use backend::Backend;
 use error::Result;
@@ -47,7 +48,7 @@ pub use url::{Location, PostgresUrl, SslMode};
 /// Names a reading stream may be ahead of its consumer, in chunks of [`CHUNK`] records.
 const CHUNKS_AHEAD: usize = 4;
 
-/// Records in one message of [`Store::files`].
+/// Records in one message of [`Store::files`], and fingerprints in one of [`Store::fingerprints`].
 const CHUNK: usize = 1000;
 
 /// How a database is opened.
@@ -207,6 +208,28 @@ impl Store {
             }
         });
         receiver
+    }
+
+    /// The fingerprints of the known files within the scopes, as one snapshot, in any order. Nothing else is said of
+    /// [`Store::files`] that would not be true of this stream.
+    pub fn fingerprints(&self, scopes: Vec<Scope>, fingerprinter: Fingerprinter) -> Receiver<Result<Vec<Fingerprint>>> {
+        let (sink, receiver) = mpsc::channel(CHUNKS_AHEAD);
+        let store = self.clone();
+        tokio::spawn(async move {
+            if let Err(error) = on!(store, backend => backend.fingerprints(scopes, fingerprinter, sink.clone()).await) {
+                // Nobody is left to tell when the receiver has gone.
+                let _ = sink.send(Err(error)).await;
+            }
+        });
+        receiver
+    }
+
+    /// The rows of these files, in any order: those that there are. The caller cuts long lists into chunks.
+    pub async fn records(&self, paths: &[SyncPath]) -> Result<Vec<FileRecord>> {
+        if paths.is_empty() {
+            return Ok(Vec::new());
+        }
+        on!(self, backend => backend.records(paths.to_vec()).await)
     }
 
     /// The row of one file.

@@ -26,7 +26,10 @@ use super::error::{Result, StoreError};
 use super::spelling::{Spelling, ranges};
 use super::url::PostgresUrl;
 use super::{Change, Claim, DirtyFilter, Hint, Intent, IntentId, Known, Receipt, StoreOptions};
-use crate::model::{ActionVersion, DirtyEntry, FileRecord, Job, JobFile, Mark, ScheduledAction, Scope, SyncPath};
+use crate::model::{
+    ActionVersion, DirtyEntry, FileRecord, Fingerprint, Fingerprinter, Job, JobFile, Mark, ScheduledAction, Scope,
+    SyncPath,
+};
 
 /// How often a transaction is tried that the server gave up for another's sake.
 const ATTEMPTS: u32 = 6;
@@ -120,6 +123,31 @@ impl Postgres {
         }
     }
 
+    /// Runs a transaction that sends what it reads, on one of the connections for streams; again when the connection turns
+    /// out to be broken before it has begun.
+    async fn stream<D: Sync + ?Sized>(
+        &self,
+        data: &D,
+        work: for<'w> fn(&'w mut Object, &'w D, &'w mut bool) -> Work<'w, ()>,
+    ) -> Result<()> {
+        let operation = "read the known files";
+        // Never closed: there is always a permit, sooner or later.
+        let _permit = self.streams.acquire().await;
+        let mut client = self.client(operation).await?;
+        loop {
+            let mut begun = false;
+            match work(&mut client, data, &mut begun).await {
+                Err(error) if is_lost(&error) => {
+                    if !discard(client) || begun {
+                        return Err(self.failed(operation)(error));
+                    }
+                    client = self.client(operation).await?;
+                }
+                result => return result.map_err(self.failed(operation)),
+            }
+        }
+    }
+
     /// Runs a transaction; again when the server had to choose between it and another, or was gone before it began.
     async fn transaction<D: Sync + ?Sized, T>(
         &self,
@@ -178,23 +206,26 @@ async fn attempt_transaction<D: Sync + ?Sized, T>(
 
 impl Backend for Postgres {
     async fn files(&self, scopes: Vec<Scope>, sink: Sender<Result<Vec<FileRecord>>>) -> Result<()> {
-        let operation = "read the known files";
-        // Never closed: there is always a permit, sooner or later.
-        let _permit = self.streams.acquire().await;
-        let ranges = ranges(&scopes);
-        let mut client = self.client(operation).await?;
-        loop {
-            let mut begun = false;
-            match read::files(&mut client, &ranges, &sink, &mut begun).await {
-                Err(error) if is_lost(&error) => {
-                    if !discard(client) || begun {
-                        return Err(self.failed(operation)(error));
-                    }
-                    client = self.client(operation).await?;
-                }
-                result => return result.map_err(self.failed(operation)),
-            }
-        }
+        self.stream(&(ranges(&scopes), sink), |client, (ranges, sink), begun| {
+            Box::pin(read::files(client, ranges, sink, begun))
+        })
+        .await
+    }
+
+    async fn fingerprints(
+        &self,
+        scopes: Vec<Scope>,
+        fingerprinter: Fingerprinter,
+        sink: Sender<Result<Vec<Fingerprint>>>,
+    ) -> Result<()> {
+        self.stream(&(ranges(&scopes), fingerprinter, sink), |client, (ranges, fingerprinter, sink), begun| {
+            Box::pin(read::fingerprints(client, ranges, fingerprinter, sink, begun))
+        })
+        .await
+    }
+
+    async fn records(&self, paths: Vec<SyncPath>) -> Result<Vec<FileRecord>> {
+        self.run("look up files", &paths, |client, _, paths| Box::pin(read::records(client, paths))).await
     }
 
     async fn file(&self, path: SyncPath) -> Result<Option<FileRecord>> {

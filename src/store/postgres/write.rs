@@ -2,7 +2,7 @@
 //!
 //! Statements that do not depend on each other's results are sent together.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::pin::pin;
 
 use deadpool_postgres::{GenericClient, Object, Transaction};
@@ -199,17 +199,16 @@ async fn set_marks(
     spelling: Spelling,
     marks: impl Iterator<Item = &Mark>,
 ) -> Answer<()> {
-    // A statement may replace a row but once: the last mark counts.
-    let mut rows: HashMap<(&SyncPath, &str), &Mark> = HashMap::new();
-    for mark in marks {
-        rows.insert((&mark.path, &mark.peer), mark);
-    }
+    let mut rows: Vec<&Mark> = marks.collect();
     if rows.is_empty() {
         return Ok(());
     }
-    let mut rows: Vec<&Mark> = rows.into_values().collect();
     // One order for everybody: two of us never wait for each other's rows.
     rows.sort_by(|one, other| one.path.cmp(&other.path).then_with(|| one.peer.cmp(&other.peer)));
+    // A statement may replace a row but once: the last mark counts.
+    rows.reverse();
+    rows.dedup_by(|one, other| one.path == other.path && one.peer == other.peer);
+    rows.reverse();
     let write = |text: &[u8]| Text(spelling.write(text));
     let names: Vec<Text> = rows.iter().map(|mark| write(mark.path.as_bytes())).collect();
     let forced: Vec<i32> = rows.iter().map(|mark| i32::from(mark.forced)).collect();

@@ -7,6 +7,7 @@ use super::commit::Change;
 use super::contents::Incoming;
 use super::{Batch, Compared, State, is_timed};
 use crate::config::LocalPath;
+use crate::engine::check;
 use crate::engine::membership::Purpose;
 use crate::engine::serve::apply::{Attribute, Copies, Made, Refusal, Target, is_untouched};
 use crate::engine::serve::commands;
@@ -156,8 +157,15 @@ impl Batch {
         if changes.is_empty() {
             return Ok(());
         }
-        let paths = changes.iter().map(|(_, path, ..)| path.clone()).collect();
-        let mut refused = permission::dirty_checks(&self.peer, paths).await?;
+        let node = &self.peer.node;
+        let paths: Vec<SyncPath> = changes.iter().map(|(_, path, ..)| path.clone()).collect();
+        let known = node.store.known(paths).await?;
+        // What its row describes exactly, without a mark, is no change of ours.
+        let doubtful = changes.iter().zip(&known).filter(|((.., target), known)| {
+            !known.marks.is_empty() || !check::is_recorded(node, known.record.as_ref(), target.before.as_ref())
+        });
+        let doubtful = doubtful.map(|((_, path, ..), _)| path.clone()).collect();
+        let mut refused = permission::dirty_checks(&self.peer, doubtful).await?;
         let mut work = Vec::new();
         for (offer, path, place, target) in changes {
             let id = offer.id;

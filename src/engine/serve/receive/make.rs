@@ -3,9 +3,9 @@
 use super::super::apply::{Attribute, Made, Refusal, Target, is_untouched};
 use super::super::peer::Peer;
 use super::super::permission::Admitted;
-use super::{Actions, OnDisk, Receiver, Sequence, State, Stop, begin, given_up, record};
+use super::{Actions, OnDisk, Receiver, Sequence, State, Stop, given_up, receipt};
 use crate::engine::EngineError;
-use crate::engine::blocking;
+use crate::engine::step;
 use crate::model::checktxt::mtime_of_unknown_unit;
 use crate::model::{Checktxt, FileKind, FileRecord, Ignore, Metadata, MtimeUnit, Timestamp};
 use crate::wire::Attributes;
@@ -21,13 +21,12 @@ impl Receiver {
     ) -> Result<(), Stop> {
         let (target, rules) = self.prepare(peer, &file).await.map_err(Stop::in_system_words)?;
         let ignore = rules.ignore;
-        let backed_up = blocking("MK", move || target.back_up(&rules).map(|copies| (target, copies)));
+        let backed_up = step("MK", move || target.back_up(&rules).map(|copies| (target, copies)));
         let (target, copies) = backed_up.await??;
         // Sockets are not created: what is in their place goes all the same.
         let described = (kind != FileKind::Socket).then(|| described(&kind, ignore));
-        let intent = begin(peer, &file.path, Vec::new(), described).await?;
-        let made =
-            blocking("MK", move || target.put(copies, &kind, attributes.iter().flat_map(Attribute::all), ignore));
+        let intent = self.begin(peer, &file.path, Vec::new(), described).await?;
+        let made = step("MK", move || target.put(copies, &kind, attributes.iter().flat_map(Attribute::all), ignore));
         match made.await? {
             Ok(Made { outcome: Ok(()), left, .. }) => {
                 self.saw(&file.path, left.clone());
@@ -39,7 +38,7 @@ impl Receiver {
             }
             Ok(Made { outcome: Err(refusal), is_gone: true, .. }) => {
                 // The way was cleared for nothing: that is no removal of ours, to be sent to everybody.
-                record(peer, Some(intent), file.path, OnDisk::default(), Actions::None).await?;
+                self.unrecorded.push((intent, receipt(peer, file.path, OnDisk::default(), Actions::None)));
                 Err(refusal.into())
             }
             Ok(Made { outcome: Err(refusal), .. }) | Err(refusal) => Err(given_up(peer, Some(intent), refusal).await),
@@ -51,17 +50,21 @@ impl Receiver {
         let (target, rules) = match self.prepare(peer, &file).await {
             Ok((target, rules)) if target.before.is_some() => (target, rules),
             // Nothing there, or nothing can be there: what was asked for is so.
-            Ok(_) => return Ok(record(peer, None, file.path, OnDisk::default(), Actions::Schedule).await?),
+            Ok(_) => {
+                let gone = receipt(peer, file.path, OnDisk::default(), Actions::Schedule);
+                return Ok(self.record_at_once(peer, gone).await?);
+            }
             Err(Stop::Refused(refusal)) if refusal.is_absence() => {
-                return Ok(record(peer, None, file.path, OnDisk::default(), Actions::Schedule).await?);
+                let gone = receipt(peer, file.path, OnDisk::default(), Actions::Schedule);
+                return Ok(self.record_at_once(peer, gone).await?);
             }
             Err(stop) => return Err(stop),
         };
-        let backed_up = blocking("DEL", move || target.back_up(&rules).map(|copies| (target, copies)));
+        let backed_up = step("DEL", move || target.back_up(&rules).map(|copies| (target, copies)));
         let (target, copies) = backed_up.await??;
-        let intent = begin(peer, &file.path, Vec::new(), None).await?;
+        let intent = self.begin(peer, &file.path, Vec::new(), None).await?;
         let durable = peer.node.config.durable;
-        let removed = blocking("DEL", move || {
+        let removed = step("DEL", move || {
             target.remove(copies)?;
             if durable { target.sync() } else { Ok(()) }
         });
@@ -69,7 +72,8 @@ impl Receiver {
             return Err(given_up(peer, Some(intent), refusal).await);
         }
         self.saw(&file.path, None);
-        Ok(record(peer, Some(intent), file.path, OnDisk::default(), Actions::Schedule).await?)
+        self.unrecorded.push((intent, receipt(peer, file.path, OnDisk::default(), Actions::Schedule)));
+        Ok(())
     }
 
     /// SETOWN, SETMOD, SETIME.
@@ -95,7 +99,7 @@ impl Receiver {
             None => self.prepare(peer, &file).await.map_err(Stop::in_system_words)?.0,
             Some(left) => {
                 let place = file.place.clone();
-                let target = blocking("SET", move || Target::find(&place)).await??;
+                let target = step("SET", move || Target::find(&place)).await??;
                 if target.before.as_ref().is_some_and(|now| !is_untouched(&left, now)) {
                     self.settle_as_left(peer).await?;
                     return Err(Refusal::ChangedHere.into());
@@ -104,7 +108,7 @@ impl Receiver {
             }
         };
         let before = target.before.as_ref().map(|before| before.ctime.as_nanoseconds());
-        let set = blocking("SET", move || {
+        let set = step("SET", move || {
             target.set(attribute, ignore)?;
             target.now()
         });
@@ -117,19 +121,18 @@ impl Receiver {
         // The content is what it was: so is its digest, if the row was about this state.
         let known = peer.node.store.file(&file.path).await.map_err(EngineError::from)?;
         let digest = known.filter(|known| known.ctime_ns == before).and_then(|known| known.digest);
-        Ok(record(peer, None, file.path, OnDisk { metadata: now, digest }, Actions::None).await?)
+        let set = receipt(peer, file.path, OnDisk { metadata: now, digest }, Actions::None);
+        Ok(self.record_at_once(peer, set).await?)
     }
 
     /// Looks at a file whose time is set though the peer was not shown it lately. A directory's time comes after all that
     /// belongs in it: it needs a row that still describes it, or none, and no mark of ours.
     async fn prepare_for_time(&mut self, peer: &Peer, file: &Admitted) -> Result<Target, Stop> {
         let (place, store) = (file.place.clone(), &peer.node.store);
-        let target = blocking("SETIME", move || Target::find(&place)).await??;
+        let target = step("SETIME", move || Target::find(&place)).await??;
         if let Some(now) = target.before.as_ref().filter(|now| now.is_directory()) {
-            let known = store.file(&file.path).await.map_err(EngineError::from)?;
-            if is_known(known.as_ref(), now, peer.node.config.ignore)
-                && !store.is_dirty(&file.path).await.map_err(EngineError::from)?
-            {
+            let known = store.known(vec![file.path.clone()]).await?.pop().unwrap_or_default();
+            if is_known(known.record.as_ref(), now, peer.node.config.ignore) && known.marks.is_empty() {
                 return Ok(target);
             }
         }

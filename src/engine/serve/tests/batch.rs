@@ -61,7 +61,7 @@ impl Frames {
     }
 
     /// The server ends the session over what it was sent.
-    async fn is_thrown_out(self) {
+    async fn expect_the_end(self) {
         let rest = self.client.rest().await;
         assert!(!rest.contains("OK (cu_later)"), "{rest}");
     }
@@ -272,7 +272,7 @@ async fn a_content_that_is_not_what_its_digest_says_changes_nothing() {
 #[tokio::test]
 async fn pieces_of_the_old_content_are_copied() {
     let story = Story::begin();
-    let old: String = (0..20_000).map(|number| format!("line {number}\n")).collect();
+    let old = (0..20_000).map(|number| number.to_string()).collect::<Vec<_>>().join(" line\n");
     story.put("f", &old);
     story.check(true).await;
     let new = format!("{}put in{}", &old[..100_000], &old[100_000..]);
@@ -291,7 +291,7 @@ async fn pieces_of_the_old_content_are_copied() {
 }
 
 #[tokio::test]
-async fn a_client_that_has_lost_step_is_thrown_out() {
+async fn a_client_that_has_lost_step_expect_the_end() {
     let story = Story::begin();
     story.put("same", "content");
     story.check(true).await;
@@ -315,7 +315,7 @@ async fn a_client_that_has_lost_step_is_thrown_out() {
         // Much of it is never read when the session ends over the beginning.
         let sent = tokio::time::timeout(std::time::Duration::from_secs(20), frames.client.send_what_is_taken(&bytes));
         sent.await.unwrap_or_else(|_| panic!("case {number} hangs"));
-        frames.is_thrown_out().await;
+        frames.expect_the_end().await;
     }
     assert_eq!(story.names(), ["link", "same"], "a link needs no content");
 }
