@@ -9,7 +9,7 @@ use crate::support::cast::Backend;
 use crate::support::cluster::{Cluster, Node};
 use crate::support::process::{Output, run, wrap};
 use crate::support::tree::{device, file, socket};
-use crate::support::{Cast, Postgres, Program, Table, assert_same, dir, link, scenarios, tree};
+use crate::support::{Cast, Postgres, Program, Table, Tree, assert_same, dir, link, scenarios, tree};
 
 scenarios! { ours:
     an_unreadable_directory_removes_nothing
@@ -41,16 +41,16 @@ fn a_server_that_is_killed_in_a_batch_leaves_files_old_or_new(cast: Cast) {
     let cluster = cast.cluster(["alpha", "beta"]).start();
     let (alpha, beta) = (&cluster["alpha"], &cluster["beta"]);
     let old = |number: usize| "o".repeat(number + 1);
-    for number in 0..FILES {
-        alpha.put(&tree! { "d" => dir() }.with(format!("d/f{number}"), file(&old(number))));
-    }
+    let all = |content: &dyn Fn(usize) -> String| {
+        (0..FILES).fold(Tree::new(), |tree, number| tree.with(format!("d/f{number}"), file(&content(number))))
+    };
+    alpha.put(&all(&old));
     alpha.csync2(["-x"]).success();
     for round in 1..=3 {
-        let new = |number: usize| format!("{round}{}", "n".repeat(number));
-        let now = |number: usize| beta.read(format!("d/f{number}"));
-        for number in 0..FILES {
-            alpha.put(&tree! {}.with(format!("d/f{number}"), file(&new(number).repeat(2))));
-        }
+        let content = |round: usize, number: usize| format!("{round}{}", "n".repeat(number + round));
+        let new = |number: usize| content(round, number);
+        let now = |number: usize| beta.read(&format!("d/f{number}"));
+        alpha.put(&all(&new));
         let arrived = || (0..FILES).filter(|&number| now(number).starts_with(&round.to_string())).count();
         let command = alpha.command(alpha.program, ["-x"]);
         let push = std::thread::spawn(|| run(command));
@@ -61,9 +61,8 @@ fn a_server_that_is_killed_in_a_batch_leaves_files_old_or_new(cast: Cast) {
         push.join().expect("the push");
         for number in 0..FILES {
             let whole = now(number);
-            let before =
-                if round == 1 { old(number) } else { format!("{}{}", round - 1, "n".repeat(number)).repeat(2) };
-            assert!(whole == new(number).repeat(2) || whole == before, "d/f{number} is neither old nor new: {whole}");
+            let before = if round == 1 { old(number) } else { content(round - 1, number) };
+            assert!(whole == new(number) || whole == before, "d/f{number} is neither old nor new: {whole}");
         }
         beta.csync2(["-crv", "/"]).success().logs_no("Marking");
         let names = fs::read_dir(beta.path("d")).expect("read the directory").count();
