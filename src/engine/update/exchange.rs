@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use tempfile::SpooledTempFile;
 
-use super::contents::{Content, Sent};
+use super::feed::{Content, Sent};
 use super::outbox::Outbox;
 use crate::delta::{Bounds, MISSING_BASIS};
 use crate::engine::contact::Dialect;

@@ -6,8 +6,8 @@
 //! [`confirmed`] writes down what arrived.
 
 mod confirmed;
-mod contents;
 mod exchange;
+mod feed;
 mod job;
 mod local;
 mod outbox;

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::contents::{Content, Contents, Sent};
+use super::feed::{Content, Contents, Sent};
 use crate::engine::blocking;
 use crate::model::errors::chain;
 use crate::wire::{WireError, Writer};
