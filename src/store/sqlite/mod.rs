@@ -6,6 +6,7 @@
 //! into memory first, since an open read would then stop the writer.
 
 mod connection;
+mod files;
 mod migrate;
 mod rows;
 mod writer;
@@ -168,7 +169,7 @@ impl Readers {
 impl Backend for Sqlite {
     async fn files(&self, scopes: Vec<Scope>, sink: Sender<Result<Vec<FileRecord>>>) -> Result<()> {
         let extended = self.extended;
-        self.stream(sink, move |connection, take| rows::files(connection, &ranges(&scopes), extended, CHUNK, take))
+        self.stream(sink, move |connection, take| files::files(connection, &ranges(&scopes), extended, CHUNK, take))
             .await
     }
 
@@ -180,7 +181,7 @@ impl Backend for Sqlite {
     ) -> Result<()> {
         let extended = self.extended;
         self.stream(sink, move |connection, take| {
-            rows::fingerprints(connection, &ranges(&scopes), extended, &fingerprinter, CHUNK, take)
+            files::fingerprints(connection, &ranges(&scopes), extended, &fingerprinter, CHUNK, take)
         })
         .await
     }
@@ -188,7 +189,7 @@ impl Backend for Sqlite {
     async fn records(&self, paths: Vec<SyncPath>) -> Result<Vec<FileRecord>> {
         let extended = self.extended;
         self.read("look up files", move |connection| {
-            let rows = paths.iter().map(|path| rows::file(connection, path, extended));
+            let rows = paths.iter().map(|path| files::file(connection, path, extended));
             rows.filter_map(rusqlite::Result::transpose).collect()
         })
         .await
@@ -196,19 +197,19 @@ impl Backend for Sqlite {
 
     async fn file(&self, path: SyncPath) -> Result<Option<FileRecord>> {
         let extended = self.extended;
-        self.read("look up a file", move |connection| rows::file(connection, &path, extended)).await
+        self.read("look up a file", move |connection| files::file(connection, &path, extended)).await
     }
 
     async fn apply(&self, changes: Vec<Change>) -> Result<Vec<SyncPath>> {
-        self.write("record changed files", move |connection| rows::apply(connection, &changes)).await
+        self.write("record changed files", move |connection| files::apply(connection, &changes)).await
     }
 
     async fn remove_files(&self, paths: Vec<SyncPath>) -> Result<u64> {
-        self.write("remove files", move |connection| rows::remove_files(connection, &paths)).await
+        self.write("remove files", move |connection| files::remove_files(connection, &paths)).await
     }
 
     async fn remove_malformed(&self) -> Result<u64> {
-        self.write("remove malformed names", rows::remove_malformed).await
+        self.write("remove malformed names", files::remove_malformed).await
     }
 
     async fn dirty(&self, filter: DirtyFilter) -> Result<Vec<DirtyEntry>> {
