@@ -287,6 +287,17 @@ pub async fn examine(node: &Arc<Node>, paths: Vec<SyncPath>, options: CheckOptio
     Ok(report)
 }
 
+/// Whether a row says of a file exactly what is there now (`None`: nothing): then there is nothing to check.
+pub(super) fn is_recorded(node: &Node, known: Option<&FileRecord>, now: Option<&Metadata>) -> bool {
+    let Some(now) = now else { return known.is_none() };
+    let mut is_suspect = false;
+    let content = || {
+        is_suspect = true;
+        Err(io::ErrorKind::Unsupported.into())
+    };
+    compare(known, now, node.config.ignore, content) == Comparison::Same && !is_suspect
+}
+
 fn examine_one(
     node: &Node,
     path: SyncPath,

@@ -118,11 +118,20 @@ impl Removals {
 fn gone(config: &Config, candidates: Vec<FileRecord>, errors: &mut Vec<String>) -> Vec<FileRecord> {
     let mut checkers: HashMap<PathBuf, PresenceChecker> = HashMap::new();
     let mut unreadable = HashSet::new();
+    let mut undefined = HashSet::new();
     candidates
         .into_iter()
         .filter(|FileRecord { path, .. }| {
-            // Without a directory for its prefix on this host nothing can be said about the file.
-            let Ok(local) = config.local(path) else { return false };
+            let local = match config.local(path) {
+                Ok(local) => local,
+                Err(error) => {
+                    if undefined.insert(error.prefix.clone()) {
+                        errors
+                            .push(format!("{error} Known files below it are not checked and do not count as removed."));
+                    }
+                    return false;
+                }
+            };
             let checker = checkers.entry(local.root.clone()).or_insert_with(|| PresenceChecker::new(&local.root));
             match checker.check(&local.relative) {
                 Presence::Gone | Presence::BehindSymlink => true,

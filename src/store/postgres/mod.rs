@@ -25,7 +25,7 @@ use super::backend::Backend;
 use super::error::{Result, StoreError};
 use super::spelling::{Spelling, ranges};
 use super::url::PostgresUrl;
-use super::{Change, Claim, DirtyFilter, Hint, Intent, IntentId, Receipt, StoreOptions};
+use super::{Change, Claim, DirtyFilter, Hint, Intent, IntentId, Known, Receipt, StoreOptions};
 use crate::model::{
     ActionVersion, DirtyEntry, FileRecord, Fingerprint, Fingerprinter, Job, JobFile, Mark, ScheduledAction, Scope,
     SyncPath,
@@ -102,7 +102,7 @@ impl Postgres {
         move |error| Trouble::from(error).during(operation, &self.database)
     }
 
-    /// Runs statements outside of a transaction. They do no harm when they are run twice: they are, when the server had
+    /// Runs statements that are a transaction each, or make one themselves. They do no harm when they are run twice: they are, when the server had
     /// to choose between them and others, or the connection had been idle in the pool and turns out to be broken.
     async fn run<D: Sync + ?Sized, T>(
         &self,
@@ -232,6 +232,10 @@ impl Backend for Postgres {
         self.run("look up a file", &path, |client, _, path| Box::pin(read::file(client, path))).await
     }
 
+    async fn known(&self, paths: Vec<SyncPath>) -> Result<Vec<Known>> {
+        self.run("look up files", &paths, |client, _, paths| Box::pin(read::known(client, paths))).await
+    }
+
     async fn apply(&self, mut changes: Vec<Change>) -> Result<Vec<SyncPath>> {
         // One order for everybody: two of us never wait for each other's rows.
         changes.sort_by(|one, other| one.path.cmp(&other.path));
@@ -340,22 +344,20 @@ impl Backend for Postgres {
             .await
     }
 
-    async fn begin_receive(&self, intent: Intent) -> Result<IntentId> {
-        self.run("begin to receive a file", &intent, |client, spelling, intent| {
-            Box::pin(write::begin_receive(client, spelling, intent))
+    async fn next_receives(
+        &self,
+        receipts: Vec<(Option<IntentId>, Receipt)>,
+        intents: Vec<Intent>,
+    ) -> Result<Vec<IntentId>> {
+        let operation = if intents.is_empty() { "record received files" } else { "begin to receive files" };
+        self.run(operation, &(receipts, intents), |client, spelling, (receipts, intents)| {
+            Box::pin(write::next_receives(client, spelling, receipts, intents))
         })
         .await
     }
 
-    async fn finish_receive(&self, id: Option<IntentId>, receipt: Receipt) -> Result<()> {
-        self.transaction("record a received file", &(id, receipt), |transaction, spelling, (id, receipt)| {
-            Box::pin(write::finish_receive(transaction, spelling, *id, receipt))
-        })
-        .await
-    }
-
-    async fn abandon_receive(&self, id: IntentId) -> Result<()> {
-        self.run("abandon a receive", &id, |client, _, id| Box::pin(write::abandon_receive(client, *id))).await
+    async fn abandon_receives(&self, ids: Vec<IntentId>) -> Result<()> {
+        self.run("abandon receives", &ids, |client, _, ids| Box::pin(write::abandon_receives(client, ids))).await
     }
 
     async fn intents(&self) -> Result<Vec<(IntentId, Intent)>> {

@@ -1,17 +1,18 @@
 //! The statements that read.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::pin::pin;
 
 use deadpool_postgres::{GenericClient, Object, Transaction};
-use futures_util::TryStreamExt;
+use futures_util::{TryStreamExt, future};
 use tokio::sync::mpsc::Sender;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{IsolationLevel, Row, RowStream};
 
 use super::super::error::Result;
 use super::super::spelling::{Range, Spelling, key, read_host, read_path};
-use super::super::{CHUNK, Hint, Intent, IntentId};
+use super::super::{CHUNK, Hint, Intent, IntentId, Known};
 use super::Answer;
 use super::values::{KEY_LENGTH, NameDigest, Text, optional_text, text, truncated};
 use crate::model::{
@@ -215,6 +216,47 @@ pub(super) async fn file(client: &Object, path: &SyncPath) -> Answer<Option<File
     row.map_or(Ok(None), |row| record(&row))
 }
 
+/// Both tables are asked at the same time.
+pub(super) async fn known(client: &Object, paths: &[SyncPath]) -> Answer<Vec<Known>> {
+    let digests: Vec<NameDigest> = paths.iter().map(|path| NameDigest::of(path.as_bytes())).collect();
+    let ask = async |sql: &str| {
+        let statement = client.prepare_cached(sql).await?;
+        client.query(&statement, &[&digests]).await
+    };
+    let files = format!("SELECT {RECORD_COLUMNS} FROM file WHERE name_digest = ANY ($1::bytea[])");
+    let marks = format!("SELECT {MARK_COLUMNS} FROM dirty WHERE name_digest = ANY ($1::bytea[])");
+    let (files, marks) = future::try_join(ask(&files), ask(&marks)).await?;
+    let mut known: HashMap<SyncPath, Known> = HashMap::new();
+    for row in &files {
+        if let Some(record) = record(row)? {
+            let path = record.path.clone();
+            known.entry(path).or_default().record = Some(record);
+        }
+    }
+    for row in &marks {
+        if let Some(mark) = mark(row)? {
+            let path = mark.path.clone();
+            known.entry(path).or_default().marks.push(mark);
+        }
+    }
+    known.values_mut().for_each(|known| known.marks.sort_by(|one, other| one.peer.cmp(&other.peer)));
+    Ok(paths.iter().map(|path| known.get(path).cloned().unwrap_or_default()).collect())
+}
+
+const MARK_COLUMNS: &str = "filename, forced, myname, peername, version";
+
+/// `None`: the name is malformed.
+fn mark(row: &Row) -> Answer<Option<DirtyEntry>> {
+    let Some(path) = read_path(text(row, 0)?) else { return Ok(None) };
+    Ok(Some(DirtyEntry {
+        path,
+        forced: row.try_get::<_, i32>(1)? != 0,
+        my_name: read_host(text(row, 2)?),
+        peer: read_host(text(row, 3)?),
+        version: DirtyVersion(row.try_get(4)?),
+    }))
+}
+
 pub(super) async fn dirty(
     client: &impl GenericClient,
     spelling: Spelling,
@@ -225,8 +267,7 @@ pub(super) async fn dirty(
     let mut entries = Vec::new();
     for range in ranges {
         let Bounds { low, high } = Bounds::of(range);
-        let mut sql =
-            String::from("SELECT filename, forced, myname, peername, version FROM dirty WHERE name_key >= $1");
+        let mut sql = format!("SELECT {MARK_COLUMNS} FROM dirty WHERE name_key >= $1");
         let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&low];
         if let Some(high) = &high {
             parameters.push(high);
@@ -238,34 +279,26 @@ pub(super) async fn dirty(
         }
         let statement = client.prepare_cached(&sql).await?;
         for row in client.query(&statement, &parameters).await? {
-            if let Some(path) = read_path(text(&row, 0)?).filter(|path| is_within(range, path.as_bytes())) {
-                entries.push(DirtyEntry {
-                    path,
-                    forced: row.try_get::<_, i32>(1)? != 0,
-                    my_name: read_host(text(&row, 2)?),
-                    peer: read_host(text(&row, 3)?),
-                    version: DirtyVersion(row.try_get(4)?),
-                });
-            }
+            entries.extend(mark(&row)?.filter(|mark| is_within(range, mark.path.as_bytes())));
         }
     }
     Ok(entries)
 }
 
 pub(super) async fn dirty_peers(client: &Object) -> Answer<Vec<(String, String)>> {
-    let rows = client.query("SELECT DISTINCT myname, peername FROM dirty", &[]).await?;
+    let rows = client.query_typed("SELECT DISTINCT myname, peername FROM dirty", &[]).await?;
     rows.iter().map(|row| Ok((read_host(text(row, 0)?), read_host(text(row, 1)?)))).collect()
 }
 
 pub(super) async fn hints(client: &Object) -> Answer<Vec<Hint>> {
-    let rows = client.query("SELECT filename, recursive FROM hint", &[]).await?;
+    let rows = client.query_typed("SELECT filename, recursive FROM hint", &[]).await?;
     let hint =
         |row: &Row| Ok(Hint { path: encoding::decode(text(row, 0)?), recursive: row.try_get::<_, i32>(1)? != 0 });
     rows.iter().map(hint).collect()
 }
 
 pub(super) async fn jobs(client: &Object) -> Answer<Vec<Job>> {
-    let rows = client.query("SELECT DISTINCT command, logfile FROM action", &[]).await?;
+    let rows = client.query_typed("SELECT DISTINCT command, logfile FROM action", &[]).await?;
     let job =
         |row: &Row| Ok(Job { command: encoding::decode(text(row, 0)?), logfile: encoding::decode(text(row, 1)?) });
     rows.iter().map(job).collect()
@@ -312,5 +345,5 @@ pub(super) async fn intents(client: &Object) -> Answer<Vec<(IntentId, Intent)>> 
         };
         Ok(Some((IntentId(row.try_get(0)?), intent)))
     };
-    client.query(sql, &[]).await?.iter().filter_map(|row| intent(row).transpose()).collect()
+    client.query_typed(sql, &[]).await?.iter().filter_map(|row| intent(row).transpose()).collect()
 }

@@ -1,19 +1,19 @@
-//! The statements, but for those of the file table ([`super::files`]). Each function is one operation, run by the caller
-//! within one transaction (writing) or on a reader.
+//! The statements. Each function is one operation, run by the caller within one transaction (writing) or on a reader.
 //!
 //! Text goes in and out as bytes: the C program's rows may hold bytes that are no UTF-8. A name is looked up under its
 //! spelling here first, and where that is another one, as `%XX` too.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{Connection, OptionalExtension, Row, Statement, ToSql, params};
+use rusqlite::{Connection, OptionalExtension, Row, Statement, ToSql, Transaction, params};
 
-use super::super::spelling::{Range, Spelling, read_host, read_path};
-use super::super::{Claim, Hint, Intent, IntentId, Receipt};
-use super::files::set_file;
+use super::super::spelling::{self, Range, Spelling, read_host, read_path};
+use super::super::{Change, Claim, Hint, Intent, IntentId, Known, Receipt};
 use crate::model::{
-    ActionVersion, Checktxt, DirtyEntry, DirtyVersion, Job, JobFile, Mark, ScheduledAction, SyncPath, encoding,
+    ActionVersion, Checktxt, DirtyEntry, DirtyVersion, FileRecord, Fingerprint, Fingerprinter, Job, JobFile, Mark,
+    ScheduledAction, SyncPath, encoding,
 };
 
 /// A text that need not be UTF-8.
@@ -30,7 +30,7 @@ pub(super) fn bytes(row: &Row<'_>, index: usize) -> rusqlite::Result<Vec<u8>> {
     borrowed(row, index).map(Cow::into_owned)
 }
 
-pub(super) fn borrowed<'r>(row: &'r Row<'_>, index: usize) -> rusqlite::Result<Cow<'r, [u8]>> {
+fn borrowed<'r>(row: &'r Row<'_>, index: usize) -> rusqlite::Result<Cow<'r, [u8]>> {
     Ok(match row.get_ref(index)? {
         ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.into(),
         ValueRef::Integer(number) => number.to_string().into_bytes().into(),
@@ -44,22 +44,17 @@ fn number(row: &Row<'_>, index: usize) -> rusqlite::Result<i64> {
     Ok(std::str::from_utf8(&bytes(row, index)?).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0))
 }
 
-pub(super) fn write(raw: &[u8]) -> Vec<u8> {
+fn write(raw: &[u8]) -> Vec<u8> {
     Spelling::Bytes.write(raw)
 }
 
 /// The texts under which a name's rows may stand, ours first.
-pub(super) fn spellings(raw: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+fn spellings(raw: &[u8]) -> impl Iterator<Item = Vec<u8>> {
     std::iter::once(write(raw)).chain(Spelling::Bytes.other(raw))
 }
 
 /// Removes every row with this name, under any spelling. `sql` has the name as its first parameter.
-pub(super) fn remove_named(
-    connection: &Connection,
-    sql: &str,
-    raw: &[u8],
-    more: &[&dyn ToSql],
-) -> rusqlite::Result<u64> {
+fn remove_named(connection: &Connection, sql: &str, raw: &[u8], more: &[&dyn ToSql]) -> rusqlite::Result<u64> {
     let mut statement = connection.prepare_cached(sql)?;
     let mut removed = 0;
     for name in spellings(raw) {
@@ -70,8 +65,33 @@ pub(super) fn remove_named(
     Ok(removed as u64)
 }
 
+// The file table.
+
+/// The columns of a record; a table without those of ours has NULL in their place.
+fn record_columns(extended: bool) -> &'static str {
+    if extended {
+        "filename, checktxt, mtime_ns, ctime_ns, device, digest"
+    } else {
+        "filename, checktxt, NULL, NULL, NULL, NULL"
+    }
+}
+
+/// `None`: the name is malformed.
+fn record(row: &Row<'_>) -> rusqlite::Result<Option<FileRecord>> {
+    let Some(path) = read_path(&bytes(row, 0)?) else { return Ok(None) };
+    let digest: Option<Vec<u8>> = row.get(5)?;
+    Ok(Some(FileRecord {
+        path,
+        checktxt: Checktxt::from_text(&encoding::decode(&bytes(row, 1)?)),
+        mtime_ns: row.get(2)?,
+        ctime_ns: row.get(3)?,
+        device: row.get(4)?,
+        digest: digest.and_then(|digest| digest.try_into().ok()),
+    }))
+}
+
 /// A query over one stretch of names, in order.
-pub(super) fn over_range(select: &str, range: &Range, condition: &str) -> String {
+fn over_range(select: &str, range: &Range, condition: &str) -> String {
     let within = match range {
         Range::All => "1",
         Range::One(_) => "filename IN (?1, ?2)",
@@ -81,7 +101,7 @@ pub(super) fn over_range(select: &str, range: &Range, condition: &str) -> String
 }
 
 /// What stands for ?1 and ?2 there.
-pub(super) fn range_parameters(range: &Range) -> Vec<Vec<u8>> {
+fn range_parameters(range: &Range) -> Vec<Vec<u8>> {
     match range {
         Range::All => Vec::new(),
         Range::One(name) => {
@@ -92,14 +112,195 @@ pub(super) fn range_parameters(range: &Range) -> Vec<Vec<u8>> {
     }
 }
 
+/// Hands the records within the ranges to `take`, in order and in chunks, until it says that it wants no more.
+pub(super) fn files(
+    connection: &Connection,
+    ranges: &[Range],
+    extended: bool,
+    chunk_size: usize,
+    take: &mut dyn FnMut(Vec<FileRecord>) -> bool,
+) -> rusqlite::Result<()> {
+    stream(connection, ranges, extended, " ORDER BY filename", record, chunk_size, take)
+}
+
+/// The same for fingerprints, in any order.
+pub(super) fn fingerprints(
+    connection: &Connection,
+    ranges: &[Range],
+    extended: bool,
+    fingerprinter: &Fingerprinter,
+    chunk_size: usize,
+    take: &mut dyn FnMut(Vec<Fingerprint>) -> bool,
+) -> rusqlite::Result<()> {
+    let mut buffer = Vec::new();
+    let fingerprint = |row: &Row<'_>| {
+        let (name, checktxt) = (borrowed(row, 0)?, borrowed(row, 1)?);
+        let name = encoding::decode_in(&name, &mut buffer);
+        if SyncPath::check(name).is_err() {
+            return Ok(None);
+        }
+        let name = fingerprinter.name(name);
+        let checktxt = encoding::decode_in(&checktxt, &mut buffer);
+        Ok(Some(Fingerprint { name, state: fingerprinter.state(checktxt, row.get(2)?, row.get(3)?, row.get(4)?) }))
+    };
+    stream(connection, ranges, extended, "", fingerprint, chunk_size, take)
+}
+
+fn stream<T>(
+    connection: &Connection,
+    ranges: &[Range],
+    extended: bool,
+    order: &str,
+    mut read: impl FnMut(&Row<'_>) -> rusqlite::Result<Option<T>>,
+    chunk_size: usize,
+    take: &mut dyn FnMut(Vec<T>) -> bool,
+) -> rusqlite::Result<()> {
+    // One snapshot for all ranges.
+    let snapshot = connection.unchecked_transaction()?;
+    let mut chunk = Vec::with_capacity(chunk_size);
+    for range in ranges {
+        let select = format!("SELECT {} FROM file", record_columns(extended));
+        let mut statement = snapshot.prepare_cached(&over_range(&select, range, order))?;
+        let parameters = range_parameters(range);
+        let mut rows = statement.query(rusqlite::params_from_iter(parameters.iter().map(|text| Text(text))))?;
+        while let Some(row) = rows.next()? {
+            chunk.extend(read(row)?);
+            if chunk.len() == chunk_size && !take(std::mem::replace(&mut chunk, Vec::with_capacity(chunk_size))) {
+                return Ok(());
+            }
+        }
+    }
+    if !chunk.is_empty() {
+        take(chunk);
+    }
+    Ok(())
+}
+
+pub(super) fn file(connection: &Connection, path: &SyncPath, extended: bool) -> rusqlite::Result<Option<FileRecord>> {
+    let sql = format!("SELECT {} FROM file WHERE filename = ?1", record_columns(extended));
+    let mut statement = connection.prepare_cached(&sql)?;
+    for name in spellings(path.as_bytes()) {
+        if let Some(found) = statement.query_row([Text(&name)], record).optional()? {
+            return Ok(found);
+        }
+    }
+    Ok(None)
+}
+
+pub(super) fn known(connection: &Connection, paths: &[SyncPath], extended: bool) -> rusqlite::Result<Vec<Known>> {
+    let snapshot = connection.unchecked_transaction()?;
+    let one = |path: &SyncPath| {
+        let name = Range::One(spelling::key(path.as_bytes()));
+        let mut marks = marks_within(&snapshot, None, &[name], extended)?;
+        marks.sort_by(|one, other| one.peer.cmp(&other.peer));
+        Ok(Known { record: file(&snapshot, path, extended)?, marks })
+    };
+    paths.iter().map(one).collect()
+}
+
+pub(super) fn apply(connection: &Connection, changes: &[Change]) -> rusqlite::Result<Vec<SyncPath>> {
+    let mut stale = Vec::new();
+    let mut versions = Versions::reserve(connection, changes.iter().map(|change| change.marks.len()).sum())?;
+    let receiving: HashSet<SyncPath> = intents(connection, true)?.into_iter().map(|(_, intent)| intent.path).collect();
+    let mut add = connection.prepare_cached(&format!("INSERT OR IGNORE {FILE_ROW}"))?;
+    let mut add_mark = connection.prepare_cached(SET_MARK)?;
+    for change in changes {
+        let has_one_spelling = Spelling::Bytes.other(change.path.as_bytes()).is_none();
+        // What is on disk and what the row says may differ for a moment while a session receives the file.
+        let is_written = !receiving.contains(&change.path)
+            && match (&change.expected, &change.record) {
+                (None, Some(record)) if has_one_spelling => execute_file(&mut add, record)? == 1,
+                (expected, record) => {
+                    let is_as_expected = current_checktxt(connection, &change.path)? == *expected;
+                    if is_as_expected {
+                        set_file(connection, &change.path, record.as_ref())?;
+                    }
+                    is_as_expected
+                }
+            };
+        if !is_written {
+            stale.push(change.path.clone());
+            continue;
+        }
+        for mark in &change.marks {
+            set_mark(connection, &mut add_mark, mark, &mut versions)?;
+        }
+        if !change.actions.is_empty() {
+            schedule(connection, &change.actions)?;
+        }
+    }
+    Ok(stale)
+}
+
+fn current_checktxt(connection: &Connection, path: &SyncPath) -> rusqlite::Result<Option<Checktxt>> {
+    let mut statement = connection.prepare_cached("SELECT checktxt FROM file WHERE filename = ?1")?;
+    for name in spellings(path.as_bytes()) {
+        if let Some(text) = statement.query_row([Text(&name)], |row| bytes(row, 0)).optional()? {
+            return Ok(Some(Checktxt::from_text(&encoding::decode(&text))));
+        }
+    }
+    Ok(None)
+}
+
+/// Makes the row of a file what `record` says.
+fn set_file(connection: &Connection, path: &SyncPath, record: Option<&FileRecord>) -> rusqlite::Result<()> {
+    let Some(record) = record else {
+        return remove_file(connection, path).map(drop);
+    };
+    if Spelling::Bytes.other(path.as_bytes()).is_some() {
+        remove_file(connection, path)?;
+    }
+    let mut statement = connection.prepare_cached(&format!("INSERT OR REPLACE {FILE_ROW}"))?;
+    execute_file(&mut statement, record).map(drop)
+}
+
+/// What follows on INSERT in a statement for [`execute_file`].
+const FILE_ROW: &str =
+    "INTO file (filename, checktxt, mtime_ns, ctime_ns, device, digest) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+
+/// Writes a row. Returns how many were written.
+fn execute_file(statement: &mut Statement<'_>, record: &FileRecord) -> rusqlite::Result<usize> {
+    let FileRecord { path, checktxt, mtime_ns, ctime_ns, device, digest } = record;
+    let [name, checktxt] = [path.as_bytes(), checktxt.as_bytes()].map(write);
+    let digest = digest.as_ref().map(<[u8; 32]>::as_slice);
+    statement.execute(params![Text(&name), Text(&checktxt), mtime_ns, ctime_ns, device, digest])
+}
+
+fn remove_file(connection: &Connection, path: &SyncPath) -> rusqlite::Result<u64> {
+    remove_named(connection, "DELETE FROM file WHERE filename = ?1", path.as_bytes(), &[])
+}
+
+pub(super) fn remove_files(connection: &Connection, paths: &[SyncPath]) -> rusqlite::Result<u64> {
+    paths.iter().map(|path| remove_file(connection, path)).sum()
+}
+
+pub(super) fn remove_malformed(connection: &Connection) -> rusqlite::Result<u64> {
+    let mut removed = 0;
+    for table in ["file", "dirty"] {
+        let mut malformed = Vec::new();
+        let mut statement = connection.prepare(&format!("SELECT rowid, filename FROM {table}"))?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            if read_path(&bytes(row, 1)?).is_none() {
+                malformed.push(row.get::<_, i64>(0)?);
+            }
+        }
+        let mut delete = connection.prepare(&format!("DELETE FROM {table} WHERE rowid = ?1"))?;
+        for rowid in malformed {
+            removed += delete.execute([rowid])? as u64;
+        }
+    }
+    Ok(removed)
+}
+
 // The dirty table.
 
 /// Versions for the rows about to be written.
-pub(super) struct Versions(i64);
+struct Versions(i64);
 
 impl Versions {
     /// Takes `count` of them from the counter.
-    pub(super) fn reserve(connection: &Connection, count: usize) -> rusqlite::Result<Self> {
+    fn reserve(connection: &Connection, count: usize) -> rusqlite::Result<Self> {
         let count = i64::try_from(count).unwrap_or(i64::MAX);
         let sql = "UPDATE csync2_version SET value = value + ?1 RETURNING value";
         let last: i64 = connection.prepare_cached(sql)?.query_row([count], |row| row.get(0))?;
@@ -112,11 +313,11 @@ impl Versions {
     }
 }
 
-pub(super) const SET_MARK: &str =
+const SET_MARK: &str =
     "INSERT OR REPLACE INTO dirty (filename, forced, myname, peername, version) VALUES (?1, ?2, ?3, ?4, ?5)";
 
 /// Writes a row; `statement` is [`SET_MARK`].
-pub(super) fn set_mark(
+fn set_mark(
     connection: &Connection,
     statement: &mut Statement<'_>,
     mark: &Mark,
@@ -152,10 +353,18 @@ pub(super) fn dirty(
     ranges: &[Range],
     extended: bool,
 ) -> rusqlite::Result<Vec<DirtyEntry>> {
+    marks_within(&connection.unchecked_transaction()?, peer, ranges, extended)
+}
+
+fn marks_within(
+    snapshot: &Transaction<'_>,
+    peer: Option<&str>,
+    ranges: &[Range],
+    extended: bool,
+) -> rusqlite::Result<Vec<DirtyEntry>> {
     let version = if extended { "version" } else { "0" };
     let select = format!("SELECT filename, forced, myname, peername, {version} FROM dirty");
     let peer = peer.map(|peer| write(peer.as_bytes()));
-    let snapshot = connection.unchecked_transaction()?;
     let mut entries = Vec::new();
     for range in ranges {
         let mut parameters = range_parameters(range);
@@ -230,7 +439,7 @@ pub(super) fn remove_hints(connection: &Connection, hints: &[Hint]) -> rusqlite:
     hints.iter().map(|hint| remove_named(connection, sql, &hint.path, &[&i64::from(hint.recursive)])).sum()
 }
 
-pub(super) fn schedule(connection: &Connection, actions: &[ScheduledAction]) -> rusqlite::Result<()> {
+fn schedule(connection: &Connection, actions: &[ScheduledAction]) -> rusqlite::Result<()> {
     // A trigger replaces the row that is there.
     let sql = "INSERT INTO action (filename, command, logfile) VALUES (?1, ?2, ?3)";
     let mut statement = connection.prepare_cached(sql)?;
@@ -294,7 +503,21 @@ pub(super) fn unpin(connection: &Connection, peer: &str) -> rusqlite::Result<boo
 
 // Receiving.
 
-pub(super) fn begin_receive(connection: &Connection, intent: &Intent) -> rusqlite::Result<IntentId> {
+pub(super) fn next_receives(
+    connection: &Connection,
+    receipts: &[(Option<IntentId>, Receipt)],
+    intents: &[Intent],
+) -> rusqlite::Result<Vec<IntentId>> {
+    for (id, receipt) in receipts {
+        set_file(connection, &receipt.path, receipt.record.as_ref())?;
+        remove_mark(connection, &receipt.path, &receipt.sender)?;
+        schedule(connection, &receipt.actions)?;
+        remove_intents(connection, id.as_slice())?;
+    }
+    intents.iter().map(|intent| add_intent(connection, intent)).collect()
+}
+
+fn add_intent(connection: &Connection, intent: &Intent) -> rusqlite::Result<IntentId> {
     let sql = "INSERT INTO csync2_intent (filename, peername, temp_name, target, holder) VALUES (?1, ?2, ?3, ?4, ?5)";
     let [name, peer, temp_name, holder] =
         [intent.path.as_bytes(), intent.peer.as_bytes(), &intent.temp_name, intent.holder.as_bytes()].map(write);
@@ -305,15 +528,9 @@ pub(super) fn begin_receive(connection: &Connection, intent: &Intent) -> rusqlit
     Ok(IntentId(connection.last_insert_rowid()))
 }
 
-pub(super) fn finish_receive(connection: &Connection, id: Option<IntentId>, receipt: &Receipt) -> rusqlite::Result<()> {
-    set_file(connection, &receipt.path, receipt.record.as_ref())?;
-    remove_mark(connection, &receipt.path, &receipt.sender)?;
-    schedule(connection, &receipt.actions)?;
-    id.map_or(Ok(()), |id| remove_intent(connection, id))
-}
-
-pub(super) fn remove_intent(connection: &Connection, id: IntentId) -> rusqlite::Result<()> {
-    connection.prepare_cached("DELETE FROM csync2_intent WHERE id = ?1")?.execute([id.0]).map(drop)
+pub(super) fn remove_intents(connection: &Connection, ids: &[IntentId]) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare_cached("DELETE FROM csync2_intent WHERE id = ?1")?;
+    ids.iter().try_for_each(|id| statement.execute([id.0]).map(drop))
 }
 
 pub(super) fn intents(connection: &Connection, extended: bool) -> rusqlite::Result<Vec<(IntentId, Intent)>> {
