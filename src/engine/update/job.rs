@@ -27,6 +27,8 @@ pub(super) struct Job {
     pub(super) adopted: bool,
     /// The peer may have a directory where a file of ours shall be.
     pub(super) directory_in_the_way: bool,
+    /// The peer has something else where a directory of ours shall be, or a link above it.
+    pub(super) no_directory_there: bool,
     /// The job of the same file under another name that goes before this one: with both under way at once, the peer would
     /// take what comes under the first for a change of its own under the second.
     pub(super) other_spelling: Option<usize>,
@@ -99,6 +101,7 @@ impl Job {
             digest: None,
             adopted: false,
             directory_in_the_way: false,
+            no_directory_there: false,
             other_spelling: None,
             nest: Nest::default(),
         }

@@ -30,11 +30,16 @@ impl Pipeline<'_> {
             return self.on_refusal(number, &answer).await;
         }
         match (question, answer.data) {
-            (_, Some(Data::State { checktxt, signature })) => match answer.reply {
-                Reply::NotFound if self.is_held_back(number) => Ok(()),
-                Reply::NotFound | Reply::PathNotFound => self.on_missing(number).await,
-                _ => self.on_state(number, &checktxt, signature).await,
-            },
+            (_, Some(Data::State { checktxt, signature })) => {
+                let is_missing = matches!(answer.reply, Reply::NotFound | Reply::PathNotFound);
+                self.jobs[number].no_directory_there =
+                    answer.reply == Reply::NotFound || !(is_missing || checktxt.is_directory());
+                match is_missing {
+                    true if self.is_held_back(number) => Ok(()),
+                    true => self.on_missing(number).await,
+                    false => self.on_state(number, &checktxt, signature).await,
+                }
+            }
             (_, Some(Data::Basis(signature))) => self.on_basis(awaited, signature).await,
             (question, Some(Data::Number(theirs))) => self.on_measure(number, question, theirs).await,
             (Question::Flush, None) if self.is_held_back(number) => Ok(()),
