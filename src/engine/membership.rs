@@ -76,7 +76,7 @@ fn covers_subject(group: &Group, subject: &Subject, purpose: Purpose) -> bool {
 }
 
 /// What a match means; `None`: the rule does not count.
-fn effect(kind: RuleKind, purpose: Purpose) -> Option<bool> {
+pub(super) fn effect(kind: RuleKind, purpose: Purpose) -> Option<bool> {
     match (kind, purpose) {
         (RuleKind::Include, _) | (RuleKind::Compare, Purpose::Compare) => Some(true),
         (RuleKind::Exclude, _) => Some(false),

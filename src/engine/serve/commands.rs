@@ -27,6 +27,10 @@ impl Session {
             _ => None,
         };
         self.receiver.settle(peer, continued).await?;
+        let file = subject(&command).map(|(_, file)| file);
+        if !is_of_one_file(&command) || file.is_some_and(|file| self.receiver.has_unrecorded(Some(file))) {
+            self.receiver.record(peer).await?;
+        }
         let reply = match (admitted, command) {
             (Err(reply), _) => reply,
             (Ok(Some(file)), command) => match self.command(peer, file, command).await? {
@@ -83,7 +87,13 @@ impl Session {
 
     async fn signature(&mut self, peer: &Peer, file: &Admitted) -> Result<Answered, SessionError> {
         let not_there = |reply: Reply| (reply, b"---".to_vec(), 0, tempfile::spooled_tempfile(0));
-        let (reply, checktxt, length, data) = match query::signature(peer, file).await? {
+        let signature = loop {
+            match query::signature(peer, file, !self.receiver.has_unrecorded(None)).await? {
+                Some(signature) => break signature,
+                None => self.receiver.record(peer).await?,
+            }
+        };
+        let (reply, checktxt, length, data) = match signature {
             Signature::Refused(reply) => return Ok(Answered::With(reply)),
             Signature::Missing(reply) => {
                 self.receiver.saw(&file.path, None);
@@ -138,17 +148,21 @@ impl Session {
         peer: &Peer,
         file: Admitted,
         attributes: Option<Attributes>,
-    ) -> Result<Result<(), Stop>, WireError> {
+    ) -> Result<Result<(), Stop>, SessionError> {
         let (mut patch, length, signature) = match self.receiver.begin_patch(peer, file, attributes).await {
             Ok(begun) => begun,
             Err(stop) => return Ok(Err(stop)),
         };
         self.connection.write_line(&Reply::SendData.encode()).await?;
         query::send_stream(&mut self.connection, length, signature).await?;
-        let received = match self.connection.read_octet_header().await? {
-            OctetHeader::Failed => Err(std::io::Error::from(rustix::io::Errno::IO)),
-            OctetHeader::Length(length) => self.connection.read_body(length, &mut |bytes| patch.push(bytes)).await?,
+        let connection = &mut self.connection;
+        let delta = async {
+            Ok::<_, WireError>(match connection.read_octet_header().await? {
+                OctetHeader::Failed => Err(std::io::Error::from(rustix::io::Errno::IO)),
+                OctetHeader::Length(length) => connection.read_body(length, &mut |bytes| patch.push(bytes)).await?,
+            })
         };
+        let received = self.receiver.meanwhile(peer, delta).await??;
         Ok(match received {
             Ok(()) => self.receiver.finish_patch(peer, patch).await,
             Err(error) => Err(error.into()),
@@ -160,6 +174,37 @@ impl Session {
 enum Answered {
     With(Reply),
     Already(Flow),
+}
+
+/// Whether a command asks for nothing that is recorded of other files.
+fn is_of_one_file(command: &Request) -> bool {
+    match command {
+        Request::Sig { .. }
+        | Request::GetTm { .. }
+        | Request::GetSz { .. }
+        | Request::Patch { .. }
+        | Request::AtomicPatch { .. }
+        | Request::MkDir { .. }
+        | Request::MkChr { .. }
+        | Request::MkBlk { .. }
+        | Request::MkFifo { .. }
+        | Request::MkLink { .. }
+        | Request::MkSock { .. }
+        | Request::SetOwn { .. }
+        | Request::SetMod { .. }
+        | Request::SeTime { .. }
+        | Request::Del { .. } => true,
+        Request::Mark { .. }
+        | Request::Type { .. }
+        | Request::Flush { .. }
+        | Request::List { .. }
+        | Request::Ssl
+        | Request::Config { .. }
+        | Request::Group { .. }
+        | Request::Hello { .. }
+        | Request::AtomicDialect
+        | Request::Bye => false,
+    }
 }
 
 /// Key and file of a command that has them.
