@@ -6,10 +6,11 @@ use super::permission::{self, Admitted};
 use super::query::{self, Measure, Signature};
 use super::receive::{Stop, time_of};
 use super::session::{Flow, Session, SessionError};
+use super::spool;
 use crate::engine::EngineError;
 use crate::engine::check::{self, CheckOptions};
 use crate::engine::membership::Purpose;
-use crate::model::{FileKind, MtimeUnit};
+use crate::model::{FileKind, Metadata, MtimeUnit};
 use crate::wire::{Attributes, OctetHeader, Reply, Request, WireError};
 
 impl Session {
@@ -82,21 +83,27 @@ impl Session {
     }
 
     async fn signature(&mut self, peer: &Peer, file: &Admitted) -> Result<Answered, SessionError> {
-        let not_there = |reply: Reply| (reply, b"---".to_vec(), 0, tempfile::spooled_tempfile(0));
-        let (reply, checktxt, length, data) = match query::signature(peer, file).await? {
+        let not_there = |reply: Reply| (reply, b"---".to_vec(), None);
+        let (reply, checktxt, signature) = match query::signature(peer, file).await? {
             Signature::Refused(reply) => return Ok(Answered::With(reply)),
             Signature::Missing(reply) => {
                 self.receiver.saw(&file.path, None);
                 not_there(reply)
             }
-            Signature::There { checktxt, metadata, length, data } => {
-                self.receiver.saw(&file.path, Some(*metadata));
-                (Reply::DataFollows, checktxt.as_bytes().to_vec(), length, data)
+            Signature::There { checktxt, metadata, data } => {
+                self.receiver.saw(&file.path, Some(Metadata::clone(&metadata)));
+                (Reply::DataFollows, checktxt.as_bytes().to_vec(), Some((metadata, data)))
             }
         };
         self.connection.write_line(&reply.encode()).await?;
         self.connection.write_line(&checktxt).await?;
-        query::send_stream(&mut self.connection, length, data).await?;
+        match signature {
+            None => self.connection.write(&OctetHeader::Length(0).encode()).await?,
+            Some((metadata, mut data)) => {
+                data.send(&mut self.connection).await?;
+                self.receiver.keep(&file.path, &metadata, data);
+            }
+        }
         Ok(Answered::With(Reply::CmdFinished))
     }
 
@@ -139,20 +146,21 @@ impl Session {
         file: Admitted,
         attributes: Option<Attributes>,
     ) -> Result<Result<(), Stop>, WireError> {
-        let (mut patch, length, signature) = match self.receiver.begin_patch(peer, file, attributes).await {
+        let (patch, mut signature) = match self.receiver.begin_patch(peer, file, attributes).await {
             Ok(begun) => begun,
             Err(stop) => return Ok(Err(stop)),
         };
         self.connection.write_line(&Reply::SendData.encode()).await?;
-        query::send_stream(&mut self.connection, length, signature).await?;
-        let received = match self.connection.read_octet_header().await? {
-            OctetHeader::Failed => Err(std::io::Error::from(rustix::io::Errno::IO)),
-            OctetHeader::Length(length) => self.connection.read_body(length, &mut |bytes| patch.push(bytes)).await?,
-        };
-        Ok(match received {
-            Ok(()) => self.receiver.finish_patch(peer, patch).await,
-            Err(error) => Err(error.into()),
-        })
+        signature.send(&mut self.connection).await?;
+        match self.connection.read_octet_header().await? {
+            OctetHeader::Failed => Ok(Err(std::io::Error::from(rustix::io::Errno::IO).into())),
+            OctetHeader::Length(length) => {
+                let (delta, feed) = spool::receive(&mut self.connection, length).await?;
+                let patched = self.receiver.finish_patch(peer, patch, delta);
+                let (fed, patched) = tokio::join!(feed.run(&mut self.connection), patched);
+                fed.map(|()| patched)
+            }
+        }
     }
 }
 

@@ -8,15 +8,18 @@
 //! Whatever a command is about to change is looked at before the check for local changes, and again right before the
 //! change: what happens in between is a conflict.
 
+mod kept;
 mod make;
 mod patch;
 mod shown;
 
+use self::kept::Kept;
 pub(super) use self::make::time_of;
 use self::shown::Shown;
 use super::apply::{Assembled, Copies, Refusal, Rules, Target};
 use super::peer::Peer;
 use super::permission::{self, Admitted};
+use super::spool::Spooled;
 use crate::config::{Backup, LocalPath};
 use crate::engine::check::{self, CheckOptions};
 use crate::engine::membership::{self, Event, Purpose};
@@ -32,6 +35,7 @@ pub(super) struct Receiver {
     /// The state of files at their last SIG. SETIME alone says that both contents are equal: it counts only while the
     /// file is still what the peer compared.
     seen: Shown,
+    signatures: Kept,
 }
 
 /// A file whose attributes are still coming.
@@ -105,6 +109,11 @@ impl Receiver {
             Some(metadata) => self.seen.insert(path.clone(), metadata),
             None => self.seen.remove(path),
         }
+    }
+
+    /// Remembers the signature that the peer got of a file in this state, for the PATCH that may follow.
+    pub(super) fn keep(&mut self, path: &SyncPath, metadata: &Metadata, signature: Spooled) {
+        self.signatures.keep(path, metadata, signature);
     }
 
     /// Ends the sequence, unless the next command still belongs to it. A refusal is logged: its commands have their

@@ -33,6 +33,6 @@ fuzz_target!(|input: (Vec<u8>, u16, u8, Vec<u8>, Vec<u8>)| {
     delta(&mut &*new, &ours, &mut change, bounds).unwrap();
     let mut basis = tempfile::tempfile().unwrap();
     basis.write_all(&sums).unwrap();
-    patch(basis, &mut &*change, &mut result, new.len() as u64).unwrap();
+    patch(&basis, &mut &*change, &mut result, new.len() as u64).unwrap();
     assert_eq!(result, new);
 });

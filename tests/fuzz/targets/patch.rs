@@ -14,7 +14,7 @@ fuzz_target!(|input: (u16, bool, Vec<u8>, Vec<u8>)| {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(&basis).unwrap();
     let mut output = Vec::new();
-    let result = patch(file, &mut &*delta, &mut output, limit);
+    let result = patch(&file, &mut &*delta, &mut output, limit);
     assert!(output.len() as u64 <= limit);
     if let Ok(written) = result {
         assert_eq!(written, output.len() as u64);

@@ -1,15 +1,12 @@
 //! PATCH: the signature of what we have goes out, a delta comes in, and the new content is built beside the old.
 
 use std::fs::File;
-use std::io;
-
-use tempfile::SpooledTempFile;
 
 use super::super::apply::{Copies, Refusal, Rules, Target};
 use super::super::peer::Peer;
 use super::super::permission::Admitted;
 use super::super::query;
-use super::super::spool::Spool;
+use super::super::spool::{Incoming, Spooled};
 use super::{Assembly, Receiver, Sequence, State, Stop, begin_file};
 use crate::engine::{EngineError, blocking, notice};
 use crate::model::SyncPath;
@@ -26,46 +23,42 @@ pub(in super::super) struct Patch {
     rules: Rules,
     /// Those that came along, in the second dialect.
     attributes: Option<Attributes>,
-    delta: Spool,
-}
-
-impl Patch {
-    /// The next piece of the delta.
-    ///
-    /// # Errors
-    /// When it cannot be kept.
-    pub(in super::super) fn push(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.delta.push(bytes, || self.target.scratch(&self.rules))
-    }
 }
 
 impl Receiver {
-    /// First half: everything up to the signature of the basis, with its length.
+    /// First half: everything up to the signature of the basis.
     pub(in super::super) async fn begin_patch(
         &mut self,
         peer: &Peer,
         file: Admitted,
         attributes: Option<Attributes>,
-    ) -> Result<(Patch, u64, SpooledTempFile), Stop> {
+    ) -> Result<(Patch, Spooled), Stop> {
         let (target, rules) = self.prepare(peer, &file).await?;
+        let kept = self.signatures.take(&file.path, target.before.as_ref());
         let prepared = blocking("PATCH", move || {
             target.can_become_a_file()?;
             let copies = target.back_up(&rules)?;
             let basis = target.basis()?;
-            let (length, signature) = query::signature_of(basis.as_ref())?;
-            let delta = Spool::default();
-            let patch = Patch { path: file.path, target, copies, basis, rules, attributes, delta };
-            Ok::<_, Refusal>((patch, length, signature))
+            let signature = match kept {
+                Some(kept) => kept,
+                None => query::signature_of(basis.as_ref())?,
+            };
+            Ok::<_, Refusal>((Patch { path: file.path, target, copies, basis, rules, attributes }, signature))
         });
         Ok(prepared.await??)
     }
 
-    /// Second half: the delta is here.
-    pub(in super::super) async fn finish_patch(&mut self, peer: &Peer, patch: Patch) -> Result<(), Stop> {
-        let Patch { path, target, copies, basis, rules, attributes, delta } = patch;
+    /// Second half: the delta is here, or arrives meanwhile.
+    pub(in super::super) async fn finish_patch(
+        &mut self,
+        peer: &Peer,
+        patch: Patch,
+        delta: Incoming,
+    ) -> Result<(), Stop> {
+        let Patch { path, target, copies, basis, rules, attributes } = patch;
         let complete = attributes.is_some();
         let built = blocking("PATCH", move || {
-            let mut new = target.assemble(basis, delta.into_reader()?, attributes.as_ref(), &rules)?;
+            let mut new = target.assemble(basis, delta, attributes.as_ref(), &rules)?;
             let metadata = new.metadata()?;
             Ok::<_, Refusal>((target, new, metadata))
         });

@@ -7,7 +7,7 @@ use crate::engine::update::Prospect;
 use crate::engine::update::confirmed::Confirmed;
 use crate::engine::update::exchange::{Answer, Awaited, Data, Question};
 use crate::engine::update::job::{Due, Progress};
-use crate::engine::update::local::{self, Compared, Prepared};
+use crate::engine::update::local::{self, Compared, Prepared, Sent};
 use crate::model::errors::chain;
 use crate::model::{Checktxt, FileKind, MtimeUnit};
 use crate::wire::Reply;
@@ -172,20 +172,32 @@ impl Pipeline<'_> {
     /// The peer waits for the delta.
     async fn on_basis(&mut self, patch: Awaited, signature: Vec<u8>) -> Result<(), SessionError> {
         let (number, delta) = (patch.number, Awaited { question: Question::Change, ..patch });
-        let job = &mut self.jobs[number];
-        let place = job.place.clone();
+        let place = self.jobs[number].place.clone();
         let prepared = blocking("update", move || local::prepare(&place, &signature)).await?;
-        let Prepared { length, delta: data, metadata, digest, changed } = match prepared {
-            Ok(prepared) => prepared,
+        let sent = match prepared {
+            Ok(Prepared::Delta { length, delta: body, sent }) => {
+                self.exchange.send_delta(delta, Some((length, body)));
+                Ok(sent)
+            }
+            Ok(Prepared::Whole { length, delta: body, whole }) => {
+                self.exchange.send_delta(delta, Some((length, body)));
+                blocking("update", move || whole.send()).await?
+            }
+            Err(error) => {
+                self.exchange.send_delta(delta, None);
+                Err(error)
+            }
+        };
+        let Sent { metadata, digest, changed } = match sent {
+            Ok(sent) => sent,
             Err(error) => {
                 // The peer leaves its file as it is, and the session goes on.
-                self.exchange.send_delta(delta, None);
                 let place = self.jobs[number].place.absolute();
                 self.fail(number, Some(&format!("{}: {}", place.display(), chain(&error))));
                 return Ok(());
             }
         };
-        self.exchange.send_delta(delta, Some((length, data)));
+        let job = &mut self.jobs[number];
         job.outstanding += 1;
         if changed && job.past.resent {
             self.fail(number, Some("it was changed while it was sent; it goes with the next run"));
