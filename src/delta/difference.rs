@@ -96,8 +96,11 @@ impl Difference<'_> {
         let ours = self.sums.of_data(&rest[..count * length]);
         let theirs = self.sums.of_blocks(block, count);
         let width = self.sums.width();
-        let alike =
-            ours.chunks_exact(width).zip(theirs.chunks_exact(width)).take_while(|(ours, theirs)| ours == theirs).count();
+        let alike = ours
+            .chunks_exact(width)
+            .zip(theirs.chunks_exact(width))
+            .take_while(|(ours, theirs)| ours == theirs)
+            .count();
         if alike > 0 {
             self.found(block, alike * length)?;
         }
@@ -288,9 +291,7 @@ impl Script<'_> {
 
     fn write_copy(&mut self) -> Result<(), DeltaError> {
         match self.copy.take() {
-            Some((position, length)) => {
-                write(self.output, WRITE_DELTA, &Command::Copy { position, length }.encode())
-            }
+            Some((position, length)) => write(self.output, WRITE_DELTA, &Command::Copy { position, length }.encode()),
             None => Ok(()),
         }
     }

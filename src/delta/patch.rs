@@ -13,17 +13,12 @@ const PIECE: usize = 128 * 1024;
 const WRITE: &str = "write the patched file";
 pub(super) const READ_BASIS: &str = "read the file that is patched";
 
-/// Applies a peer's delta to `basis`, at most to `limit` bytes. Returns how many bytes it made. What stands behind the end
-/// of the delta is not read.
+/// Applies a peer's delta to `basis`, at most to `limit` bytes. Returns how many bytes it made. The delta
+/// is read to the end of the stream.
 ///
 /// # Errors
 /// [`DeltaError::BadDelta`], [`DeltaError::TooLong`], [`DeltaError::Io`]. Part of the output may have been written.
-pub fn patch(
-    basis: &File,
-    delta: &mut dyn Read,
-    output: &mut dyn Write,
-    limit: u64,
-) -> Result<u64, DeltaError> {
+pub fn patch(basis: &File, delta: &mut dyn Read, output: &mut dyn Write, limit: u64) -> Result<u64, DeltaError> {
     let size = basis.metadata().map_err(|source| DeltaError::Io { operation: READ_BASIS, source })?.len();
     let mut delta = Buffered { delta, buffer: vec![0; PIECE], start: 0, end: 0 };
     if delta.number(MAGIC.len())? != u64::from(u32::from_be_bytes(MAGIC)) {
@@ -34,7 +29,8 @@ pub fn patch(
     loop {
         let command = Command::read(|width| delta.number(width))?;
         let length = match command {
-            Command::End => return Ok(made),
+            Command::End if delta.is_at_end()? => return Ok(made),
+            Command::End => return Err(DeltaError::BadDelta("something stands behind its end")),
             Command::Literal(length) | Command::Copy { length, .. } => length,
         };
         if length == 0 {
@@ -97,19 +93,28 @@ struct Buffered<'d> {
 impl Buffered<'_> {
     /// Some bytes, at least one and at most `limit`.
     fn data(&mut self, limit: u64) -> Result<&[u8], DeltaError> {
-        while self.start == self.end {
-            self.start = 0;
-            self.end = match self.delta.read(&mut self.buffer) {
-                Ok(0) => return Err(DeltaError::BadDelta("it ends too early")),
-                Ok(length) => length,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(source) => return Err(DeltaError::Io { operation: "receive the delta", source }),
-            };
+        if self.is_at_end()? {
+            return Err(DeltaError::BadDelta("it ends too early"));
         }
         let length = usize::try_from(limit).unwrap_or(usize::MAX).min(self.end - self.start);
         let data = &self.buffer[self.start..][..length];
         self.start += length;
         Ok(data)
+    }
+
+    /// Nothing is left, and nothing comes.
+    fn is_at_end(&mut self) -> Result<bool, DeltaError> {
+        if self.start == self.end {
+            let read = loop {
+                match self.delta.read(&mut self.buffer) {
+                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                    read => break read,
+                }
+            };
+            self.end = read.map_err(|source| DeltaError::Io { operation: "receive the delta", source })?;
+            self.start = 0;
+        }
+        Ok(self.start == self.end)
     }
 
     /// A number of so many bytes, at most eight.

@@ -323,7 +323,8 @@ fn failures_here_are_told_from_failures_of_the_peer() {
     told(patch(&file_with(&content), &mut Broken(&good[..5]), sink, 9000).map(drop), "receive the delta");
     told(patch(&file_with(&content), &mut &good[..], &mut Full, 9000).map(drop), "write the patched file");
     let directory = File::open("/").unwrap();
-    let result = patch(&directory, &mut &good[..], sink, 9000);
+    let copying = [&MAGIC[..], &[0x45, 0, 6, 0]].concat();
+    let result = patch(&directory, &mut &copying[..], sink, 9000);
     assert!(matches!(result, Err(DeltaError::Io { operation: READ_BASIS, .. })), "{result:?}");
     let result = patch(&file_with(&content), &mut &good[..good.len() - 1], sink, 9000);
     assert!(matches!(result, Err(DeltaError::BadDelta(_))), "{result:?}");

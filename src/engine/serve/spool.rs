@@ -37,8 +37,7 @@ impl Spooled {
             SpooledData::OnDisk(file) => {
                 let start = file.seek(SeekFrom::Start(0)).and_then(|_| file.try_clone());
                 let operation = "read a spooled signature for";
-                let failed =
-                    |source| WireError::Io { operation, peer: connection.peer_name().to_owned(), source };
+                let failed = |source| WireError::Io { operation, peer: connection.peer_name().to_owned(), source };
                 let mut file = tokio::fs::File::from_std(start.map_err(failed)?);
                 connection.write_octet_stream(length, &mut file).await
             }

@@ -1,5 +1,7 @@
 //! What follows from the peer's answers.
 
+use std::sync::Arc;
+
 use super::{Pipeline, Task};
 use crate::engine::blocking;
 use crate::engine::contact::{Dialect, SessionError};
@@ -143,8 +145,8 @@ impl Pipeline<'_> {
             return Ok(true);
         }
         let Some(signature) = signature else { return Ok(false) };
-        let place = job.place.clone();
-        let compared = blocking("update", move || local::compare(&place, &signature)).await?;
+        let (place, contents) = (job.place.clone(), Arc::clone(self.contents));
+        let compared = blocking("update", move || local::compare(&contents, &place, &signature)).await?;
         // A file that cannot be read is found out, and said, when its delta is made.
         let Ok(Compared { metadata, digest: Some(digest) }) = compared else { return Ok(false) };
         let equal = described(&metadata);
@@ -172,8 +174,8 @@ impl Pipeline<'_> {
     /// The peer waits for the delta.
     async fn on_basis(&mut self, patch: Awaited, signature: Vec<u8>) -> Result<(), SessionError> {
         let (number, delta) = (patch.number, Awaited { question: Question::Change, ..patch });
-        let place = self.jobs[number].place.clone();
-        let prepared = blocking("update", move || local::prepare(&place, &signature)).await?;
+        let (place, contents) = (self.jobs[number].place.clone(), Arc::clone(self.contents));
+        let prepared = blocking("update", move || local::prepare(&contents, &place, &signature)).await?;
         let sent = match prepared {
             Ok(Prepared::Delta { length, delta: body, sent }) => {
                 self.exchange.send_delta(delta, Some((length, body)));
@@ -181,7 +183,8 @@ impl Pipeline<'_> {
             }
             Ok(Prepared::Whole { length, delta: body, whole }) => {
                 self.exchange.send_delta(delta, Some((length, body)));
-                blocking("update", move || whole.send()).await?
+                let (place, contents) = (self.jobs[number].place.clone(), Arc::clone(self.contents));
+                blocking("update", move || whole.send(&contents, &place)).await?
             }
             Err(error) => {
                 self.exchange.send_delta(delta, None);
