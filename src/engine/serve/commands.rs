@@ -90,18 +90,18 @@ impl Session {
                 self.receiver.saw(&file.path, None);
                 not_there(reply)
             }
-            Signature::There { checktxt, metadata, data } => {
+            Signature::There { checktxt, metadata, looked, data } => {
                 self.receiver.saw(&file.path, Some(Metadata::clone(&metadata)));
-                (Reply::DataFollows, checktxt.as_bytes().to_vec(), Some((metadata, data)))
+                (Reply::DataFollows, checktxt.as_bytes().to_vec(), Some((metadata, looked, data)))
             }
         };
         self.connection.write_line(&reply.encode()).await?;
         self.connection.write_line(&checktxt).await?;
         match signature {
             None => self.connection.write(&OctetHeader::Length(0).encode()).await?,
-            Some((metadata, mut data)) => {
+            Some((metadata, looked, mut data)) => {
                 data.send(&mut self.connection).await?;
-                self.receiver.keep(&file.path, &metadata, data);
+                self.receiver.keep(&file.path, &metadata, looked, data);
             }
         }
         Ok(Answered::With(Reply::CmdFinished))

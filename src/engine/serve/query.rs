@@ -1,6 +1,7 @@
 //! The commands that only read: SIG, GETTM, GETSZ, TYPE, LIST.
 
 use std::io::{ErrorKind, Write};
+use std::time::SystemTime;
 
 use tempfile::spooled_tempfile;
 
@@ -21,7 +22,13 @@ use crate::wire::{Connection, Reply, WireError};
 /// What SIG found.
 pub(super) enum Signature {
     Missing(Reply),
-    There { checktxt: Checktxt, metadata: Box<Metadata>, data: Spooled },
+    /// `looked`: when it was in this state.
+    There {
+        checktxt: Checktxt,
+        metadata: Box<Metadata>,
+        looked: SystemTime,
+        data: Spooled,
+    },
     Refused(Reply),
 }
 
@@ -36,6 +43,7 @@ pub(super) enum Measure {
 pub(super) async fn signature(peer: &Peer, file: &Admitted) -> Result<Signature, EngineError> {
     let (ignore, place) = (peer.node.config.ignore, file.place.clone());
     blocking("SIG", move || {
+        let looked = SystemTime::now();
         let metadata = match find(&place) {
             Ok(Some(metadata)) => metadata,
             Ok(None) => return Signature::Missing(Reply::PathNotFound),
@@ -44,7 +52,7 @@ pub(super) async fn signature(peer: &Peer, file: &Admitted) -> Result<Signature,
         };
         let checktxt = Checktxt::of(&metadata, ignore, MtimeUnit::Zero);
         match spool_signature(&place, &metadata) {
-            Ok(data) => Signature::There { checktxt, metadata: Box::new(metadata), data },
+            Ok(data) => Signature::There { checktxt, metadata: Box::new(metadata), looked, data },
             Err(refusal) => Signature::Refused(refusal.reply()),
         }
     })

@@ -13,6 +13,8 @@ mod make;
 mod patch;
 mod shown;
 
+use std::time::SystemTime;
+
 use self::kept::Kept;
 pub(super) use self::make::time_of;
 use self::shown::Shown;
@@ -111,9 +113,10 @@ impl Receiver {
         }
     }
 
-    /// Remembers the signature that the peer got of a file in this state, for the PATCH that may follow.
-    pub(super) fn keep(&mut self, path: &SyncPath, metadata: &Metadata, signature: Spooled) {
-        self.signatures.keep(path, metadata, signature);
+    /// Remembers the signature that the peer got, for the PATCH that may follow: of a file that was in this state at this
+    /// time.
+    pub(super) fn keep(&mut self, path: &SyncPath, metadata: &Metadata, looked: SystemTime, signature: Spooled) {
+        self.signatures.keep(path, metadata, looked, signature);
     }
 
     /// Ends the sequence, unless the next command still belongs to it. A refusal is logged: its commands have their

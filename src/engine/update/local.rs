@@ -118,30 +118,39 @@ impl Whole {
     pub(super) fn send(self, contents: &Contents, place: &LocalPath) -> Result<Sent, DeltaError> {
         let Self { mut content, pieces } = self;
         let size = content.size();
-        let mut output = io::BufWriter::with_capacity(PIECE.0, Pieces(pieces));
-        let is_whole = match delta::literal_delta(&mut content, size, &mut output) {
+        let mut output = Pieces { sender: pieces, piece: Vec::new() };
+        let made = delta::literal_delta(&mut content, size, &mut output);
+        output.flush().map_err(|source| DeltaError::Io { operation: "send the file", source })?;
+        let is_whole = match made {
             Err(DeltaError::Shrunk) => false,
             other => other.map(|()| true)?,
         };
-        output.flush().map_err(|source| DeltaError::Io { operation: "send the file", source })?;
         let sent = Sent::of(content, is_whole)?;
         sent.teach(contents, place);
         Ok(sent)
     }
 }
 
-/// Passes what is written on to the task that sends it.
-struct Pieces(mpsc::Sender<Bytes>);
+/// Passes what is written on to the task that sends it, in pieces of one size; [`Write::flush`] sends the last.
+struct Pieces {
+    sender: mpsc::Sender<Bytes>,
+    piece: Vec<u8>,
+}
 
 impl Write for Pieces {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let piece = Bytes::copy_from_slice(bytes);
-        self.0.blocking_send(piece).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
-        Ok(bytes.len())
+        if self.piece.len() >= PIECE.0 {
+            self.flush()?;
+        }
+        self.piece.reserve(PIECE.0.saturating_sub(self.piece.len()));
+        let length = bytes.len().min(PIECE.0 - self.piece.len());
+        self.piece.extend_from_slice(&bytes[..length]);
+        Ok(length)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        let piece = std::mem::take(&mut self.piece);
+        self.sender.blocking_send(piece.into()).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 }
 
