@@ -50,13 +50,13 @@ impl Command {
     pub(super) fn encode(self) -> Vec<u8> {
         match self {
             Self::End => vec![END],
-            Self::Literal(length) => match u8::try_from(length) {
-                Ok(length @ 1..=SHORT) => vec![length],
-                _ => {
-                    let (code, bytes) = number(length);
-                    [&[LITERAL + code], &bytes[..]].concat()
+            Self::Literal(length) => {
+                if let Ok(length @ 1..=SHORT) = u8::try_from(length) {
+                    return vec![length];
                 }
-            },
+                let (code, bytes) = number(length);
+                [&[LITERAL + code], &bytes[..]].concat()
+            }
             Self::Copy { position, length } => {
                 let (position_code, position) = number(position);
                 let (length_code, length) = number(length);

@@ -129,11 +129,11 @@ impl Difference<'_> {
             self.credit += CREDIT;
             let weak = rolling.sum();
             let aligned = until_aligned == 0;
-            if aligned || self.index.may_have(weak) {
-                if let Some(block) = self.block_here(weak, aligned) {
-                    self.found(block, length)?;
-                    return Ok(Some(block + 1));
-                }
+            if (aligned || self.index.may_have(weak))
+                && let Some(block) = self.block_here(weak, aligned)
+            {
+                self.found(block, length)?;
+                return Ok(Some(block + 1));
             }
             until_aligned = if aligned { length } else { until_aligned } - 1;
             let rest = self.window.rest();

@@ -10,17 +10,17 @@ pub(super) struct Sums<'s> {
     /// Bytes of a block; the last may be shorter.
     pub(super) block_length: usize,
     strong_length: usize,
-    sums: &'s [u8],
+    blocks: &'s [u8],
 }
 
 impl<'s> Sums<'s> {
     pub(super) fn parse(signature: &'s [u8]) -> Result<Self, DeltaError> {
         let (block_length, strong_length) = lengths(signature)?;
-        let sums = &signature[HEADER..];
-        if !sums.len().is_multiple_of(WEAK_LENGTH + strong_length) {
+        let blocks = &signature[HEADER..];
+        if !blocks.len().is_multiple_of(WEAK_LENGTH + strong_length) {
             return Err(DeltaError::BadSignature("ends within a block's sums"));
         }
-        Ok(Self { block_length, strong_length, sums })
+        Ok(Self { block_length, strong_length, blocks })
     }
 
     /// There is nothing to compare with, or too much.
@@ -34,12 +34,12 @@ impl<'s> Sums<'s> {
     }
 
     pub(super) fn count(&self) -> usize {
-        self.sums.len() / self.width()
+        self.blocks.len() / self.width()
     }
 
     /// The sums of `count` blocks from `first` on.
     pub(super) fn of_blocks(&self, first: usize, count: usize) -> &'s [u8] {
-        &self.sums[first * self.width()..][..count * self.width()]
+        &self.blocks[first * self.width()..][..count * self.width()]
     }
 
     pub(super) fn weak(&self, block: usize) -> u32 {

@@ -206,26 +206,25 @@ impl Target {
     /// Builds the new content beside the target, reading the delta to its end. Nothing is replaced yet.
     pub(super) fn assemble(
         &self,
-        basis: Option<File>,
-        mut delta: impl io::Read,
+        basis: Option<&File>,
+        delta: &mut dyn io::Read,
         attributes: Option<&Attributes>,
         rules: &Rules,
     ) -> Result<Assembled, Refusal> {
         let mut temp = self.place.temp(rules.tempdir.as_deref())?;
-        let old = basis.as_ref().map(fs::meta::metadata_of).transpose()?;
+        let old = basis.map(fs::meta::metadata_of).transpose()?;
         let nothing;
-        let basis_or_nothing = match &basis {
-            Some(file) => file,
-            None => {
-                nothing = File::open("/dev/null")?;
-                &nothing
-            }
+        let basis_or_nothing = if let Some(file) = basis {
+            file
+        } else {
+            nothing = File::open("/dev/null")?;
+            &nothing
         };
         let mut output = Hashing::new(io::BufWriter::with_capacity(1 << 16, fs::large::Writer::new(temp.file())));
-        delta::patch(basis_or_nothing, &mut delta, &mut output, u64::MAX)?;
+        delta::patch(basis_or_nothing, delta, &mut output, u64::MAX)?;
         output.flush()?;
         let digest = output.digest();
-        let lost = temp.take_over(old.as_ref(), basis.as_ref());
+        let lost = temp.take_over(old.as_ref(), basis);
         for lost in &lost {
             tracing::info!("WARNING: {}: not kept: {}", self.real.display(), chain(lost));
         }

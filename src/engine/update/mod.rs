@@ -70,6 +70,7 @@ pub struct Outcome {
 #[derive(Debug)]
 struct Run {
     node: Arc<Node>,
+    /// As [`UpdateOptions::dry_run`].
     dry_run: bool,
     contents: Arc<Contents>,
 }

@@ -53,12 +53,12 @@ impl Receiver {
         &mut self,
         peer: &Peer,
         patch: Patch,
-        delta: Incoming,
+        mut delta: Incoming,
     ) -> Result<(), Stop> {
         let Patch { path, target, copies, basis, rules, attributes } = patch;
         let complete = attributes.is_some();
         let built = blocking("PATCH", move || {
-            let mut new = target.assemble(basis, delta, attributes.as_ref(), &rules)?;
+            let mut new = target.assemble(basis.as_ref(), &mut delta, attributes.as_ref(), &rules)?;
             let metadata = new.metadata()?;
             Ok::<_, Refusal>((target, new, metadata))
         });
