@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use csync2::cli::output::OutputError;
-use csync2::cli::{self, Environment, Invocation, Parsed, Printer, Status};
+use csync2::cli::{self, Environment, Invocation, Mode, Parsed, Printer, ServeMode, Status};
 use csync2::commands;
 use csync2::logging::{self, Guard, LogOptions};
 use tokio::signal::unix::{SignalKind, signal};
@@ -57,7 +57,17 @@ fn run(invocation: Invocation, printer: &Printer) -> Status {
         Ok(log) => log,
         Err(status) => return status,
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    // A listing does one thing after the other, and a process that serves one peer waits for it and works for it in turns:
+    // starting threads would take longer than they could save.
+    let mut threads = match invocation.mode {
+        Mode::ListHints
+        | Mode::ListFiles
+        | Mode::ListDirty
+        | Mode::ListPair { .. }
+        | Mode::Serve(ServeMode::Inherited) => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    let runtime = match threads.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             tracing::warn!("cannot start: {error}");

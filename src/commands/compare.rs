@@ -1,17 +1,16 @@
 //! `-o`: prints the files that the configuration covers, `compare` patterns included. Looks at the disk alone.
 
-use std::io;
 use std::sync::Arc;
 
 use super::Run;
 use crate::cli::Printer;
 use crate::cli::output::OutputError;
 use crate::engine::directories::Directories;
-use crate::engine::find::{self, Finder};
+use crate::engine::find::{self, Failure, Finder};
 use crate::engine::membership::Purpose;
 use crate::engine::{Report, blocking};
 use crate::model::errors::strerror;
-use crate::model::{Metadata, SyncPath};
+use crate::model::{Metadata, NameBuffer, SyncPath};
 
 impl Run {
     /// With `-P` only what is shared with one of these peers.
@@ -29,7 +28,9 @@ impl Run {
         };
         let lister = blocking("compare", move || {
             for target in &targets {
-                find::find(&node.config, target, Purpose::Compare, &mut lister);
+                for failure in find::find(&node.config, target, Purpose::Compare, std::slice::from_mut(&mut lister)) {
+                    lister.failed(&failure);
+                }
             }
             if let Some(directories) = &lister.directories {
                 lister.report.merge(directories.flush());
@@ -50,12 +51,17 @@ struct Lister {
     report: Report,
 }
 
+impl Lister {
+    fn failed(&mut self, Failure { path, operation, error, .. }: &Failure) {
+        let path = String::from_utf8_lossy(path);
+        self.report.error(format_args!("ERROR: cannot {operation} {path}: {}.", strerror(error)));
+    }
+}
+
 impl Finder for Lister {
-    fn found(&mut self, names: &[SyncPath], _: &Metadata) {
-        for name in names {
-            if let Err(error) = self.printer.line(&[name.as_bytes()]) {
-                self.failure = Some(error);
-            }
+    fn found(&mut self, name: &NameBuffer, _: &Metadata) {
+        if let Err(error) = self.printer.line(&[name.as_bytes()]) {
+            self.failure = Some(error);
         }
     }
 
@@ -63,11 +69,6 @@ impl Finder for Lister {
         if let Some(directories) = &self.directories {
             directories.write(directory);
         }
-    }
-
-    fn failed(&mut self, path: &[u8], operation: &'static str, error: io::Error) {
-        let path = String::from_utf8_lossy(path);
-        self.report.error(format_args!("ERROR: cannot {operation} {path}: {}.", strerror(&error)));
     }
 
     fn is_done(&self) -> bool {

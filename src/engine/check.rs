@@ -1,35 +1,45 @@
 //! Update detection: what changed on this disk since the file table was written, and whom that concerns.
 //!
-//! A check reads the rows of its scope once, walks the disk once, and compares. Changes are written in chunks, each
-//! file's row together with its dirty rows. A row that somebody else replaced meanwhile (a session that received the
-//! file) is not overwritten: that file is looked at again.
+//! A check reads the table once and keeps a fingerprint of each row in its scope. It walks the disk once, with a thread
+//! for each processor; a file that agrees with its fingerprint is done. One without a row is new. One that does not agree
+//! is looked at again beside its row as it is now ([`compare`]).
+//!
+//! Changes are written in chunks, each file's row together with its dirty rows. A row that somebody else replaced meanwhile
+//! (a session that received the file) is not overwritten: that file is looked at again.
 //!
 //! A file counts as removed only when the system says that it does not exist. Whatever cannot be looked at keeps its
 //! row, and [`removal`] refuses to take a missing file system for a mass removal.
 
 mod compare;
+mod detector;
 mod includes;
+mod known;
 pub mod removal;
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
+use futures_util::{StreamExt, stream};
 use tokio::sync::mpsc;
 
 use self::compare::{Comparison, compare};
+use self::detector::{Detector, Findings, Outbox};
+use self::known::Known;
 use super::directories::Directories;
-use super::find::{self, Finder};
+use super::find::{self, Failure};
 use super::membership::{self, Purpose};
 use super::selection::{self, Target};
 use super::{EngineError, Node, Report, blocking, content, mark, notice};
-use crate::fs::{Presence, presence};
+use crate::fs::{Presence, PresenceChecker, presence};
 use crate::model::errors::strerror;
 use crate::model::{Checktxt, FileRecord, Metadata, Scope, SyncPath};
-use crate::store::Change;
+use crate::store::{Change, StoreError};
 
 /// How a check behaves.
 #[derive(Debug, Clone, Copy, Default)]
@@ -42,8 +52,11 @@ pub struct CheckOptions {
     pub allow_mass_removal: bool,
 }
 
-/// Files a transaction: each file's row with its dirty rows.
-const CHUNK: usize = 2_000;
+/// Chunks that are written at the same time: while the database brings one to the disk, it can work at the next.
+const WRITERS: usize = 2;
+
+/// Threads of a walk, at most: a disk that is read from has little use for more.
+const WALKERS: usize = 8;
 
 /// How often a file is looked at again that changes while we look.
 const ATTEMPTS: u32 = 5;
@@ -80,43 +93,141 @@ async fn check_target(
     options: CheckOptions,
     directories: Option<&Directories>,
 ) -> Result<Report, EngineError> {
-    let known = read_known(node, selection::scopes(&node.config, target)).await?;
+    let scopes = selection::scopes(&node.config, target);
+    let known = Arc::new(read_known(node, scopes.clone()).await?);
     let receiving = node.store.intents().await?.into_iter().filter_map(|(_, intent)| {
         let directory = intent.path.parent()?;
-        (!intent.temp_name.is_empty()).then(|| directory.join(&intent.temp_name).ok()).flatten()
+        let temporary = (!intent.temp_name.is_empty()).then(|| directory.join(&intent.temp_name).ok()).flatten()?;
+        Some(temporary.as_bytes().to_vec())
     });
-    let (sender, mut receiver) = mpsc::channel(4);
-    let detector = Detector {
+    let (sender, receiver) = mpsc::channel(1);
+    let walk = Walk {
         node: Arc::clone(node),
+        target: target.clone(),
         options,
-        directories: directories.cloned(),
-        known,
-        seen: HashSet::new(),
+        known: Arc::clone(&known),
         skip: receiving.collect(),
-        unreadable: Vec::new(),
-        outbox: Outbox { sender, chunk: Vec::with_capacity(CHUNK) },
-        report: Report::default(),
+        directories: directories.cloned(),
     };
-    let target = target.clone();
-    let work = tokio::spawn(blocking("check", move || detector.run(&target)));
-    let mut stale = Vec::new();
-    let mut failed = None;
-    while let Some(changes) = receiver.recv().await {
-        match write(node, changes, &mut stale).await {
-            Ok(()) => {}
-            Err(error) => {
-                failed = Some(error);
-                break;
-            }
-        }
-    }
-    drop(receiver);
-    let mut report = work.await.map_err(|source| EngineError::Worker { operation: "check", source })??;
-    if let Some(error) = failed {
-        return Err(error);
+    let walking = tokio::spawn(blocking("check", move || walk.run(sender)));
+    let written = write_findings(node, receiver, options).await;
+    let walked = walking.await.map_err(|source| EngineError::Worker { operation: "check", source })??;
+    let mut stale = written?;
+    let mut report = Report::default();
+    walked.failures.iter().for_each(|failure| report_failure(&mut report, failure));
+    report.merge(walked.report);
+    if known.unseen() > 0 {
+        let removed = find_removed(node, &scopes, &known, &walked.failures, options, &mut report).await?;
+        let changes = removed.into_iter().map(|record| removal_of(node, record, options)).collect();
+        write_in_chunks(node, changes, &mut stale).await?;
     }
     report.merge(examine(node, stale, options).await?);
     Ok(report)
+}
+
+/// Writes what a walk finds, in order; returns the names whose rows changed meanwhile.
+async fn write_findings(
+    node: &Arc<Node>,
+    mut findings: mpsc::Receiver<Findings>,
+    options: CheckOptions,
+) -> Result<Vec<SyncPath>, EngineError> {
+    let mut stale = Vec::new();
+    let chunks = stream::poll_fn(|context| findings.poll_recv(context));
+    let mut written = chunks.map(|findings| write_chunk(node, findings, options)).buffered(WRITERS);
+    while let Some(written) = written.next().await {
+        stale.extend(written?.announce());
+    }
+    Ok(stale)
+}
+
+async fn write_chunk(node: &Arc<Node>, findings: Findings, options: CheckOptions) -> Result<Written, EngineError> {
+    let Findings { new: mut changes, different } = findings;
+    changes.extend(look_again(node, different, options).await?);
+    changes.sort_unstable_by(|one, other| one.path.cmp(&other.path));
+    write(node, changes).await
+}
+
+/// Compares files with their rows. These are read before the files are looked at: a session that receives one of them
+/// meanwhile changes both.
+async fn look_again(
+    node: &Arc<Node>,
+    mut paths: Vec<SyncPath>,
+    options: CheckOptions,
+) -> Result<Vec<Change>, EngineError> {
+    if paths.is_empty() {
+        return Ok(Vec::new());
+    }
+    paths.sort_unstable();
+    let rows = look_up(node, &paths).await?;
+    let node = Arc::clone(node);
+    blocking("check", move || {
+        let mut checkers: HashMap<PathBuf, PresenceChecker> = HashMap::new();
+        let change = |path: SyncPath| {
+            let local = node.config.local(&path).ok()?;
+            let checker = checkers.entry(local.root.clone()).or_insert_with(|| PresenceChecker::new(&local.root));
+            // One that has gone since it was found is left to the next check.
+            let Presence::Present(metadata) = checker.check(&local.relative) else { return None };
+            let known = rows.get(&path);
+            change_of(&node, path, &metadata, known, options)
+        };
+        paths.into_iter().filter_map(change).collect()
+    })
+    .await
+}
+
+async fn look_up(node: &Node, paths: &[SyncPath]) -> Result<HashMap<SyncPath, FileRecord>, StoreError> {
+    let rows = node.store.records(paths).await?;
+    Ok(rows.into_iter().map(|record| (record.path.clone(), record)).collect())
+}
+
+/// The known files that the walk did not meet and that are gone, as far as that is believed.
+async fn find_removed(
+    node: &Arc<Node>,
+    scopes: &[Scope],
+    known: &Known,
+    failures: &[Failure],
+    options: CheckOptions,
+    report: &mut Report,
+) -> Result<Vec<FileRecord>, EngineError> {
+    let mut candidates = Vec::new();
+    let mut rows = node.store.files(scopes.to_vec());
+    while let Some(chunk) = rows.recv().await {
+        let unseen = chunk?.into_iter().filter(|record| known.contains(&record.path) && !known.has_seen(&record.path));
+        candidates.extend(unseen.filter(|record| may_be_removed(node, &record.path, failures)));
+    }
+    if candidates.is_empty() {
+        return Ok(candidates);
+    }
+    let worker = Arc::clone(node);
+    let mut removals = blocking("check", move || removal::Removals::among(&worker.config, candidates)).await?;
+    if !options.allow_mass_removal {
+        let mut rows = node.store.files(scopes.to_vec());
+        while let (true, Some(chunk)) = (removals.are_in_doubt(), rows.recv().await) {
+            let others = chunk?.into_iter().filter(|record| known.contains(&record.path));
+            others.for_each(|record| removals.note_known(&node.config, &record.path));
+        }
+        drop(rows);
+        let (worker, count) = (Arc::clone(node), known.len());
+        removals = blocking("check", move || removals.judged(&worker.config, count)).await?;
+    }
+    removals.errors.into_iter().for_each(|error| report.error(error));
+    Ok(removals.removed)
+}
+
+fn may_be_removed(node: &Node, path: &SyncPath, failures: &[Failure]) -> bool {
+    let is_unreadable =
+        |place: PathBuf| failures.iter().any(|failure| place.starts_with(OsStr::from_bytes(&failure.place)));
+    membership::is_covered(&node.config, path, Purpose::Sync)
+        && !node.config.local(path).is_ok_and(|local| is_unreadable(local.absolute()))
+}
+
+fn report_failure(report: &mut Report, Failure { path, operation, error, .. }: &Failure) {
+    report.error(format_args!(
+        "ERROR: cannot {operation} {}: {}. What is known there stays as it is and does not count as removed; make it \
+         readable and check again.",
+        String::from_utf8_lossy(path),
+        strerror(error)
+    ));
 }
 
 /// Looks at single names: as `-c FILE` does, and as a session does before it changes a file. What could not be decided is
@@ -135,22 +246,40 @@ pub async fn examine(node: &Arc<Node>, paths: Vec<SyncPath>, options: CheckOptio
             // A session is receiving the file, or another check has just written its row.
             tokio::time::sleep(PAUSE * attempt).await;
         }
+        let mut rows = look_up(node, &paths).await?;
+        let worker = Arc::clone(node);
+        let examined = blocking("check", move || -> Vec<_> {
+            let examined = paths.into_iter().map(|path| {
+                let known = rows.remove(&path);
+                examine_one(&worker, path, known, options)
+            });
+            examined.collect()
+        });
         let mut changes = Vec::new();
-        for path in paths {
-            let known = node.store.file(&path).await?;
-            let worker = Arc::clone(node);
-            match blocking("check", move || examine_one(&worker, path, known, options)).await? {
+        for outcome in examined.await? {
+            match outcome {
                 Ok(change) => changes.extend(change),
                 Err(disbelief) => report.error(disbelief),
             }
         }
         paths = Vec::new();
-        write(node, changes, &mut paths).await?;
+        write_in_chunks(node, changes, &mut paths).await?;
     }
     for path in paths {
         report.error(format_args!("ERROR: {path} is being received or checked all the time: it was not checked."));
     }
     Ok(report)
+}
+
+/// Whether a row says of a file exactly what is there now (`None`: nothing): then there is nothing to check.
+pub(super) fn is_recorded(node: &Node, known: Option<&FileRecord>, now: Option<&Metadata>) -> bool {
+    let Some(now) = now else { return known.is_none() };
+    let mut is_suspect = false;
+    let content = || {
+        is_suspect = true;
+        Err(io::ErrorKind::Unsupported.into())
+    };
+    compare(known, now, node.config.ignore, content) == Comparison::Same && !is_suspect
 }
 
 fn examine_one(
@@ -173,24 +302,47 @@ fn examine_one(
     }
 }
 
-/// Writes a chunk and says what it marked; names whose rows changed meanwhile are added to `stale`.
-async fn write(node: &Node, changes: Vec<Change>, stale: &mut Vec<SyncPath>) -> Result<(), EngineError> {
-    if changes.is_empty() {
-        return Ok(());
+/// What came of a chunk.
+struct Written {
+    marked: Vec<SyncPath>,
+    /// Their rows changed meanwhile.
+    stale: Vec<SyncPath>,
+}
+
+impl Written {
+    /// Says what was marked, and returns what was not written.
+    fn announce(self) -> Vec<SyncPath> {
+        self.marked.iter().for_each(mark::announce);
+        self.stale
     }
-    let marked: Vec<SyncPath> =
-        changes.iter().filter(|change| !change.marks.is_empty()).map(|change| change.path.clone()).collect();
-    let skipped = node.store.apply(changes).await?;
-    marked.iter().filter(|path| !skipped.contains(path)).for_each(mark::announce);
-    stale.extend(skipped);
+}
+
+async fn write(node: &Node, changes: Vec<Change>) -> Result<Written, EngineError> {
+    let marks = changes.iter().filter(|change| !change.marks.is_empty());
+    let mut marked: Vec<SyncPath> = marks.map(|change| change.path.clone()).collect();
+    let stale = node.store.apply(changes).await?;
+    if !stale.is_empty() {
+        let skipped: HashSet<&SyncPath> = stale.iter().collect();
+        marked.retain(|path| !skipped.contains(path));
+    }
+    Ok(Written { marked, stale })
+}
+
+/// Writes any number of changes; names whose rows changed meanwhile are added to `stale`.
+async fn write_in_chunks(node: &Node, changes: Vec<Change>, stale: &mut Vec<SyncPath>) -> Result<(), EngineError> {
+    let mut changes = changes.into_iter().peekable();
+    while changes.peek().is_some() {
+        let chunk = changes.by_ref().take(detector::CHUNK).collect();
+        stale.extend(write(node, chunk).await?.announce());
+    }
     Ok(())
 }
 
-async fn read_known(node: &Node, scopes: Vec<Scope>) -> Result<HashMap<SyncPath, FileRecord>, EngineError> {
-    let mut known = HashMap::new();
-    let mut rows = node.store.files(scopes);
+async fn read_known(node: &Node, scopes: Vec<Scope>) -> Result<Known, StoreError> {
+    let mut known = Known::new();
+    let mut rows = node.store.fingerprints(scopes, known.fingerprinter().clone());
     while let Some(chunk) = rows.recv().await {
-        known.extend(chunk?.into_iter().map(|record| (record.path.clone(), record)));
+        chunk?.into_iter().for_each(|row| known.insert(row));
     }
     Ok(known)
 }
@@ -234,103 +386,36 @@ fn marked(node: &Node, path: SyncPath, expected: Option<Checktxt>, options: Chec
     Change { marks, actions, ..bare(path, expected) }
 }
 
-/// Collects changes and hands them on in chunks.
-struct Outbox {
-    sender: mpsc::Sender<Vec<Change>>,
-    chunk: Vec<Change>,
-}
-
-impl Outbox {
-    fn push(&mut self, change: Change) {
-        self.chunk.push(change);
-        if self.chunk.len() >= CHUNK {
-            self.flush();
-        }
-    }
-
-    /// A receiver that is gone has met an error of the store, which ends the run: nothing is to be done here.
-    fn flush(&mut self) {
-        if !self.chunk.is_empty() {
-            let _ = self.sender.blocking_send(std::mem::take(&mut self.chunk));
-        }
-    }
-}
-
-/// The synchronous half of a check: walks the disk with the known rows at hand.
-struct Detector {
+/// The synchronous half of a check.
+struct Walk {
     node: Arc<Node>,
+    target: Target,
     options: CheckOptions,
-    directories: Option<Directories>,
-    known: HashMap<SyncPath, FileRecord>,
-    seen: HashSet<SyncPath>,
+    known: Arc<Known>,
     /// Temporary files of sessions that are receiving.
-    skip: HashSet<SyncPath>,
-    /// Where the walk could not look: nothing at and below these places counts as removed.
-    unreadable: Vec<Vec<u8>>,
-    outbox: Outbox,
+    skip: HashSet<Vec<u8>>,
+    directories: Option<Directories>,
+}
+
+/// What a walk could not do.
+struct Walked {
+    failures: Vec<Failure>,
     report: Report,
 }
 
-impl Detector {
-    fn run(mut self, target: &Target) -> Report {
-        let node = Arc::clone(&self.node);
-        self.unreadable = find::find(&node.config, target, Purpose::Sync, &mut self);
-        self.removals();
-        self.outbox.flush();
-        if let Some(directories) = &self.directories {
-            self.report.merge(directories.flush());
-        }
-        self.report
-    }
-
-    fn removals(&mut self) {
-        let unseen = self.known.keys().filter(|path| !self.seen.contains(*path));
-        let covered = unseen.filter(|path| membership::is_covered(&self.node.config, path, Purpose::Sync));
-        let mut candidates: Vec<SyncPath> = covered.filter(|path| !self.is_unreadable(path)).cloned().collect();
-        candidates.sort();
-        let verdict = removal::judge(&self.node.config, &self.known, candidates, self.options.allow_mass_removal);
-        for error in verdict.errors {
-            self.report.error(error);
-        }
-        for path in verdict.removed {
-            if let Some(record) = self.known.remove(&path) {
-                self.outbox.push(removal_of(&self.node, record, self.options));
-            }
-        }
-    }
-
-    fn is_unreadable(&self, path: &SyncPath) -> bool {
-        let Ok(local) = self.node.config.local(path) else { return false };
-        let place = local.absolute();
-        self.unreadable.iter().any(|directory| place.starts_with(OsStr::from_bytes(directory)))
-    }
-}
-
-impl Finder for Detector {
-    fn found(&mut self, names: &[SyncPath], metadata: &Metadata) {
-        for name in names.iter().filter(|name| !self.skip.contains(*name)) {
-            let known = self.known.get(name);
-            if let Some(change) = change_of(&self.node, name.clone(), metadata, known, self.options) {
-                self.outbox.push(change);
-            }
-            if self.known.contains_key(name) {
-                self.seen.insert(name.clone());
-            }
-        }
-    }
-
-    fn left(&mut self, directory: &SyncPath) {
-        if let Some(directories) = &self.directories {
-            directories.write(directory);
-        }
-    }
-
-    fn failed(&mut self, path: &[u8], operation: &'static str, error: io::Error) {
-        self.report.error(format_args!(
-            "ERROR: cannot {operation} {}: {}. What is known there stays as it is and does not count as removed; make \
-             it readable and check again.",
-            String::from_utf8_lossy(path),
-            strerror(&error)
-        ));
+impl Walk {
+    fn run(&self, sender: mpsc::Sender<Findings>) -> Walked {
+        let outbox = Outbox::to(sender);
+        // `-W` wants a directory after what it holds: one walks alone.
+        let alone = self.directories.is_some() || !self.target.recursive;
+        let walkers = if alone { 1 } else { thread::available_parallelism().map_or(1, usize::from).min(WALKERS) };
+        let detector =
+            |_| Detector::new(&self.node, self.options, &self.known, &self.skip, self.directories.as_ref(), &outbox);
+        let mut detectors: Vec<Detector> = (0..walkers).map(detector).collect();
+        let failures = find::find(&self.node.config, &self.target, Purpose::Sync, &mut detectors);
+        detectors.into_iter().for_each(Detector::finish);
+        outbox.finish();
+        let report = self.directories.as_ref().map(Directories::flush).unwrap_or_default();
+        Walked { failures, report }
     }
 }

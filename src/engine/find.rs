@@ -4,71 +4,83 @@
 //! Each spelling of a path is a walk of its own: entering `/a` as a plain path does not mean that `%p%`, which is the
 //! same directory, is entered too. One walk on disk serves them all.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use super::coverage::Coverage;
 use super::membership::{self, Purpose};
 use super::selection::Target;
 use crate::config::Config;
-use crate::fs::{self, KindHint, Presence, Visitor, presence};
-use crate::model::{Metadata, SyncPath};
+use crate::fs::{self, Entry, KindHint, Presence, Visitor, presence};
+use crate::model::{Metadata, NameBuffer, SyncPath};
 
 /// Takes what a walk finds.
-pub trait Finder {
-    /// A covered file, under all names by which it is covered. A directory comes before what it holds.
-    fn found(&mut self, names: &[SyncPath], metadata: &Metadata);
-    /// A directory that is covered, or holds something that is, after everything in it. Only recursive walks tell.
-    fn left(&mut self, directory: &SyncPath);
-    /// As [`Visitor::failed`], but once a directory: what keeps us from one of its files keeps us from the others.
-    fn failed(&mut self, path: &[u8], operation: &'static str, error: io::Error);
+pub trait Finder: Send {
+    /// A covered file, under one of the names by which it is covered; the others follow.
+    fn found(&mut self, name: &NameBuffer, metadata: &Metadata);
+    /// A directory that is covered, or holds something that is, after everything in it. Only recursive walks with a single
+    /// finder tell.
+    fn left(&mut self, _directory: &SyncPath) {}
     /// Whether nothing more needs to be found.
     fn is_done(&self) -> bool {
         false
     }
 }
 
-/// Tells `finder` of the target and, if it is recursive, of everything below it. Returns the places where it could not
-/// look: nothing is known about what is at or below them.
-pub fn find(config: &Config, target: &Target, purpose: Purpose, finder: &mut dyn Finder) -> Vec<Vec<u8>> {
-    let top = &target.real;
-    let (tops, covered, levels, unreadable) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let mut walk = Walk { config, purpose, top, tops, covered, levels, unreadable, finder };
-    let Some(metadata) = walk.look_at_top() else { return walk.unreadable };
-    if target.recursive {
-        let top = Path::new(OsStr::from_bytes(top));
-        tracing::debug!("Running recursive check for {} ...", top.display());
-        fs::walk(top, &mut walk);
-    } else {
-        walk.covered = walk.covered_names(top);
-        walk.tell(&metadata);
-    }
-    walk.unreadable
+/// A place where a walk could not look: nothing is known about what is at or below it.
+#[derive(Debug)]
+pub struct Failure {
+    pub place: Vec<u8>,
+    /// What was tried: of several files in the place, the first one by name.
+    pub path: Vec<u8>,
+    pub operation: &'static str,
+    pub error: io::Error,
 }
 
-struct Walk<'a> {
-    config: &'a Config,
+/// Tells the finders of the target and, if it is recursive, of everything below it. A single finder is told in the order
+/// of the bytes; several share the work, each in a thread. Returns the places where it could not look, in order, each
+/// once: what keeps us from one file of a directory keeps us from the others.
+pub fn find<F: Finder>(config: &Config, target: &Target, purpose: Purpose, finders: &mut [F]) -> Vec<Failure> {
+    let mut walk = Walk::new(config, target, purpose);
+    if let Some(metadata) = walk.look_at_top() {
+        if target.recursive {
+            let top = Path::new(OsStr::from_bytes(walk.top));
+            tracing::debug!("Running recursive check for {} ...", top.display());
+            let mut visits: Vec<Visit<F>> = finders.iter_mut().map(|finder| Visit::new(&walk, finder)).collect();
+            fs::walk(top, &mut visits);
+        } else if let Some(finder) = finders.first_mut() {
+            let mut visit = Visit::new(&walk, finder);
+            visit.spell(&Entry { path: walk.top, name: b"", inside: None });
+            visit.tell(None, &metadata);
+        }
+    }
+    let failures = walk.failures.into_inner().unwrap_or_else(PoisonError::into_inner);
+    failures.into_values().collect()
+}
+
+/// What all finders of a walk have in common.
+struct Walk<'c> {
+    config: &'c Config,
     purpose: Purpose,
-    top: &'a [u8],
+    top: &'c [u8],
     /// The names of `top` that lead to it: those behind a symlink do not.
     tops: Vec<SyncPath>,
-    /// The names by which the entry that is looked at is covered.
-    covered: Vec<SyncPath>,
-    /// The directories in which the walk is, the innermost last: each under the names by which it was entered.
-    levels: Vec<Vec<Entered>>,
-    unreadable: Vec<Vec<u8>>,
-    finder: &'a mut dyn Finder,
+    everything: Coverage<'c>,
+    /// By their places.
+    failures: Mutex<BTreeMap<Vec<u8>, Failure>>,
 }
 
-/// A directory under one of its names.
-struct Entered {
-    name: SyncPath,
-    /// It is covered, or something in it is.
-    is_relevant: bool,
-}
+impl<'c> Walk<'c> {
+    fn new(config: &'c Config, target: &'c Target, purpose: Purpose) -> Self {
+        let everything = Coverage::of(config, purpose);
+        Self { config, purpose, top: &target.real, tops: Vec::new(), everything, failures: Mutex::default() }
+    }
 
-impl Walk<'_> {
     fn look_at_top(&mut self) -> Option<Metadata> {
         let mut found = None;
         for name in self.config.names_of(self.top) {
@@ -85,85 +97,173 @@ impl Walk<'_> {
         found
     }
 
-    /// The spellings of a real path that the walk has come to.
-    fn names(&self, path: &[u8]) -> Vec<SyncPath> {
-        if path == self.top {
-            return self.tops.clone();
+    fn failed(&self, path: &[u8], operation: &'static str, error: io::Error) {
+        let place = match path.iter().rposition(|&byte| byte == b'/') {
+            Some(slash) if slash > 0 && operation == "stat" => &path[..slash],
+            _ => path,
+        };
+        let failure = Failure { place: place.to_vec(), path: path.to_vec(), operation, error };
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        match failures.get_mut(place) {
+            Some(known) if known.path <= failure.path => {}
+            Some(known) => *known = failure,
+            None => drop(failures.insert(place.to_vec(), failure)),
         }
-        let mut names = self.config.names_of(path);
-        names.retain(|name| name.parent().is_none_or(|directory| self.entered().any(|level| level.name == directory)));
-        names
     }
 
-    fn entered(&self) -> impl Iterator<Item = &Entered> {
-        self.levels.last().into_iter().flatten()
-    }
-
-    fn covered_names(&self, path: &[u8]) -> Vec<SyncPath> {
-        let mut names = self.names(path);
-        names.retain(|name| membership::is_covered(self.config, name, self.purpose));
-        names
-    }
-
-    /// The spellings under which a directory is entered.
-    fn descends(&self, path: &[u8]) -> Vec<SyncPath> {
-        let leads_to_prefix = membership::above_prefix(self.config, path);
-        let mut names = self.names(path);
-        names.retain(|name| {
-            (leads_to_prefix && name.split_prefix().is_none()) || membership::descend(self.config, name, self.purpose)
-        });
-        names
-    }
-
-    fn tell(&mut self, metadata: &Metadata) {
-        if self.covered.is_empty() {
-            return;
-        }
-        for level in self.levels.last_mut().into_iter().flatten().filter(|level| !level.is_relevant) {
-            level.is_relevant = self.covered.iter().any(|name| name.parent().as_ref() == Some(&level.name));
-        }
-        self.finder.found(&self.covered, metadata);
+    /// The names of the entries of a directory with which a prefix begins: these have a name that is no continuation of
+    /// one that the directory has.
+    fn prefixes_in(&self, directory: &[u8]) -> Vec<Vec<u8>> {
+        let begins_here = |prefix: &'c [u8]| {
+            let below = if directory == b"/" { prefix } else { prefix.strip_prefix(directory)? };
+            let name = below.strip_prefix(b"/")?;
+            (!name.is_empty() && !name.contains(&b'/')).then(|| name.to_vec())
+        };
+        let directories = self.config.prefixes.iter().filter_map(|prefix| prefix.directory.as_deref());
+        directories.filter_map(|prefix| begins_here(prefix.as_os_str().as_bytes())).collect()
     }
 }
 
-impl Visitor for Walk<'_> {
-    fn wants(&mut self, path: &[u8], hint: KindHint) -> bool {
+/// A directory in which the walk is, under the names by which it was entered.
+struct Level<'c> {
+    spellings: Vec<Spelling<'c>>,
+    /// See [`Walk::prefixes_in`].
+    prefixes: Vec<Vec<u8>>,
+}
+
+struct Spelling<'c> {
+    name: SyncPath,
+    /// Of what is below it.
+    coverage: Coverage<'c>,
+    /// It is covered, or something in it is.
+    is_relevant: AtomicBool,
+}
+
+/// One finder's part of a walk.
+struct Visit<'w, 'c, F> {
+    walk: &'w Walk<'c>,
+    finder: &'w mut F,
+    /// The names of the entry that is looked at; more of them than it has, to be used again.
+    names: Vec<Name>,
+    /// How many it has.
+    count: usize,
+}
+
+#[derive(Default)]
+struct Name {
+    spelled: NameBuffer,
+    /// Of what spelling of its directory it is a continuation; `None` for the names of the top and for a prefix itself.
+    within: Option<usize>,
+    is_covered: bool,
+}
+
+impl<'w, 'c, F: Finder> Visit<'w, 'c, F> {
+    fn new(walk: &'w Walk<'c>, finder: &'w mut F) -> Self {
+        Self { walk, finder, names: Vec::new(), count: 0 }
+    }
+
+    fn names(&self) -> &[Name] {
+        &self.names[..self.count]
+    }
+
+    /// Finds out the names of an entry that the walk has come to, in the order of the configuration.
+    fn spell(&mut self, entry: &Entry<'_, Arc<Level<'c>>>) {
+        self.count = 0;
+        let walk = self.walk;
+        let Some(level) = entry.inside else {
+            return walk.tops.iter().for_each(|top| self.add(None, &walk.everything, |name| name.copy(top)));
+        };
+        if !level.prefixes.iter().any(|name| name == entry.name) {
+            for (number, spelling) in level.spellings.iter().enumerate() {
+                self.add(Some(number), &spelling.coverage, |name| name.join(&spelling.name, entry.name));
+            }
+            return;
+        }
+        for spelled in walk.config.names_of(entry.path) {
+            let Some(directory) = spelled.parent() else {
+                self.add(None, &walk.everything, |name| name.copy(&spelled));
+                continue;
+            };
+            if let Some(number) = level.spellings.iter().position(|spelling| spelling.name == directory) {
+                self.add(Some(number), &level.spellings[number].coverage, |name| name.copy(&spelled));
+            }
+        }
+    }
+
+    /// Adds a name that `fill` puts into its place.
+    fn add(&mut self, within: Option<usize>, coverage: &Coverage, fill: impl FnOnce(&mut NameBuffer)) {
+        if self.count == self.names.len() {
+            self.names.push(Name::default());
+        }
+        let place = &mut self.names[self.count];
+        fill(&mut place.spelled);
+        place.within = within;
+        place.is_covered = coverage.covers(&place.spelled);
+        self.count += 1;
+    }
+
+    /// Whether the entry is entered under this name.
+    fn descends(&self, name: &Name, leads_to_prefix: bool) -> bool {
+        let is_plain = name.spelled.as_bytes().first() == Some(&b'/');
+        (leads_to_prefix && is_plain)
+            || name.is_covered
+            || membership::below_covered(self.walk.config, &name.spelled.to_path(), self.walk.purpose)
+    }
+
+    fn tell(&mut self, inside: Option<&Arc<Level<'c>>>, metadata: &Metadata) {
+        for name in self.names[..self.count].iter().filter(|name| name.is_covered) {
+            if let (Some(level), Some(within)) = (inside, name.within) {
+                level.spellings[within].is_relevant.store(true, Ordering::Relaxed);
+            }
+            self.finder.found(&name.spelled, metadata);
+        }
+    }
+}
+
+impl<'c, F: Finder> Visitor for Visit<'_, 'c, F> {
+    type Directory = Arc<Level<'c>>;
+
+    fn wants(&mut self, entry: &Entry<'_, Self::Directory>, hint: KindHint) -> bool {
         if self.finder.is_done() {
             return false;
         }
-        self.covered = self.covered_names(path);
-        !self.covered.is_empty() || (hint != KindHint::Other && !self.descends(path).is_empty())
+        self.spell(entry);
+        self.names().iter().any(|name| name.is_covered)
+            || (hint != KindHint::Other && {
+                let leads_to_prefix = membership::above_prefix(self.walk.config, entry.path);
+                self.names().iter().any(|name| self.descends(name, leads_to_prefix))
+            })
     }
 
-    fn entry(&mut self, path: &[u8], metadata: Metadata) -> bool {
-        self.tell(&metadata);
+    fn entry(&mut self, entry: &Entry<'_, Self::Directory>, metadata: Metadata) -> Option<Self::Directory> {
+        self.tell(entry.inside, &metadata);
         if !metadata.is_directory() {
-            return false;
+            return None;
         }
-        let entered = self.descends(path).into_iter();
-        let level: Vec<Entered> =
-            entered.map(|name| Entered { is_relevant: self.covered.contains(&name), name }).collect();
-        let descend = !level.is_empty();
-        if descend {
-            self.levels.push(level);
+        let leads_to_prefix = membership::above_prefix(self.walk.config, entry.path);
+        let entered = self.names().iter().filter(|name| self.descends(name, leads_to_prefix));
+        let spelling = |name: &Name| {
+            let above = match (entry.inside, name.within) {
+                (Some(level), Some(within)) => &level.spellings[within].coverage,
+                _ => &self.walk.everything,
+            };
+            let path = name.spelled.to_path();
+            Spelling { coverage: above.below(&path), is_relevant: AtomicBool::new(name.is_covered), name: path }
+        };
+        let spellings: Vec<Spelling> = entered.map(spelling).collect();
+        if spellings.is_empty() {
+            return None;
         }
-        descend
+        Some(Arc::new(Level { spellings, prefixes: self.walk.prefixes_in(entry.path) }))
     }
 
-    fn left(&mut self, _: &[u8]) {
-        for level in self.levels.pop().into_iter().flatten().filter(|level| level.is_relevant) {
-            self.finder.left(&level.name);
+    fn left(&mut self, level: Self::Directory) {
+        for spelling in level.spellings.iter().filter(|spelling| spelling.is_relevant.load(Ordering::Relaxed)) {
+            self.finder.left(&spelling.name);
         }
     }
 
     fn failed(&mut self, path: &[u8], operation: &'static str, error: io::Error) {
-        let directory = match path.iter().rposition(|&byte| byte == b'/') {
-            Some(slash) if slash > 0 && operation == "stat" => &path[..slash],
-            _ => path,
-        };
-        if !self.unreadable.iter().any(|known| known == directory) {
-            self.unreadable.push(directory.to_vec());
-            self.finder.failed(path, operation, error);
-        }
+        self.walk.failed(path, operation, error);
     }
 }

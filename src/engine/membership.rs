@@ -76,7 +76,7 @@ fn covers_subject(group: &Group, subject: &Subject, purpose: Purpose) -> bool {
 }
 
 /// What a match means; `None`: the rule does not count.
-fn effect(kind: RuleKind, purpose: Purpose) -> Option<bool> {
+pub(super) fn effect(kind: RuleKind, purpose: Purpose) -> Option<bool> {
     match (kind, purpose) {
         (RuleKind::Include, _) | (RuleKind::Compare, Purpose::Compare) => Some(true),
         (RuleKind::Exclude, _) => Some(false),
@@ -201,8 +201,13 @@ pub fn permission(config: &Config, path: &SyncPath, peer: &str, key: &str, purpo
 /// Whether a peer has the key of any group that it is in.
 #[must_use]
 pub fn has_key(config: &Config, peer: &str, key: &str) -> bool {
-    let fits = |group: &&Group| bool::from(group.key.as_bytes().ct_eq(key.as_bytes()));
-    config.groups.iter().filter(fits).any(|group| group.hosts.iter().any(|host| host.name == peer))
+    config.groups.iter().any(|group| admits(group, peer, key))
+}
+
+/// Whether the peer is a member of the group and has its key: then [`permission`] denies it no file that the group holds.
+#[must_use]
+pub fn admits(group: &Group, peer: &str, key: &str) -> bool {
+    bool::from(group.key.as_bytes().ct_eq(key.as_bytes())) && group.hosts.iter().any(|host| host.name == peer)
 }
 
 /// How close an answer is to a yes: of several groups the closest one is reported.

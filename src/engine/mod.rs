@@ -9,6 +9,7 @@ mod claim;
 pub mod conflict;
 mod contact;
 pub mod content;
+mod coverage;
 pub mod directories;
 pub mod find;
 pub mod identify;
@@ -152,4 +153,19 @@ pub async fn blocking<T: Send + 'static>(
     let span = tracing::Span::current();
     let work = move || span.in_scope(work);
     tokio::task::spawn_blocking(work).await.map_err(|source| EngineError::Worker { operation, source })
+}
+
+/// Runs a step of a session, which waits for nothing but the disk: at once where the session has a thread of its own, since a
+/// change of threads costs more than most steps; as [`blocking`] where it is a task among others.
+///
+/// # Errors
+/// As [`blocking`].
+pub async fn step<T: Send + 'static>(
+    operation: &'static str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, EngineError> {
+    match tokio::task::try_id() {
+        None => Ok(work()),
+        Some(_) => blocking(operation, work).await,
+    }
 }

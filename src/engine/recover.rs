@@ -57,6 +57,7 @@ pub(super) async fn retry(node: Arc<Node>, holder: String) {
 }
 
 async fn settle(node: &Arc<Node>, is_left: impl Fn(&str) -> bool) -> Result<(), EngineError> {
+    let (mut received, mut not_received) = (Vec::new(), Vec::new());
     for (id, intent) in node.store.intents().await? {
         if !is_left(&intent.holder) {
             continue;
@@ -67,11 +68,13 @@ async fn settle(node: &Arc<Node>, is_left: impl Fn(&str) -> bool) -> Result<(), 
             Found::Received(metadata) => {
                 let actions = membership::actions_for(&node.config, &path, Event::Received);
                 let record = metadata.map(|metadata| node.record(path.clone(), &metadata, None));
-                node.store.finish_receive(Some(id), Receipt { path, sender, record, actions }).await?;
+                received.push((Some(id), Receipt { path, sender, record, actions }));
             }
-            Found::NotReceived => node.store.abandon_receive(id).await?,
+            Found::NotReceived => not_received.push(id),
         }
     }
+    node.store.finish_receives(received).await?;
+    node.store.abandon_receives(not_received).await?;
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, openat, openat2, statat};
 use rustix::io::Errno;
@@ -48,7 +48,7 @@ impl From<Errno> for BeneathError {
 #[derive(Debug)]
 pub struct Root {
     directory: OwnedFd,
-    itself: Place,
+    path: PathBuf,
     resolver: Resolver,
 }
 
@@ -66,9 +66,7 @@ impl Root {
     /// # Errors
     /// As [`Root::open`].
     pub fn open_with(path: &Path, resolver: Resolver) -> io::Result<Self> {
-        let itself = Self::place_of(path)?;
-        let directory = openat(itself.parent(), itself.name(), open::HANDLE | OFlags::NOFOLLOW, Mode::empty())?;
-        Ok(Self { directory, itself, resolver })
+        Ok(Self { directory: open::directory(path)?, path: path.to_owned(), resolver })
     }
 
     /// The place of a root itself, whether something is there or not: for making a root that is missing.
@@ -98,7 +96,7 @@ impl Root {
     /// [`BeneathError`]; names with empty, `.` or `..` components or NUL bytes are an `Io` error of kind `InvalidInput`.
     pub fn locate(&self, relative: &[u8]) -> Result<Place, BeneathError> {
         if relative.is_empty() {
-            return Ok(self.itself.try_clone()?);
+            return Ok(Self::place_of(&self.path)?);
         }
         let (parent, name) = open::split(relative);
         check_component(name)?;

@@ -23,4 +23,4 @@ pub use meta::metadata;
 pub use place::{DeviceKind, Place};
 pub use presence::{Presence, PresenceChecker, presence};
 pub use temp::{NotTakenOver, TempFile};
-pub use walk::{KindHint, Visitor, walk};
+pub use walk::{Entry, KindHint, Visitor, walk};

@@ -46,10 +46,6 @@ impl Place {
         &self.name
     }
 
-    pub(super) fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self { parent: self.parent.try_clone()?, name: self.name.clone() })
-    }
-
     /// Another name in the same directory.
     pub(super) fn sibling(&self, name: CString) -> io::Result<Self> {
         Ok(Self { parent: self.parent.try_clone()?, name })

@@ -7,7 +7,7 @@
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{
@@ -38,6 +38,8 @@ pub struct TempFile {
     beside: bool,
     /// The name is in the directory, and ours to remove.
     named: bool,
+    /// Its content is on disk.
+    flushed: bool,
 }
 
 impl TempFile {
@@ -56,29 +58,35 @@ impl TempFile {
     fn create_in(directory: OwnedFd, name: &CStr, beside: bool) -> io::Result<Self> {
         if let Some(file) = nameless(&directory) {
             let name = temporary_name(name.to_bytes(), KEPT[0])?;
-            return Ok(Self { directory, name, file, beside, named: false });
+            return Ok(Self { directory, name, file, beside, named: false, flushed: false });
         }
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let (name, file) =
             under_fresh_name(name, |candidate| Ok(openat(&directory, candidate, flags, Mode::RUSR | Mode::WUSR)?))?;
-        Ok(Self { directory, name, file: file.into(), beside, named: true })
+        Ok(Self { directory, name, file: file.into(), beside, named: true, flushed: false })
     }
 
     /// Gives a file without a name the one that [`TempFile::name`] has told already, or another where that cannot be had.
     fn give_name(&mut self, place: &Place) -> io::Result<()> {
-        let through_proc = proc_path(&self.file);
-        let link =
-            |name: &CStr| Ok(linkat(CWD, through_proc.as_str(), &self.directory, name, AtFlags::SYMLINK_FOLLOW)?);
-        if link(&self.name).is_err() {
-            self.name = under_fresh_name(place.name(), link)?.0;
+        if self.link_to(self.directory.as_fd(), &self.name).is_err() {
+            self.name = under_fresh_name(place.name(), |name| Ok(self.link_to(self.directory.as_fd(), name)?))?.0;
         }
         self.named = true;
         Ok(())
     }
 
+    fn link_to(&self, directory: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
+        linkat(CWD, proc_path(&self.file).as_str(), directory, name, AtFlags::SYMLINK_FOLLOW)
+    }
+
     /// Open for reading and writing.
     pub fn file(&mut self) -> &mut File {
         &mut self.file
+    }
+
+    /// Its content is complete and was flushed, through another handle perhaps: [`TempFile::persist`] need not do it again.
+    pub fn content_is_flushed(&mut self) {
+        self.flushed = true;
     }
 
     /// The name that it has, or will have for a moment, in its directory: `.NAME.XXXXXX`, at most 255 bytes.
@@ -156,26 +164,33 @@ impl TempFile {
     }
 
     /// Puts it in place of what is at `place`, in one step. `durable`: the content is on disk before the rename, the
-    /// rename before this returns.
+    /// rename and all attributes before this returns.
     ///
     /// # Errors
     /// Those of fsync and rename (a directory is in the way, for example); the temporary file is gone then.
     pub fn persist(mut self, place: &Place, durable: bool) -> io::Result<()> {
-        if durable {
+        if durable && !self.flushed {
             self.file.sync_all()?;
         }
-        if !self.named {
+        if !self.named && self.link_to(place.parent(), place.name()).is_err() {
+            // Something is there.
             self.give_name(place)?;
         }
-        match renameat(&self.directory, &*self.name, place.parent(), place.name()) {
-            // The tempdir is another mount of the same file system.
-            Err(Errno::XDEV) if !self.beside => {
-                let (copy, _) = copy_of(place, &File::from(self.reopen()?))?;
-                return copy.persist(place, durable);
+        if self.named {
+            match renameat(&self.directory, &*self.name, place.parent(), place.name()) {
+                // The tempdir is another mount of the same file system.
+                Err(Errno::XDEV) if !self.beside => {
+                    let (copy, _) = copy_of(place, &File::from(self.reopen()?))?;
+                    return copy.persist(place, durable);
+                }
+                result => result?,
             }
-            result => result?,
+            self.named = false;
         }
-        self.named = false;
+        if durable && self.flushed {
+            // Attributes that were set since.
+            self.file.sync_all()?;
+        }
         if durable { open::sync(place.parent()) } else { Ok(()) }
     }
 

@@ -1,16 +1,25 @@
 //! Walks a tree: getdents and one stat an entry, names sorted by their bytes, symlinks never followed.
 //!
-//! Which entries matter, and what follows from a failure, is the visitor's to decide.
+//! Which entries matter, and what follows from a failure, is the visitor's to decide. Several visitors share a tree: one
+//! that has nothing left to do is given half of a directory, or of the directories, that another one has before it.
 
-use std::ffi::{CStr, CString};
+mod names;
+mod sharing;
+
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Arc;
+use std::thread;
 
-use rustix::fs::{FileType, Mode, OFlags, RawDir, openat};
+use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
 
+use self::names::Names;
+pub(super) use self::names::read_names;
+use self::sharing::{Exchange, Working};
 use super::{meta, open};
 use crate::model::Metadata;
 
@@ -23,14 +32,29 @@ pub enum KindHint {
     Unknown,
 }
 
-/// Decides what is looked at, and takes what is found. Paths are the starting name with components added.
-pub trait Visitor {
+/// An entry that the walk has come to.
+#[derive(Debug)]
+pub struct Entry<'w, D> {
+    /// The starting name with components added.
+    pub path: &'w [u8],
+    /// The last of them.
+    pub name: &'w [u8],
+    /// What the visitor said of the directory that holds it; `None` for the starting name.
+    pub inside: Option<&'w D>,
+}
+
+/// Decides what is looked at, and takes what is found.
+pub trait Visitor: Send {
+    /// What is to be known of a directory while the walk is in it. Visitors that share the directory each get a clone.
+    type Directory: Clone + Send;
+
     /// Whether the entry is to be looked at, which costs a stat. What is not wanted is not descended into.
-    fn wants(&mut self, path: &[u8], kind_hint: KindHint) -> bool;
-    /// An entry; the answer says whether to go into it, if it is a directory.
-    fn entry(&mut self, path: &[u8], metadata: Metadata) -> bool;
-    /// The walk is done with a directory that it was told to go into, whether or not it could be read.
-    fn left(&mut self, _path: &[u8]) {}
+    fn wants(&mut self, entry: &Entry<'_, Self::Directory>, kind_hint: KindHint) -> bool;
+    /// What the entry is; it is the one that was wanted last. The answer says whether to go into it, if it is a directory.
+    fn entry(&mut self, entry: &Entry<'_, Self::Directory>, metadata: Metadata) -> Option<Self::Directory>;
+    /// The walk is done with a directory that it was told to go into, whether or not it could be read. Where several
+    /// visitors share the tree nobody is told.
+    fn left(&mut self, _directory: Self::Directory) {}
     /// `operation` (`stat`, `open`, `read`) failed on `path`: nothing is known about what lies below it, and after `stat`
     /// nothing about itself. What has vanished meanwhile is no failure and is passed over.
     fn failed(&mut self, path: &[u8], operation: &'static str, error: io::Error);
@@ -38,74 +62,131 @@ pub trait Visitor {
 
 /// Walks `top` (a directory or any other file; a symlink is an entry) and what lies below it, each directory before what
 /// it holds. Symlinks in the directories that lead to `top` are followed.
-pub fn walk(top: &Path, visitor: &mut dyn Visitor) {
+///
+/// Each visitor has a thread, the first one the caller's. A single visitor sees the tree in the order of the bytes; of
+/// several, any may see any part of it.
+///
+/// # Panics
+/// When there is no visitor, or when one panics.
+pub fn walk<V: Visitor>(top: &Path, visitors: &mut [V]) {
     let path = top.as_os_str().as_bytes().to_vec();
-    if !visitor.wants(&path, KindHint::Unknown) {
+    let (first, others) = visitors.split_first_mut().expect("somebody visits");
+    let exchange = Exchange::default();
+    let is_alone = others.is_empty();
+    let walker =
+        |visitor, path| Walker { path, name: Vec::new(), levels: Vec::new(), visitor, exchange: &exchange, is_alone };
+    let mut first = walker(first, path);
+    let working = exchange.begin();
+    first.begin(top);
+    if first.levels.is_empty() {
         return;
     }
-    let (parent, name) = match open::parent(top) {
-        Ok(found) => found,
-        // Below a file there is nothing.
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => return,
-        Err(error) => return report(visitor, &path, "stat", error),
-    };
-    let mut walker = Walker { path, levels: Vec::new(), visitor };
-    walker.look(parent.as_fd(), &name);
-    walker.run();
+    thread::scope(|scope| {
+        for visitor in others {
+            let other = walker(visitor, Vec::new());
+            scope.spawn(|| other.work(None));
+        }
+        first.work(Some(working));
+    });
 }
 
 /// How many directories are kept open at once. Those further up are closed and found again through `..`.
 const OPEN_LEVELS: usize = 64;
 
-struct Walker<'v> {
+struct Walker<'w, V: Visitor> {
     /// The entry that is looked at.
     path: Vec<u8>,
-    levels: Vec<Level>,
-    visitor: &'v mut dyn Visitor,
+    /// Its name, with a NUL.
+    name: Vec<u8>,
+    levels: Vec<Level<V::Directory>>,
+    visitor: &'w mut V,
+    exchange: &'w Exchange<Share<V::Directory>>,
+    is_alone: bool,
 }
+
+/// A directory by whatever name: device and inode.
+type Identity = (u64, u64);
 
 /// A directory in which the walk is.
-struct Level {
+struct Level<D> {
     /// `None` when closed for the time being.
-    directory: Option<OwnedFd>,
+    directory: Option<Arc<OwnedFd>>,
     /// To know it again.
-    identity: (u64, u64),
-    /// What is still to be looked at, the next one last.
-    names: Vec<(CString, KindHint)>,
+    identity: Identity,
+    /// What is still to be looked at.
+    names: Names,
     /// Of [`Walker::path`], without a slash.
     path_length: usize,
+    known: D,
 }
 
-impl Walker<'_> {
-    fn run(&mut self) {
-        while let Some(level) = self.levels.last_mut() {
-            let path_length = level.path_length;
-            self.path.truncate(path_length);
-            match (level.names.pop(), level.directory.take()) {
-                (Some((name, kind_hint)), Some(directory)) => {
-                    if !self.path.ends_with(b"/") {
-                        self.path.push(b'/');
-                    }
-                    self.path.extend_from_slice(name.as_bytes());
-                    let depth = self.levels.len();
-                    if self.visitor.wants(&self.path, kind_hint) {
-                        self.look(directory.as_fd(), &name);
-                    }
-                    self.levels[depth - 1].directory = Some(directory);
-                    self.close_distant();
-                }
-                (name, directory) => {
-                    self.levels.pop();
-                    match directory {
-                        Some(directory) => self.come_back(directory.as_fd()),
-                        // No way back to it was found, and there is more in it.
-                        None if name.is_some() => self.visitor.failed(&self.path, "open", Errno::STALE.into()),
-                        None => {}
-                    }
-                    self.visitor.left(&self.path);
-                }
-            }
+/// A part of a directory that another walker shall look at.
+struct Share<D> {
+    path: Vec<u8>,
+    level: Level<D>,
+}
+
+impl<V: Visitor> Walker<'_, V> {
+    /// Looks at the starting name.
+    fn begin(&mut self, top: &Path) {
+        let entry = Entry { path: &self.path, name: open::split(&self.path).1, inside: None };
+        if !self.visitor.wants(&entry, KindHint::Unknown) {
+            return;
         }
+        match open::parent(top) {
+            Ok((parent, name)) => self.look(parent.as_fd(), &name),
+            // Below a file there is nothing.
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {}
+            Err(error) => report(self.visitor, &self.path, "stat", error),
+        }
+    }
+
+    /// Walks until nobody has anything left to share.
+    fn work(mut self, working: Option<Working<'_, Share<V::Directory>>>) {
+        let mut working = working;
+        loop {
+            self.run();
+            drop(working.take());
+            let Some((share, again)) = self.exchange.wait() else { return };
+            working = Some(again);
+            self.path = share.path;
+            self.levels.push(share.level);
+        }
+    }
+
+    fn run(&mut self) {
+        while let Some(path_length) = self.levels.last().map(|level| level.path_length) {
+            self.path.truncate(path_length);
+            if self.exchange.is_wanted() {
+                self.share();
+            }
+            self.step();
+        }
+    }
+
+    /// Looks at the next entry of the innermost directory, or leaves it.
+    fn step(&mut self) {
+        let depth = self.levels.len();
+        let Some(level) = self.levels.last_mut() else { return };
+        let Some(directory) = level.directory.take() else { return self.leave(None) };
+        let mut name = std::mem::take(&mut self.name);
+        match level.names.next(&mut name) {
+            Some(kind_hint) => {
+                let name = CStr::from_bytes_with_nul(&name).unwrap_or_default();
+                if !self.path.ends_with(b"/") {
+                    self.path.push(b'/');
+                }
+                self.path.extend_from_slice(name.to_bytes());
+                let entry = Entry { path: &self.path, name: name.to_bytes(), inside: Some(&level.known) };
+                if self.visitor.wants(&entry, kind_hint) {
+                    self.look(directory.as_fd(), name);
+                }
+                self.levels[depth - 1].directory = Some(directory);
+                self.close_distant();
+            }
+            None => self.leave(Some(&directory)),
+        }
+        self.name = name;
     }
 
     /// Stats an entry and enters it if the visitor says so.
@@ -115,28 +196,59 @@ impl Walker<'_> {
             Err(error) => return report(self.visitor, &self.path, "stat", error),
         };
         let is_directory = metadata.is_directory();
-        if self.visitor.entry(&self.path, metadata) && is_directory {
-            match self.enter(directory, name) {
-                Ok(level) => self.levels.push(level),
-                Err(error) => {
-                    report(self.visitor, &self.path, "open", error);
-                    self.visitor.left(&self.path);
-                }
+        let inside = self.levels.last().map(|level| &level.known);
+        let entry = Entry { path: &self.path, name: name.to_bytes(), inside };
+        let Some(known) = self.visitor.entry(&entry, metadata).filter(|_| is_directory) else { return };
+        match self.enter(directory, name) {
+            Ok((directory, identity, names)) => {
+                let path_length = self.path.len();
+                self.levels.push(Level { directory: Some(Arc::new(directory)), identity, names, path_length, known });
+            }
+            Err(error) => {
+                report(self.visitor, &self.path, "open", error);
+                self.tell_left(known);
             }
         }
     }
 
     /// Opens a directory and reads its names. Should a symlink have taken its place since the stat, this fails.
-    fn enter(&mut self, parent: BorrowedFd<'_>, name: &CStr) -> io::Result<Level> {
+    fn enter(&mut self, parent: BorrowedFd<'_>, name: &CStr) -> io::Result<(OwnedFd, Identity, Names)> {
         let directory = openat(parent, name, open::READ | OFlags::NOFOLLOW, Mode::empty())?;
         let metadata = meta::metadata_of(&directory)?;
-        let mut names = Vec::new();
-        if let Err(error) = read_names(directory.as_fd(), |name, kind_hint| names.push((name.to_owned(), kind_hint))) {
+        let (names, result) = Names::read(directory.as_fd());
+        if let Err(error) = result {
             report(self.visitor, &self.path, "read", error);
         }
-        names.sort_unstable_by(|one, other| other.0.cmp(&one.0));
-        let identity = (metadata.device, metadata.inode);
-        Ok(Level { directory: Some(directory), identity, names, path_length: self.path.len() })
+        Ok((directory, (metadata.device, metadata.inode), names))
+    }
+
+    /// Goes back to the level above; `directory` is `None` when it was closed, and no way back to it was found.
+    fn leave(&mut self, directory: Option<&OwnedFd>) {
+        let Some(level) = self.levels.pop() else { return };
+        match directory {
+            Some(directory) => self.come_back(directory.as_fd()),
+            None if level.names.is_empty() => {}
+            None => self.visitor.failed(&self.path, "open", Errno::STALE.into()),
+        }
+        self.tell_left(level.known);
+    }
+
+    fn tell_left(&mut self, directory: V::Directory) {
+        if self.is_alone {
+            self.visitor.left(directory);
+        }
+    }
+
+    /// Offers half of what is before this walker, as far up as possible: that is the most.
+    fn share(&mut self) {
+        for level in &mut self.levels {
+            let Some(directory) = &level.directory else { continue };
+            let Some(names) = level.names.split() else { continue };
+            let (directory, known) = (Some(Arc::clone(directory)), level.known.clone());
+            let path = self.path[..level.path_length].to_vec();
+            self.exchange.offer(Share { path, level: Level { directory, names, known, ..*level } });
+            return;
+        }
     }
 
     fn close_distant(&mut self) {
@@ -154,240 +266,17 @@ impl Walker<'_> {
             // Else it was moved away while we were below it.
             && (metadata.device, metadata.inode) == level.identity
         {
-            level.directory = Some(directory);
+            level.directory = Some(Arc::new(directory));
         }
     }
 }
 
 /// What does not exist any more is passed over.
-fn report(visitor: &mut dyn Visitor, path: &[u8], operation: &'static str, error: io::Error) {
+fn report(visitor: &mut impl Visitor, path: &[u8], operation: &'static str, error: io::Error) {
     if error.kind() != io::ErrorKind::NotFound {
         visitor.failed(path, operation, error);
     }
 }
 
-/// Calls `found` for every name in an open directory but `.` and `..`, in the file system's order.
-pub(super) fn read_names(directory: BorrowedFd<'_>, mut found: impl FnMut(&CStr, KindHint)) -> io::Result<()> {
-    let mut buffer = Vec::with_capacity(32 * 1024);
-    let mut entries = RawDir::new(directory, buffer.spare_capacity_mut());
-    while let Some(entry) = entries.next() {
-        let entry = entry?;
-        if entry.file_name() != c"." && entry.file_name() != c".." {
-            let kind_hint = match entry.file_type() {
-                FileType::Directory => KindHint::Directory,
-                FileType::Unknown => KindHint::Unknown,
-                _ => KindHint::Other,
-            };
-            found(entry.file_name(), kind_hint);
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
-mod tests {
-    use super::super::Root;
-    use super::super::testing::{chmod, unprivileged};
-    use super::*;
-    use std::fs;
-    use std::os::unix::fs::symlink;
-    use std::path::PathBuf;
-
-    type Action = Box<dyn FnMut()>;
-
-    /// Notes what it is told, relative to `top`.
-    #[derive(Default)]
-    struct Notes {
-        top: PathBuf,
-        seen: Vec<String>,
-        failures: Vec<(String, &'static str, io::ErrorKind)>,
-        /// Names that are not wanted.
-        unwanted: Vec<&'static str>,
-        /// Called before an entry is answered.
-        at: Vec<(&'static str, Action)>,
-    }
-
-    impl Notes {
-        fn of(top: &Path) -> Self {
-            Self { top: top.to_owned(), ..Self::default() }
-        }
-
-        fn walk(mut self) -> Self {
-            let top = self.top.clone();
-            walk(&top, &mut self);
-            self
-        }
-
-        fn relative(&self, path: &[u8]) -> String {
-            let below = path.strip_prefix(self.top.as_os_str().as_bytes()).unwrap();
-            String::from_utf8_lossy(below).into_owned()
-        }
-    }
-
-    impl Visitor for Notes {
-        fn wants(&mut self, path: &[u8], kind_hint: KindHint) -> bool {
-            let path = self.relative(path);
-            assert!(!path.ends_with("/d") || kind_hint != KindHint::Other);
-            !self.unwanted.iter().any(|name| path.ends_with(name))
-        }
-
-        fn entry(&mut self, path: &[u8], _: Metadata) -> bool {
-            let path = self.relative(path);
-            for (name, action) in &mut self.at {
-                if path == *name {
-                    action();
-                }
-            }
-            self.seen.push(path);
-            true
-        }
-
-        fn failed(&mut self, path: &[u8], operation: &'static str, error: io::Error) {
-            self.failures.push((self.relative(path), operation, error.kind()));
-        }
-    }
-
-    #[test]
-    fn entries_come_in_the_order_of_their_bytes_and_links_are_entries() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = |name: &str| directory.path().join(name);
-        fs::create_dir_all(path("d/d")).unwrap();
-        for name in ["d/d/x", "d.x", "B", "a", "d/ü", "d/\u{1}"] {
-            fs::write(path(name), "").unwrap();
-        }
-        fs::write(path("").join(std::ffi::OsStr::from_bytes(b"\xff")), "").unwrap();
-        symlink("d", path("c")).unwrap();
-        let notes = Notes::of(directory.path()).walk();
-        let expected = ["", "/B", "/a", "/c", "/d", "/d/\u{1}", "/d/d", "/d/d/x", "/d/ü", "/d.x", "/\u{fffd}"];
-        assert_eq!(notes.seen, expected);
-        assert!(notes.failures.is_empty());
-        let unwanted = vec!["/d", "/a"];
-        assert_eq!(
-            Notes { unwanted, ..Notes::of(directory.path()) }.walk().seen,
-            ["", "/B", "/c", "/d.x", "/\u{fffd}"]
-        );
-    }
-
-    #[test]
-    fn the_starting_name_may_be_anything() {
-        let directory = tempfile::tempdir().unwrap();
-        fs::write(directory.path().join("file"), "").unwrap();
-        symlink("/", directory.path().join("link")).unwrap();
-        for name in ["file", "link"] {
-            assert_eq!(Notes::of(&directory.path().join(name)).walk().seen, [""]);
-        }
-        for name in ["none", "none/x", "file/x"] {
-            let notes = Notes::of(&directory.path().join(name)).walk();
-            assert!(notes.seen.is_empty() && notes.failures.is_empty());
-        }
-    }
-
-    #[test]
-    fn the_root_of_the_file_system_has_a_single_slash() {
-        let mut entries = FirstEntries::default();
-        walk(Path::new("/"), &mut entries);
-        assert_eq!(entries.0[0], b"/");
-        assert!(entries.0.contains(&b"/usr".to_vec()));
-    }
-
-    /// Does not go below the starting name.
-    #[derive(Default)]
-    struct FirstEntries(Vec<Vec<u8>>);
-
-    impl Visitor for FirstEntries {
-        fn wants(&mut self, path: &[u8], _: KindHint) -> bool {
-            self.0.push(path.to_vec());
-            path == b"/"
-        }
-
-        fn entry(&mut self, _: &[u8], metadata: Metadata) -> bool {
-            metadata.is_directory()
-        }
-
-        fn failed(&mut self, path: &[u8], operation: &'static str, error: io::Error) {
-            panic!("{operation} {path:?}: {error}");
-        }
-    }
-
-    #[test]
-    fn what_cannot_be_read_is_told() {
-        let directory = tempfile::tempdir().unwrap();
-        chmod(directory.path(), 0o755);
-        for (name, mode) in [("closed", 0o711), ("locked", 0o644), ("open", 0o755)] {
-            fs::create_dir(directory.path().join(name)).unwrap();
-            fs::write(directory.path().join(name).join("file"), "").unwrap();
-            chmod(&directory.path().join(name), mode);
-        }
-        unprivileged(|| {
-            let notes = Notes::of(directory.path()).walk();
-            assert_eq!(notes.seen, ["", "/closed", "/locked", "/open", "/open/file"]);
-            let denied = io::ErrorKind::PermissionDenied;
-            assert_eq!(notes.failures, [("/closed".into(), "open", denied), ("/locked/file".into(), "stat", denied)]);
-            let below = Notes::of(&directory.path().join("locked/file")).walk();
-            assert_eq!(below.failures, [(String::new(), "stat", denied)]);
-        });
-    }
-
-    #[test]
-    fn a_directory_that_becomes_a_symlink_is_told_and_one_that_vanishes_is_not() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = |name: &str| directory.path().join(name);
-        for name in ["swapped/inside", "vanishing"] {
-            fs::create_dir_all(path(name)).unwrap();
-        }
-        fs::create_dir_all(path("outside/secret")).unwrap();
-        let (swapped, vanishing, outside) = (path("swapped"), path("vanishing"), path("outside"));
-        let swap = move || {
-            fs::remove_dir_all(&swapped).unwrap();
-            symlink(&outside, &swapped).unwrap();
-        };
-        let mut notes = Notes::of(directory.path());
-        notes.at.push(("/swapped", Box::new(swap)));
-        notes.at.push(("/vanishing", Box::new(move || fs::remove_dir(&vanishing).unwrap())));
-        let notes = notes.walk();
-        assert_eq!(notes.seen, ["", "/outside", "/outside/secret", "/swapped", "/vanishing"]);
-        assert_eq!(notes.failures, [("/swapped".into(), "open", io::ErrorKind::NotADirectory)]);
-    }
-
-    /// A chain of directories `name` with a FIFO `z` in each; returns the deepest one's path below `top`.
-    fn chain(top: &Path, name: &str, depth: usize) -> String {
-        let root = Root::open(top).unwrap();
-        let mut path = String::new();
-        for _ in 0..depth {
-            path.push_str(name);
-            root.locate(path.as_bytes()).unwrap().make_directory(0o700).unwrap();
-            path.push('/');
-            root.locate(format!("{path}z").as_bytes()).unwrap().make_fifo().unwrap();
-        }
-        format!("/{}", path.trim_end_matches('/'))
-    }
-
-    #[test]
-    fn trees_may_be_deeper_than_a_path_is_long_and_than_directories_stay_open() {
-        let directory = tempfile::tempdir().unwrap();
-        let (name, depth) = ("d".repeat(100), OPEN_LEVELS * 3);
-        let deepest = chain(directory.path(), &name, depth);
-        assert!(deepest.len() > 4 * 4096);
-        let notes = Notes::of(directory.path()).walk();
-        assert!(notes.failures.is_empty());
-        assert_eq!(notes.seen.len(), 1 + 2 * depth);
-        assert_eq!(notes.seen[depth], deepest);
-        assert_eq!(notes.seen[depth + 1], format!("{deepest}/z"));
-        assert_eq!(notes.seen.last().unwrap(), &format!("/{name}/z"));
-    }
-
-    #[test]
-    fn a_way_back_that_is_lost_is_told_for_every_directory_on_it() {
-        let directory = tempfile::tempdir().unwrap();
-        let top = directory.path().join("top");
-        fs::create_dir(&top).unwrap();
-        let deepest: &'static str = chain(&top, "d", 100).leak();
-        let (from, to) = (top.join("d/d/d"), directory.path().join("elsewhere"));
-        let mut notes = Notes::of(&top);
-        notes.at.push((deepest, Box::new(move || fs::rename(&from, &to).unwrap())));
-        let notes = notes.walk();
-        let told: Vec<_> = notes.failures.iter().map(|(path, ..)| path.as_str()).collect();
-        assert_eq!(told, ["/d/d", "/d"], "their z was not looked at");
-        assert_eq!(notes.seen.iter().filter(|path| path.ends_with("/z")).count(), 98);
-    }
-}
+mod tests;

@@ -38,48 +38,43 @@ impl Checktxt {
     /// Describes what is on disk.
     #[must_use]
     pub fn of(metadata: &Metadata, ignore: Ignore, unit: MtimeUnit) -> Self {
-        use fmt::Write;
-        let mut text = String::from("v1");
+        let mut text = Vec::with_capacity(96);
+        Self::write(&mut text, metadata, ignore, unit);
+        Self(text.into())
+    }
+
+    /// Puts the same text at the end of a buffer.
+    pub fn write(text: &mut Vec<u8>, metadata: &Metadata, ignore: Ignore, unit: MtimeUnit) {
         let timed = !matches!(metadata.kind, FileKind::Directory | FileKind::Symlink { .. });
-        let mut field = |name: &str, value: &dyn fmt::Display| {
-            let _ = write!(text, ":{name}={value}");
-        };
+        text.extend_from_slice(b"v1");
         if timed {
-            field("mtime", &mtime_number(metadata.mtime, unit));
+            push_field(text, b":mtime=", mtime_number(metadata.mtime, unit));
         }
         if !ignore.mode {
-            field("mode", &metadata.mode);
+            push_field(text, b":mode=", metadata.mode.into());
         }
         // The C program prints them as int: 4294967294 is -2.
         if !ignore.uid {
-            field("uid", &metadata.uid.cast_signed());
+            push_field(text, b":uid=", metadata.uid.cast_signed().into());
         }
         if !ignore.gid {
-            field("gid", &metadata.gid.cast_signed());
+            push_field(text, b":gid=", metadata.gid.cast_signed().into());
         }
-        let device_number = |device: u64| u32::try_from(device & 0xffff_ffff).unwrap_or_default().cast_signed();
+        let device_number = |device: u64| u32::try_from(device & 0xffff_ffff).unwrap_or_default().cast_signed().into();
         match &metadata.kind {
             FileKind::Regular { size } => {
-                field("type", &"reg");
-                field("size", size);
+                push_field(text, b":type=reg:size=", i64::try_from(*size).unwrap_or(i64::MAX));
             }
-            FileKind::Directory => field("type", &"dir"),
-            FileKind::CharDevice { device } => {
-                field("type", &"chr");
-                field("dev", &device_number(*device));
-            }
-            FileKind::BlockDevice { device } => {
-                field("type", &"blk");
-                field("dev", &device_number(*device));
-            }
-            FileKind::Fifo => field("type", &"fifo"),
+            FileKind::Directory => text.extend_from_slice(b":type=dir"),
+            FileKind::CharDevice { device } => push_field(text, b":type=chr:dev=", device_number(*device)),
+            FileKind::BlockDevice { device } => push_field(text, b":type=blk:dev=", device_number(*device)),
+            FileKind::Fifo => text.extend_from_slice(b":type=fifo"),
             FileKind::Symlink { target } => {
-                field("type", &"lnk");
-                field("target", &encoding::encode(target));
+                text.extend_from_slice(b":type=lnk:target=");
+                text.extend_from_slice(encoding::encode(target).as_bytes());
             }
-            FileKind::Socket => field("type", &"sock"),
+            FileKind::Socket => text.extend_from_slice(b":type=sock"),
         }
-        Self(text.into_bytes().into())
     }
 
     /// Takes a text as a peer or a row gave it.
@@ -128,6 +123,10 @@ impl Checktxt {
     /// any (the C program records none below a prefix).
     #[must_use]
     pub fn equal_but_for_mtime(&self, other: &Self) -> bool {
+        // The usual case, without a look at each field.
+        if self.behind_mtime().is_some_and(|rest| other.behind_mtime() == Some(rest)) {
+            return true;
+        }
         let timeless = |field: &(&[u8], &[u8])| field.0 != b"mtime";
         let (mut ours, mut theirs) = (self.fields().filter(timeless), other.fields().filter(timeless));
         loop {
@@ -155,6 +154,12 @@ impl Checktxt {
             }
     }
 
+    /// What follows the mtime, where it stands first, as everybody writes it.
+    fn behind_mtime(&self) -> Option<&[u8]> {
+        let text = self.0.strip_prefix(b"v1:mtime=")?;
+        Some(&text[text.iter().position(|&byte| byte == b':')?..])
+    }
+
     /// The `name=value` fields behind the version, in order; the version itself is a name without a value.
     fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.0.split(|&byte| byte == b':').map(|field| match field.iter().position(|&byte| byte == b'=') {
@@ -162,6 +167,25 @@ impl Checktxt {
             None => (field, &[][..]),
         })
     }
+}
+
+/// Puts a name and a number at the end: what `write!` does, in a fifth of the time; a check does it for every file.
+fn push_field(text: &mut Vec<u8>, name: &[u8], value: i64) {
+    text.extend_from_slice(name);
+    if value < 0 {
+        text.push(b'-');
+    }
+    let mut digits = [b'0'; 20];
+    let (mut rest, mut start) = (value.unsigned_abs(), digits.len());
+    loop {
+        start -= 1;
+        digits[start] += u8::try_from(rest % 10).unwrap_or_default();
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    text.extend_from_slice(&digits[start..]);
 }
 
 fn same_target(ours: &[u8], theirs: &[u8]) -> bool {
@@ -227,6 +251,15 @@ mod tests {
         let ignore = Ignore { uid: true, gid: true, mode: true };
         let device = Metadata { kind: FileKind::CharDevice { device: 0x0103 }, ..regular(1, 0) };
         assert_eq!(Checktxt::of(&device, ignore, MtimeUnit::Zero).to_string(), "v1:mtime=0:type=chr:dev=259");
+    }
+
+    #[test]
+    fn numbers_are_written_in_full() {
+        for value in [0, 7, -1, 10, 1_600_000_000, i64::MAX, i64::MIN] {
+            let mut text = Vec::new();
+            push_field(&mut text, b":n=", value);
+            assert_eq!(String::from_utf8(text).unwrap(), format!(":n={value}"));
+        }
     }
 
     #[test]

@@ -6,10 +6,12 @@ pub mod dirty;
 pub mod encoding;
 pub mod errors;
 pub mod file;
+pub mod fingerprint;
 pub mod path;
 
 pub use action::{ActionVersion, Job, JobFile, ScheduledAction};
 pub use checktxt::{Checktxt, Ignore, MtimeUnit};
 pub use dirty::{DirtyEntry, DirtyVersion, Mark};
 pub use file::{FileKind, FileRecord, Metadata, Timestamp};
-pub use path::{PathError, Scope, SyncPath};
+pub use fingerprint::{Fingerprint, Fingerprinter};
+pub use path::{NameBuffer, PathError, Scope, SyncPath};

@@ -31,11 +31,19 @@ impl SyncPath {
     /// # Errors
     /// The first rule of [`PathError`] that the name breaks.
     pub fn parse(name: &[u8]) -> Result<Self, PathError> {
+        Self::check(name).map(|()| Self(name.into()))
+    }
+
+    /// Whether a decoded name is one.
+    ///
+    /// # Errors
+    /// The first rule of [`PathError`] that the name breaks.
+    pub fn check(name: &[u8]) -> Result<(), PathError> {
         if name.contains(&0) {
             return Err(PathError::Nul);
         }
         let below = match name.first() {
-            Some(b'/') if name.len() == 1 => return Ok(Self(name.into())),
+            Some(b'/') if name.len() == 1 => return Ok(()),
             Some(b'/') => &name[1..],
             Some(b'%') => {
                 let end = name[1..].iter().position(|&byte| byte == b'%').ok_or(PathError::Relative)? + 1;
@@ -43,7 +51,7 @@ impl SyncPath {
                     return Err(PathError::Relative);
                 }
                 match name.get(end + 1) {
-                    None => return Ok(Self(name.into())),
+                    None => return Ok(()),
                     Some(b'/') => &name[end + 2..],
                     Some(_) => return Err(PathError::Relative),
                 }
@@ -57,7 +65,7 @@ impl SyncPath {
                 _ => {}
             }
         }
-        Ok(Self(name.into()))
+        Ok(())
     }
 
     /// The raw bytes.
@@ -95,7 +103,7 @@ impl SyncPath {
     /// The last component (the prefix itself has its `%name%`, `/` the empty name).
     #[must_use]
     pub fn file_name(&self) -> &[u8] {
-        self.0.rsplit(|&byte| byte == b'/').next().unwrap_or(&self.0)
+        file_name(&self.0)
     }
 
     /// The name of an entry of this directory. `name` is one component.
@@ -128,13 +136,60 @@ impl SyncPath {
     }
 }
 
+/// The name of one directory's entry after the other, in one place: what a walk that meets a million files compares.
+#[derive(Debug, Clone, Default)]
+pub struct NameBuffer(Vec<u8>);
+
+impl NameBuffer {
+    /// Becomes the name of an entry of `directory`. `name` is one proper component, as the system lists it: never empty, `.`
+    /// or `..`, without a slash or NUL.
+    pub fn join(&mut self, directory: &SyncPath, name: &[u8]) {
+        self.0.clear();
+        self.0.extend_from_slice(directory.as_bytes());
+        if !self.0.ends_with(b"/") {
+            self.0.push(b'/');
+        }
+        self.0.extend_from_slice(name);
+        debug_assert!(SyncPath::check(&self.0).is_ok(), "{name:?} is no entry of a directory");
+    }
+
+    /// Becomes another name.
+    pub fn copy(&mut self, path: &SyncPath) {
+        self.0.clear();
+        self.0.extend_from_slice(path.as_bytes());
+    }
+
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The last component, as [`SyncPath::file_name`] gives it.
+    #[must_use]
+    pub fn file_name(&self) -> &[u8] {
+        file_name(&self.0)
+    }
+
+    #[must_use]
+    pub fn to_path(&self) -> SyncPath {
+        SyncPath(self.0.as_slice().into())
+    }
+}
+
+fn file_name(name: &[u8]) -> &[u8] {
+    name.rsplit(|&byte| byte == b'/').next().unwrap_or(name)
+}
+
 /// Names sort by the bytes of the C program's encoding, whatever a database's collation says.
 impl Ord for SyncPath {
     fn cmp(&self, other: &Self) -> Ordering {
         // Each byte is encoded by itself, and no encoding begins another one: the first bytes that differ decide.
-        match self.0.iter().zip(&other.0).position(|(one, other)| one != other) {
-            None => self.0.len().cmp(&other.0.len()),
-            Some(at) => encoding::classic(&self.0[at..=at]).cmp(encoding::classic(&other.0[at..=at])),
+        let (one, other) = (&*self.0, &*other.0);
+        // Eight at a time: neighbours in a sorted list have much in common.
+        let alike = one.chunks_exact(8).zip(other.chunks_exact(8)).take_while(|(one, other)| one == other).count() * 8;
+        match one[alike..].iter().zip(&other[alike..]).find(|(one, other)| one != other) {
+            None => one.len().cmp(&other.len()),
+            Some((&one, &other)) => encoding::compare_bytes(one, other),
         }
     }
 }
@@ -249,6 +304,18 @@ mod tests {
     }
 
     #[test]
+    fn a_buffer_takes_one_component_after_the_other() {
+        let mut buffer = NameBuffer::default();
+        for (directory, name, expected) in [("/", "a", "/a"), ("%p%", "b c", "%p%/b c"), ("/x/y", "..z", "/x/y/..z")] {
+            buffer.join(&path(directory), name.as_bytes());
+            assert_eq!((buffer.to_path(), buffer.file_name()), (path(expected), name.as_bytes()));
+            assert_eq!(path(directory).join(name.as_bytes()), Ok(path(expected)));
+        }
+        buffer.copy(&path("%p%"));
+        assert_eq!((buffer.as_bytes(), buffer.file_name()), (&b"%p%"[..], &b"%p%"[..]));
+    }
+
+    #[test]
     fn order_is_that_of_the_encoded_bytes() {
         // A blank is written `%20`, so it sorts behind `#` and before `&`.
         let mut names = ["/&", "/a.d", "/a/x", "/ ", "/#", "/é"].map(path);
@@ -258,9 +325,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn order_is_that_of_whole_encoded_names(names in prop::collection::vec("[ab #%&:|~\u{7f}\u{e9}]{0,4}", 2)) {
+        fn order_is_that_of_whole_encoded_names(names in prop::collection::vec("(abcdefg)?[ab #%&:|~\u{7f}\u{e9}]{0,4}", 2)) {
             let [one, other] = [0, 1].map(|index| path(&format!("/x{}", names[index])));
-            let encoded = |path: &SyncPath| encoding::classic(path.as_bytes()).collect::<Vec<u8>>();
+            let encoded = |path: &SyncPath| encoding::classic(path.as_bytes());
             prop_assert_eq!(one.cmp(&other), encoded(&one).cmp(&encoded(&other)));
         }
     }

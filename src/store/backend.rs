@@ -5,8 +5,11 @@ use std::future::Future;
 use tokio::sync::mpsc::Sender;
 
 use super::error::Result;
-use super::{Change, Claim, DirtyFilter, Hint, Intent, IntentId, Receipt};
-use crate::model::{ActionVersion, DirtyEntry, FileRecord, Job, JobFile, Mark, ScheduledAction, Scope, SyncPath};
+use super::{Change, Claim, DirtyFilter, Hint, Intent, IntentId, Known, Receipt};
+use crate::model::{
+    ActionVersion, DirtyEntry, FileRecord, Fingerprint, Fingerprinter, Job, JobFile, Mark, ScheduledAction, Scope,
+    SyncPath,
+};
 
 /// The operations of [`super::Store`]. Futures may move between threads; arguments are owned, since SQLite's work runs
 /// on other threads.
@@ -17,7 +20,16 @@ pub(super) trait Backend: Send + Sync {
         scopes: Vec<Scope>,
         sink: Sender<Result<Vec<FileRecord>>>,
     ) -> impl Future<Output = Result<()>> + Send;
+    /// Sends fingerprints in any order.
+    fn fingerprints(
+        &self,
+        scopes: Vec<Scope>,
+        fingerprinter: Fingerprinter,
+        sink: Sender<Result<Vec<Fingerprint>>>,
+    ) -> impl Future<Output = Result<()>> + Send;
+    fn records(&self, paths: Vec<SyncPath>) -> impl Future<Output = Result<Vec<FileRecord>>> + Send;
     fn file(&self, path: SyncPath) -> impl Future<Output = Result<Option<FileRecord>>> + Send;
+    fn known(&self, paths: Vec<SyncPath>) -> impl Future<Output = Result<Vec<Known>>> + Send;
     fn apply(&self, changes: Vec<Change>) -> impl Future<Output = Result<Vec<SyncPath>>> + Send;
     fn remove_files(&self, paths: Vec<SyncPath>) -> impl Future<Output = Result<u64>> + Send;
     fn remove_malformed(&self) -> impl Future<Output = Result<u64>> + Send;
@@ -42,9 +54,12 @@ pub(super) trait Backend: Send + Sync {
     fn pin(&self, peer: String, der: Vec<u8>) -> impl Future<Output = Result<Vec<u8>>> + Send;
     fn unpin(&self, peer: String) -> impl Future<Output = Result<bool>> + Send;
 
-    fn begin_receive(&self, intent: Intent) -> impl Future<Output = Result<IntentId>> + Send;
-    fn finish_receive(&self, id: Option<IntentId>, receipt: Receipt) -> impl Future<Output = Result<()>> + Send;
-    fn abandon_receive(&self, id: IntentId) -> impl Future<Output = Result<()>> + Send;
+    fn next_receives(
+        &self,
+        receipts: Vec<(Option<IntentId>, Receipt)>,
+        intents: Vec<Intent>,
+    ) -> impl Future<Output = Result<Vec<IntentId>>> + Send;
+    fn abandon_receives(&self, ids: Vec<IntentId>) -> impl Future<Output = Result<()>> + Send;
     fn intents(&self) -> impl Future<Output = Result<Vec<(IntentId, Intent)>>> + Send;
 
     /// Returns who has it now.

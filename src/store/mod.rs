@@ -37,7 +37,8 @@ use sha2::{Digest, Sha256};
 use tokio::sync::mpsc::{self, Receiver};
 
 use crate::model::{
-    ActionVersion, Checktxt, DirtyEntry, FileRecord, Job, JobFile, Mark, ScheduledAction, Scope, SyncPath,
+    ActionVersion, Checktxt, DirtyEntry, FileRecord, Fingerprint, Fingerprinter, Job, JobFile, Mark, ScheduledAction,
+    Scope, SyncPath,
 };
 use backend::Backend;
 use error::Result;
@@ -47,7 +48,7 @@ pub use url::{Location, PostgresUrl, SslMode};
 /// Names a reading stream may be ahead of its consumer, in chunks of [`CHUNK`] records.
 const CHUNKS_AHEAD: usize = 4;
 
-/// Records in one message of [`Store::files`].
+/// Records in one message of [`Store::files`], and fingerprints in one of [`Store::fingerprints`].
 const CHUNK: usize = 1000;
 
 /// How a database is opened.
@@ -101,6 +102,15 @@ pub struct Change {
     pub record: Option<FileRecord>,
     pub marks: Vec<Mark>,
     pub actions: Vec<ScheduledAction>,
+}
+
+/// What the tables say about one file.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Known {
+    /// Its row.
+    pub record: Option<FileRecord>,
+    /// For whom it is dirty, by peer.
+    pub marks: Vec<DirtyEntry>,
 }
 
 /// Which dirty rows to read.
@@ -198,6 +208,28 @@ impl Store {
             }
         });
         receiver
+    }
+
+    /// The fingerprints of the known files within the scopes, as one snapshot, in any order. Nothing else is said of
+    /// [`Store::files`] that would not be true of this stream.
+    pub fn fingerprints(&self, scopes: Vec<Scope>, fingerprinter: Fingerprinter) -> Receiver<Result<Vec<Fingerprint>>> {
+        let (sink, receiver) = mpsc::channel(CHUNKS_AHEAD);
+        let store = self.clone();
+        tokio::spawn(async move {
+            if let Err(error) = on!(store, backend => backend.fingerprints(scopes, fingerprinter, sink.clone()).await) {
+                // Nobody is left to tell when the receiver has gone.
+                let _ = sink.send(Err(error)).await;
+            }
+        });
+        receiver
+    }
+
+    /// The rows of these files, in any order: those that there are. The caller cuts long lists into chunks.
+    pub async fn records(&self, paths: &[SyncPath]) -> Result<Vec<FileRecord>> {
+        if paths.is_empty() {
+            return Ok(Vec::new());
+        }
+        on!(self, backend => backend.records(paths.to_vec()).await)
     }
 
     /// The row of one file.
@@ -340,20 +372,48 @@ impl Store {
         Ok(found)
     }
 
-    /// Records that a received change is about to be made on disk. Durable when it returns.
-    pub async fn begin_receive(&self, intent: Intent) -> Result<IntentId> {
-        on!(self, backend => backend.begin_receive(intent).await)
+    /// What the tables say about these files, in the order of the paths.
+    pub async fn known(&self, paths: Vec<SyncPath>) -> Result<Vec<Known>> {
+        if paths.is_empty() {
+            return Ok(Vec::new());
+        }
+        on!(self, backend => backend.known(paths).await)
     }
 
-    /// Records a received change that is on disk now, in one transaction: the file's row, the end of the sender's dirty
-    /// row, the actions, and the end of the intent.
-    pub async fn finish_receive(&self, id: Option<IntentId>, receipt: Receipt) -> Result<()> {
-        on!(self, backend => backend.finish_receive(id, receipt).await)
+    /// Records that received changes are about to be made on disk. Durable when it returns; the names are in the order of
+    /// the intents.
+    pub async fn begin_receives(&self, intents: Vec<Intent>) -> Result<Vec<IntentId>> {
+        self.next_receives(Vec::new(), intents).await
     }
 
-    /// Forgets an intent whose change was not made, or was undone.
-    pub async fn abandon_receive(&self, id: IntentId) -> Result<()> {
-        on!(self, backend => backend.abandon_receive(id).await)
+    /// Records received changes that are on disk now, in one transaction: the files' rows, the end of the sender's dirty
+    /// rows, the actions, and the end of the intents. Of two receipts for one file the later counts.
+    ///
+    /// Where each has an intent this need not be durable yet when it returns: a power cut that undoes it brings back the
+    /// intents, of which the same record is made again.
+    pub async fn finish_receives(&self, receipts: Vec<(Option<IntentId>, Receipt)>) -> Result<()> {
+        self.next_receives(receipts, Vec::new()).await.map(drop)
+    }
+
+    /// Both in one transaction: [`Store::finish_receives`] of what is on disk now, [`Store::begin_receives`] of what is
+    /// next.
+    pub async fn next_receives(
+        &self,
+        receipts: Vec<(Option<IntentId>, Receipt)>,
+        intents: Vec<Intent>,
+    ) -> Result<Vec<IntentId>> {
+        if receipts.is_empty() && intents.is_empty() {
+            return Ok(Vec::new());
+        }
+        on!(self, backend => backend.next_receives(receipts, intents).await)
+    }
+
+    /// Forgets intents whose changes were not made, or were undone.
+    pub async fn abandon_receives(&self, ids: Vec<IntentId>) -> Result<()> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        on!(self, backend => backend.abandon_receives(ids).await)
     }
 
     /// Takes or renews the right to do some work, which one holder has at a time, unless another one has it and its time

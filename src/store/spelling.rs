@@ -32,7 +32,7 @@ impl Spelling {
 
 /// The C program's spelling: what defines the order of names.
 pub(super) fn key(raw: &[u8]) -> Vec<u8> {
-    encoding::classic(raw).collect()
+    encoding::classic(raw)
 }
 
 /// Reads a name from a table. `None`: malformed.

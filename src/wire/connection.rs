@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::half::{self, Peer, Reader, Sink, Stream, Writer};
 use super::pipe::Pipe;
+use super::socket::Socket;
 use super::{Identity, OctetHeader, TlsError, WireError};
 
 /// How long and how much we listen after our end is closed. A socket closed with unread input is reset, and the peer
@@ -92,7 +93,7 @@ impl Connection {
     /// Talks over two descriptors, which may be one and the same socket, without changing their mode.
     ///
     /// # Errors
-    /// When the threads that read and write cannot be started.
+    /// When the threads that read and write pipes cannot be started, or a socket cannot be waited for.
     pub fn over_descriptors(
         input: OwnedFd,
         output: OwnedFd,
@@ -102,7 +103,11 @@ impl Connection {
         let socket = TcpStream::from(input.as_fd().try_clone_to_owned()?);
         let address = socket.peer_addr().map(|address| address.ip()).ok();
         let address = address.or_else(|| ssh_client?.split_ascii_whitespace().next()?.parse().ok());
-        Ok(Self::new(Pipe::new(input, output)?, address, timeouts))
+        Ok(if Socket::are(&input, &output) {
+            Self::new(Socket::new(input, output)?, address, timeouts)
+        } else {
+            Self::new(Pipe::new(input, output)?, address, timeouts)
+        })
     }
 
     fn over(stream: Stream, peer: Peer, timeouts: Timeouts) -> Self {

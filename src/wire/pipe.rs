@@ -1,4 +1,4 @@
-//! Inherited descriptors as a stream: what inetd, systemd or sshd put on stdin and stdout.
+//! Inherited descriptors of any kind as a stream: what sshd or a shell put on stdin and stdout.
 //!
 //! `O_NONBLOCK` belongs to the open file, which may be shared with a parent or a shell: it is never set here. Two
 //! threads read and write blockingly instead. They are plain threads and not the runtime's, which would wait at its end

@@ -4,9 +4,11 @@
 //!
 //! Needs root, PostgreSQL, rsync and the C program. Prints Markdown; docs/performance.md holds what it printed once.
 
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use std::path::PathBuf;
 
-use comparison::Plan;
+use clap::{Arg, ArgAction, Command, value_parser};
+
+use comparison::{Plan, Report, Workload};
 use support::Postgres;
 
 mod comparison;
@@ -14,29 +16,59 @@ mod comparison;
 #[expect(dead_code, unused_imports, unused_macros, reason = "most of the harness is for tests")]
 mod support;
 
+/// Without a word about workloads: every row of the goals, and those around them.
+const FULL: &str = "check huge push:2000 push:2000x2 push:2000x4 push:2000x8 push push:10000x8 equal far new changed removals \
+                    compare start";
+
 fn main() {
     let matches = Command::new("comparison")
-        .about("Compares csync2 with the C program, rsync and find, and prints a table in Markdown")
+        .about("Compares csync2 with the C program, rsync and find, and prints tables in Markdown")
+        .after_help(format!("Workloads, and the size that each has without a number:\n{}", Workload::help()))
         .args([
-            number("files", "100000", "Files to check; 0: no checks"),
-            number("pushed", "5000", "Files of 1 to 4 KiB to push; 0: no pushes"),
-            number("rounds", "3", "How often everything is measured, in changing order"),
-            number("peers", "1,4", "Push to so many peers at once").value_delimiter(','),
+            Arg::new("workload")
+                .value_name("NAME[:SIZE[xPEERS]]")
+                .help("What to measure: push:2000x4 is 2000 files to 4 peers; without any: everything")
+                .num_args(0..)
+                .value_parser(Workload::parse),
+            Arg::new("rounds")
+                .long("rounds")
+                .value_name("N")
+                .help("How often everything is measured, in changing order")
+                .default_value("3")
+                .value_parser(value_parser!(u32).range(1..)),
+            Arg::new("only")
+                .long("only")
+                .value_name("TEXT")
+                .help("Only contenders whose name in the tables holds this; may be given more than once")
+                .action(ArgAction::Append),
+            Arg::new("directory")
+                .long("directory")
+                .value_name("DIR")
+                .help("Where files and SQLite's databases are made: on a disk, or flushes cost nothing")
+                .default_value(env!("CARGO_TARGET_TMPDIR"))
+                .value_parser(value_parser!(PathBuf)),
             // Cargo says so to every benchmark.
             Arg::new("bench").long("bench").hide(true).action(ArgAction::SetTrue),
         ])
         .get_matches();
+    let asked: Vec<Workload> = matches.get_many("workload").unwrap_or_default().copied().collect();
+    let full = FULL.split(' ').map(|word| Workload::parse(word).expect("a workload"));
     let plan = Plan {
-        files: one(&matches, "files"),
-        pushed: one(&matches, "pushed"),
-        rounds: one(&matches, "rounds").max(1),
+        workloads: if asked.is_empty() { full.collect() } else { asked },
+        rounds: *matches.get_one("rounds").expect("a default"),
+        only: matches.get_many("only").unwrap_or_default().cloned().collect(),
         settled: true,
-        peers: matches.get_many::<usize>("peers").expect("a default").copied().collect(),
     };
+    let directory: &PathBuf = matches.get_one("directory").expect("a default");
+    tempfile::env::override_temp_dir(directory).expect("nobody made a temporary directory before");
     make_postgres_durable();
-    for report in comparison::compare(&plan) {
-        print!("{report}");
+    let mut report = Report::default();
+    for &workload in &plan.workloads {
+        let tables = comparison::compare(workload, &plan);
+        print!("{tables}");
+        report.append(tables);
     }
+    print!("{}", report.goals());
 }
 
 /// The tests' server does not care about power cuts; here it does what servers in the field do.
@@ -46,12 +78,4 @@ fn make_postgres_durable() {
         server.sql("postgres", &format!("ALTER SYSTEM SET {setting} = on"));
     }
     server.sql("postgres", "SELECT pg_reload_conf()");
-}
-
-fn number(name: &'static str, default: &'static str, help: &'static str) -> Arg {
-    Arg::new(name).long(name).value_name("N").default_value(default).value_parser(value_parser!(usize)).help(help)
-}
-
-fn one(matches: &ArgMatches, name: &str) -> usize {
-    *matches.get_one(name).expect("a default")
 }

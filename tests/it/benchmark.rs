@@ -1,16 +1,43 @@
-//! The benchmark (tests/benches) still runs: everybody once, with few files. What they take is not looked at here.
+//! The benchmark (tests/benches) still runs: everybody once, with little to do. What they take is not looked at here.
 
 #[path = "../benches/comparison/mod.rs"]
+#[expect(dead_code, reason = "the command line is the benchmark's")]
 mod comparison;
+
+use comparison::{Plan, Report, Workload};
 
 #[test]
 fn every_contender_does_every_workload() {
-    let plan = comparison::Plan { files: 150, pushed: 10, peers: vec![2], rounds: 1, settled: false };
-    let report = comparison::compare(&plan).map(|report| report.to_string()).collect::<String>();
-    let rows = |name: &str| report.lines().filter(|line| line.starts_with(&format!("| {name} |"))).count();
-    let both = ["SQLite", "PostgreSQL"].map(|backend| [format!("csync2, {backend}"), format!("C program, {backend}")]);
-    for csync2 in both.as_flattened() {
-        assert_eq!(rows(csync2), 3, "{csync2}:\n{report}");
+    let mut report = Report::default();
+    for (workloads, only) in [
+        ("check:150 push:10x2 equal:10 far:3 changed:1 compare:10 start:1", &[][..]),
+        ("huge:150 new:1 removals:10", &["ours, SQLite", "find", "rsync"]),
+    ] {
+        let plan = Plan {
+            workloads: workloads.split(' ').map(|word| Workload::parse(word).unwrap()).collect(),
+            rounds: 1,
+            only: only.iter().map(ToString::to_string).collect(),
+            settled: false,
+        };
+        for &workload in &plan.workloads {
+            report.append(comparison::compare(workload, &plan));
+        }
     }
-    assert_eq!((rows("rsync"), rows("find")), (3, 2), "{report}");
+    let (tables, goals) = (report.to_string(), report.goals());
+    let rows = |name: &str| tables.lines().filter(|line| line.starts_with(&format!("| {name} |"))).count();
+    for (name, count) in [
+        ("ours, SQLite", 13),
+        ("ours, PostgreSQL", 13),
+        ("ours to C, SQLite", 6),
+        ("C to ours, SQLite", 6),
+        ("C, SQLite", 11),
+        ("C, PostgreSQL", 6),
+        ("rsync", 10),
+        ("rsync --fsync", 3),
+        ("find", 5),
+        ("true", 1),
+    ] {
+        assert_eq!(rows(name), count, "{name}:\n{tables}");
+    }
+    assert!(goals.lines().count() > 30, "{goals}");
 }

@@ -2,8 +2,12 @@
 //! was asked for. The calls of the server are watched with strace.
 
 use std::fs;
+use std::os::fd::OwnedFd;
+use std::process::{Child, Stdio};
 
+use crate::support::cluster::Node;
 use crate::support::process::{Daemon, wrap};
+use crate::support::session::Session;
 use crate::support::{Cast, Program, Table, dir, tree};
 
 #[test]
@@ -39,6 +43,51 @@ fn received_files_are_durable_whatever_the_database_is() {
         let of_database = calls.lines().filter(|line| line.contains("sync(") && line.contains(".db3")).count();
         assert_eq!(of_database == 0, options.contains(&"-A"), "{calls}");
     }
+}
+
+/// A server that dies right behind its answer may not have recorded the file yet.
+#[test]
+fn what_was_answered_survives_a_kill() {
+    for cast in [Cast::plain(Program::Ours, Program::Ours), Cast::postgres(Program::Ours)] {
+        let cluster = cast.cluster(["alpha", "beta"]).build();
+        let (alpha, beta) = (&cluster["alpha"], &cluster["beta"]);
+        beta.csync2(["-cIr", "/"]).success();
+        for round in 1..=5 {
+            let (mut session, mut server) = served_on_a_socket(alpha, beta);
+            session.ask("CONFIG ", "OK (cmd_finished).");
+            session.ask(&format!("HELLO {}", alpha.host), "OK (cmd_finished).");
+            let (first, second) = ("x".repeat(round), "yy".repeat(round));
+            send_file(&mut session, "f", &first);
+            send_file(&mut session, "g", &second);
+            server.kill().expect("kill the server");
+            server.wait().expect("wait for the server");
+            beta.csync2(["-cr", "/"]).success().silent();
+            beta.expect_clean();
+            assert_eq!((beta.read("f"), beta.read("g")), (first, second));
+            assert_eq!(beta.rows(Table::File).len(), 3, "with the directory");
+        }
+    }
+}
+
+fn served_on_a_socket(client: &Node, server: &Node) -> (Session, Child) {
+    let (session, socket) = Session::accepted(client, server);
+    let socket = OwnedFd::from(socket);
+    let mut command = server.command(server.program, ["-i"]);
+    command.stdin(Stdio::from(socket.try_clone().expect("dup"))).stdout(Stdio::from(socket)).stderr(Stdio::null());
+    (session, command.spawn().expect("start the server"))
+}
+
+/// Sends a file of at most 64 bytes, up to the last answer.
+fn send_file(session: &mut Session, name: &str, content: &str) {
+    session.ask(&format!("PATCH KEY %25d%25/{name}"), "OK (send_data).");
+    let header = session.line().expect("a header");
+    session.bytes(header.strip_prefix("octet-stream ").and_then(|length| length.parse().ok()).expect("a length"));
+    let length = u8::try_from(content.len()).expect("a short content");
+    let delta = [&b"rs\x026"[..], &[length], content.as_bytes(), b"\0"].concat();
+    session.send(format!("octet-stream {}\n", delta.len()).as_bytes());
+    session.send(&delta);
+    session.expect(&["OK (cmd_finished)."]);
+    session.ask(&format!("SETIME KEY %25d%25/{name} 1500000000"), "OK (cmd_finished).");
 }
 
 /// PostgreSQL waits for its log on disk unless `-A` says otherwise.

@@ -22,6 +22,7 @@ scenarios! { one program:
     a_file_is_included_where_it_is_named
     received_files_arrive_with_and_without_their_tempdir
     devices_are_made
+    a_prefix_without_a_directory_here_is_an_error_where_files_are_known_below_it
 }
 
 scenarios! { ours:
@@ -73,6 +74,27 @@ fn a_file_is_included_where_it_is_named(cast: Cast) {
     alpha.csync2(["-cr", "/"]).success().silent();
     let names: Vec<String> = alpha.csync2(["-M"]).success().stdout_text().lines().map(str::to_owned).collect();
     assert!(names.len() == 2 && names[1].ends_with("%d%/kept/f"), "{names:?}");
+}
+
+fn a_prefix_without_a_directory_here_is_an_error_where_files_are_known_below_it(cast: Cast) {
+    let cluster = cast.cluster(["alpha", "beta"]).build();
+    let alpha = &cluster["alpha"];
+    cluster.configure(
+        "prefix d { on elsewhere: /nowhere; }\n\
+         group demo { host {alpha} {beta}; key demo.key; include %d% {alpha.tree}; }\n",
+    );
+    alpha.put(&tree! { "f" => "1", "g" => "22" });
+    alpha.csync2(["-cr", "/"]).success().silent();
+    let row = "INSERT INTO file (filename, checktxt) VALUES ('%25d%25/f', 'v1%3Atype=reg%3Asize=1')";
+    alpha.database.execute(row);
+    let error = cluster.fill_in("Prefix 'd' is not defined for host '{alpha}'.");
+    alpha.csync2(["-hr", "/"]).success().silent();
+    for mode in [&["-cr", "/"][..], &["-c"], &["-xP", "nobody"]] {
+        alpha.csync2(mode).exits(1).logs(&error);
+    }
+    alpha.csync2(["-H"]).success().prints("1\t/\n");
+    assert!(alpha.rows(Table::File).iter().any(|row| row.starts_with("%25d%25/f\t")));
+    alpha.csync2(["-cr", alpha.tree_dir().to_str().expect("UTF-8")]).success().silent();
 }
 
 fn received_files_arrive_with_and_without_their_tempdir(cast: Cast) {

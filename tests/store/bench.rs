@@ -3,7 +3,9 @@
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use csync2::model::{Checktxt, DirtyEntry, FileRecord, Job, JobFile, Mark, ScheduledAction, Scope, SyncPath};
+use csync2::model::{
+    Checktxt, DirtyEntry, FileRecord, Fingerprint, Fingerprinter, Job, JobFile, Mark, ScheduledAction, Scope, SyncPath,
+};
 use csync2::store::{Change, DirtyFilter, Location, Store, StoreOptions};
 
 use crate::support::Postgres;
@@ -142,13 +144,26 @@ pub(crate) fn change(name: impl AsRef<[u8]>, from: Option<&str>, to: Option<&str
     }
 }
 
-/// Everything in the file table, or in a part of it.
+/// Everything in the file table, or in a part of it. Whoever asks for the same rows in another way gets the same.
 pub(crate) async fn files(store: &Store, scopes: Vec<Scope>) -> Vec<FileRecord> {
-    let mut chunks = store.files(scopes);
+    let mut chunks = store.files(scopes.clone());
     let mut records = Vec::new();
     while let Some(chunk) = chunks.recv().await {
         records.extend(chunk.unwrap());
     }
+    let fingerprinter = Fingerprinter::random();
+    let mut chunks = store.fingerprints(scopes, fingerprinter.clone());
+    let mut found = Vec::new();
+    while let Some(chunk) = chunks.recv().await {
+        found.extend(chunk.unwrap());
+    }
+    let mut expected: Vec<Fingerprint> = records.iter().map(|record| fingerprinter.of(record)).collect();
+    [&mut found, &mut expected].map(|prints| prints.sort_by_key(|print| (print.name, print.state)));
+    assert_eq!(found, expected, "{records:?}");
+    let paths: Vec<SyncPath> = records.iter().map(|record| record.path.clone()).collect();
+    let mut looked_up = store.records(&paths).await.unwrap();
+    looked_up.sort_by(|one, other| one.path.cmp(&other.path));
+    assert_eq!(looked_up, records);
     records
 }
 

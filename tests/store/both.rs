@@ -56,7 +56,9 @@ stories!(
     tables_of_version_1_get_what_is_new,
     the_first_certificate_is_pinned,
     standing_facts_are_news_once,
-    a_receive_is_recorded_in_one_go,
+    receives_are_recorded_in_one_go,
+    one_receive_ends_as_the_next_begins,
+    files_are_known_with_their_marks,
     malformed_rows_are_left_out_and_removed,
     many_open_a_new_database_at_once,
     a_newer_schema_is_refused,
@@ -366,36 +368,85 @@ async fn standing_facts_are_news_once(bench: &Bench) {
     assert_eq!(bench.open().await.news("höst", &facts(&["key is short"])).await.unwrap(), facts(&[]));
 }
 
-async fn a_receive_is_recorded_in_one_go(bench: &Bench) {
-    let store = bench.open().await;
-    store.mark(vec![mark("/a", "sender"), mark("/a", "third")], vec![]).await.unwrap();
-    let intent = |target: Option<&str>| Intent {
-        path: path("/a"),
+/// What is about to be received from "sender".
+fn intent(name: &str, target: Option<&str>) -> Intent {
+    Intent {
+        path: path(name),
         peer: "sender".into(),
         temp_name: b".a.\xfc".to_vec(),
         target: target.map(checktxt),
         holder: "boot 1 2".into(),
-    };
-    let first = store.begin_receive(intent(Some("v1:new"))).await.unwrap();
-    let second = store.begin_receive(intent(None)).await.unwrap();
-    assert_eq!(store.intents().await.unwrap(), [(first, intent(Some("v1:new"))), (second, intent(None))]);
-    store.abandon_receive(second).await.unwrap();
-    let receipt = Receipt {
-        path: path("/a"),
+    }
+}
+
+fn receipt(name: &str, text: Option<&str>) -> Receipt {
+    Receipt {
+        path: path(name),
         sender: "sender".into(),
-        record: Some(FileRecord { digest: Some([1; 32]), ..record("/a", "v1:new") }),
-        actions: vec![action("/a", "reload")],
-    };
-    store.finish_receive(Some(first), receipt.clone()).await.unwrap();
+        record: text.map(|text| FileRecord { digest: Some([1; 32]), ..record(name, text) }),
+        actions: vec![action(name, "reload")],
+    }
+}
+
+async fn receives_are_recorded_in_one_go(bench: &Bench) {
+    let store = bench.open().await;
+    let marks = ["/a", "/b", "/c"].map(|name| [mark(name, "sender"), mark(name, "third")]);
+    store.mark(marks.concat(), vec![]).await.unwrap();
+    apply_all(&store, &[path("/b")]).await;
+    let intents = vec![intent("/b", None), intent("/a", Some("v1:new")), intent("/c", None)];
+    let ids = store.begin_receives(intents.clone()).await.unwrap();
+    let pairs: Vec<_> = ids.iter().copied().zip(intents).collect();
+    assert_eq!(store.intents().await.unwrap(), pairs, "in their order");
+    store.abandon_receives(vec![ids[2]]).await.unwrap();
+    let receipts = vec![(Some(ids[0]), receipt("/b", None)), (Some(ids[1]), receipt("/a", Some("v1:new")))];
+    store.finish_receives(receipts).await.unwrap();
     assert_eq!(store.intents().await.unwrap(), []);
-    assert_eq!(store.file(&path("/a")).await.unwrap(), receipt.record);
-    assert_eq!(dirty(&store).await.into_iter().map(|entry| entry.peer).collect::<Vec<_>>(), ["third"]);
-    assert_eq!(scheduled(&store).await, [("reload".to_owned(), path("/a"))]);
-    let again = Receipt { record: Some(record("/a", "v1:newer")), ..receipt.clone() };
-    store.finish_receive(None, again).await.unwrap();
-    assert_eq!(store.file(&path("/a")).await.unwrap(), Some(record("/a", "v1:newer")));
-    store.finish_receive(None, Receipt { record: None, ..receipt }).await.unwrap();
+    assert_eq!(store.file(&path("/a")).await.unwrap(), receipt("/a", Some("v1:new")).record);
+    assert_eq!(store.file(&path("/b")).await.unwrap(), None);
+    let marked: Vec<_> = dirty(&store).await.into_iter().map(|mark| (mark.path.to_string(), mark.peer)).collect();
+    let left = [("/a", "third"), ("/b", "third"), ("/c", "sender"), ("/c", "third")];
+    assert_eq!(marked, left.map(|(name, peer)| (name.to_owned(), peer.to_owned())));
+    assert_eq!(scheduled(&store).await, ["/a", "/b"].map(|name| ("reload".to_owned(), path(name))));
+    // Without intents, and twice for one file: the later one counts.
+    let receipts = vec![(None, receipt("/a", None)), (None, receipt("/a", Some("v1:newer")))];
+    store.finish_receives(receipts).await.unwrap();
+    assert_eq!(store.file(&path("/a")).await.unwrap().unwrap().checktxt, checktxt("v1:newer"));
+    assert_eq!(scheduled(&store).await.len(), 2);
+    let receipts = vec![(None, receipt("/a", Some("v1:newest"))), (None, receipt("/a", None))];
+    store.finish_receives(receipts).await.unwrap();
     assert_eq!(store.file(&path("/a")).await.unwrap(), None);
+}
+
+async fn one_receive_ends_as_the_next_begins(bench: &Bench) {
+    let store = bench.open().await;
+    store.mark(vec![mark("/a", "sender"), mark("/b", "sender")], vec![]).await.unwrap();
+    let first = store.begin_receives(vec![intent("/a", Some("v1:one"))]).await.unwrap();
+    let receipts = vec![(Some(first[0]), receipt("/a", Some("v1:one")))];
+    let second = store.next_receives(receipts, vec![intent("/b", Some("v1:two"))]).await.unwrap();
+    assert_eq!(store.intents().await.unwrap(), [(second[0], intent("/b", Some("v1:two")))]);
+    assert_eq!(names(&store, vec![Scope::All]).await, [path("/a")]);
+    assert_eq!(dirty(&store).await.into_iter().map(|mark| mark.path).collect::<Vec<_>>(), [path("/b")]);
+    assert_eq!(store.next_receives(vec![], vec![]).await.unwrap(), []);
+}
+
+async fn files_are_known_with_their_marks(bench: &Bench) {
+    let store = bench.open().await;
+    let name = path(b"/gr\xfcn");
+    apply_all(&store, &[path("/a"), name.clone()]).await;
+    store.mark(vec![mark("/a", "p2"), mark("/a", "p1"), mark("/a/x", "p1")], vec![]).await.unwrap();
+    bench.sql("INSERT INTO dirty (filename, forced, myname, peername) VALUES ('/gr%FCn', 0, 'me', 'p3')");
+    let known = store.known(vec![path("/none"), name.clone(), path("/a"), path("/a/x")]).await.unwrap();
+    let shown: Vec<_> = known
+        .iter()
+        .map(|known| {
+            let record = known.record.as_ref().map(|record| record.path.clone());
+            (record, known.marks.iter().map(|mark| mark.peer.as_str()).collect::<Vec<_>>())
+        })
+        .collect();
+    let expected = [(None, vec![]), (Some(name), vec!["p3"]), (Some(path("/a")), vec!["p1", "p2"]), (None, vec!["p1"])];
+    assert_eq!(shown, expected);
+    assert_eq!(store.clear(&known[2].marks).await.unwrap(), 2, "with their versions");
+    assert_eq!(store.known(vec![]).await.unwrap(), []);
 }
 
 async fn malformed_rows_are_left_out_and_removed(bench: &Bench) {

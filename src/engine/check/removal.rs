@@ -13,40 +13,125 @@ use crate::fs::{self, Presence, PresenceChecker};
 use crate::model::errors::strerror;
 use crate::model::{FileRecord, SyncPath};
 
-/// What is to be done about known files that the walk did not meet.
+/// Known files that do not exist any more.
 #[derive(Debug, Default)]
-pub(super) struct Verdict {
-    pub(super) removed: Vec<SyncPath>,
+pub(super) struct Removals {
+    /// In name order.
+    pub(super) removed: Vec<FileRecord>,
     /// Ready to be logged; what they are about keeps its rows.
     pub(super) errors: Vec<String>,
+    names: HashSet<SyncPath>,
+    guards: BTreeMap<PathBuf, Guard>,
 }
 
-/// Looks for each candidate (in name order) on disk. `known` is everything in the scope of the check.
-pub(super) fn judge(
-    config: &Config,
-    known: &HashMap<SyncPath, FileRecord>,
-    candidates: Vec<SyncPath>,
-    allow_mass_removal: bool,
-) -> Verdict {
-    let mut verdict = Verdict::default();
-    verdict.removed = gone(config, candidates, &mut verdict.errors);
-    if allow_mass_removal {
-        return verdict;
+/// A directory whose absence is suspicious.
+#[derive(Debug, Default)]
+struct Guard {
+    /// What is known to be gone at and below it: places in [`Removals::removed`].
+    removed: Vec<usize>,
+    /// Something known below it is still there.
+    alive: bool,
+}
+
+impl Removals {
+    /// Looks for each candidate (in name order) on disk.
+    pub(super) fn among(config: &Config, candidates: Vec<FileRecord>) -> Self {
+        let mut errors = Vec::new();
+        let removed = gone(config, candidates, &mut errors);
+        let mut guards: BTreeMap<PathBuf, Guard> = BTreeMap::new();
+        for (number, record) in removed.iter().enumerate() {
+            for directory in guard_directories(config, record) {
+                guards.entry(directory).or_default().removed.push(number);
+            }
+        }
+        let names = removed.iter().map(|record| record.path.clone()).collect();
+        Self { removed, errors, names, guards }
     }
-    refuse_missing_roots(config, known, &mut verdict);
-    refuse_too_many(config, known.len(), &mut verdict);
-    verdict
+
+    /// Whether something known that is still there may make a removal believable.
+    pub(super) fn are_in_doubt(&self) -> bool {
+        self.guards.values().any(|guard| !guard.alive)
+    }
+
+    /// Takes note of a file in the scope of the check, removed or not.
+    pub(super) fn note_known(&mut self, config: &Config, path: &SyncPath) {
+        let Ok(local) = config.local(path) else { return };
+        if self.names.contains(path) {
+            return;
+        }
+        let place = local.absolute();
+        for directory in place.ancestors().skip(1) {
+            if let Some(guard) = self.guards.get_mut(directory) {
+                guard.alive = true;
+            }
+        }
+    }
+
+    /// Leaves out what is not believed. `known` is the number of files in the scope of the check; those that are still
+    /// there were noted.
+    pub(super) fn judged(mut self, config: &Config, known: usize) -> Self {
+        self.refuse_missing_roots(config);
+        self.refuse_too_many(config, known);
+        self
+    }
+
+    fn refuse_missing_roots(&mut self, config: &Config) {
+        let mut refused: HashSet<usize> = HashSet::new();
+        for (directory, guard) in &self.guards {
+            // A guard inside one that was refused already says nothing new.
+            if guard.alive || guard.removed.iter().all(|number| refused.contains(number)) {
+                continue;
+            }
+            let removed: Vec<&FileRecord> = guard.removed.iter().map(|&number| &self.removed[number]).collect();
+            let Some(reason) = suspicion(config, directory, &removed) else { continue };
+            self.errors.push(format!(
+                "ERROR: {} {reason}, and with it all {} known files there: not marked as removed. Is a file system not \
+                 mounted? If they were removed on purpose, confirm it: csync2 -cr --allow-mass-removal {}",
+                directory.display(),
+                removed.len(),
+                directory.display()
+            ));
+            refused.extend(&guard.removed);
+        }
+        let mut number = 0..;
+        self.removed.retain(|_| number.next().is_some_and(|number| !refused.contains(&number)));
+    }
+
+    fn refuse_too_many(&mut self, config: &Config, known: usize) {
+        let limit = match config.max_removals {
+            None => return,
+            Some(MaxRemovals::Files(files)) => usize::try_from(files).unwrap_or(usize::MAX),
+            Some(MaxRemovals::Percent(percent)) => known.saturating_mul(usize::from(percent)) / 100,
+        };
+        if self.removed.len() > limit {
+            self.errors.push(format!(
+                "ERROR: {} of {known} known files are gone, more than max-removals allows ({limit}): none is marked as \
+                 removed. If they were removed on purpose, check again with --allow-mass-removal.",
+                self.removed.len()
+            ));
+            self.removed.clear();
+        }
+    }
 }
 
 /// The candidates that do not exist any more. What cannot be found out is reported once a directory.
-fn gone(config: &Config, candidates: Vec<SyncPath>, errors: &mut Vec<String>) -> Vec<SyncPath> {
+fn gone(config: &Config, candidates: Vec<FileRecord>, errors: &mut Vec<String>) -> Vec<FileRecord> {
     let mut checkers: HashMap<PathBuf, PresenceChecker> = HashMap::new();
     let mut unreadable = HashSet::new();
+    let mut undefined = HashSet::new();
     candidates
         .into_iter()
-        .filter(|path| {
-            // Without a directory for its prefix on this host nothing can be said about the file.
-            let Ok(local) = config.local(path) else { return false };
+        .filter(|FileRecord { path, .. }| {
+            let local = match config.local(path) {
+                Ok(local) => local,
+                Err(error) => {
+                    if undefined.insert(error.prefix.clone()) {
+                        errors
+                            .push(format!("{error} Known files below it are not checked and do not count as removed."));
+                    }
+                    return false;
+                }
+            };
             let checker = checkers.entry(local.root.clone()).or_insert_with(|| PresenceChecker::new(&local.root));
             match checker.check(&local.relative) {
                 Presence::Gone | Presence::BehindSymlink => true,
@@ -71,57 +156,6 @@ fn unreadable_message(place: &Path, error: &io::Error) -> String {
     )
 }
 
-/// A directory whose absence is suspicious, and what is known to be gone at and below it.
-struct Guard {
-    removed: Vec<SyncPath>,
-    /// Something known below it is still there.
-    alive: bool,
-}
-
-fn refuse_missing_roots(config: &Config, known: &HashMap<SyncPath, FileRecord>, verdict: &mut Verdict) {
-    let removed: HashSet<&SyncPath> = verdict.removed.iter().collect();
-    let mut guards: BTreeMap<PathBuf, Guard> = BTreeMap::new();
-    for path in &verdict.removed {
-        let Some(record) = known.get(path) else { continue };
-        for directory in guard_directories(config, record) {
-            guards
-                .entry(directory)
-                .or_insert_with(|| Guard { removed: Vec::new(), alive: false })
-                .removed
-                .push(path.clone());
-        }
-    }
-    if guards.is_empty() {
-        return;
-    }
-    for path in known.keys().filter(|path| !removed.contains(path)) {
-        let Ok(local) = config.local(path) else { continue };
-        let place = local.absolute();
-        for directory in place.ancestors().skip(1) {
-            if let Some(guard) = guards.get_mut(directory) {
-                guard.alive = true;
-            }
-        }
-    }
-    let mut refused: HashSet<SyncPath> = HashSet::new();
-    for (directory, guard) in guards {
-        // A guard inside one that was refused already says nothing new.
-        if guard.alive || guard.removed.iter().all(|path| refused.contains(path)) {
-            continue;
-        }
-        let Some(reason) = suspicion(config, &directory, known, &guard.removed) else { continue };
-        verdict.errors.push(format!(
-            "ERROR: {} {reason}, and with it all {} known files there: not marked as removed. Is a file system not \
-             mounted? If they were removed on purpose, confirm it: csync2 -cr --allow-mass-removal {}",
-            directory.display(),
-            guard.removed.len(),
-            directory.display()
-        ));
-        refused.extend(guard.removed);
-    }
-    verdict.removed.retain(|path| !refused.contains(path));
-}
-
 /// Why the absence of one file is not believed: the directory that stands for its file system is missing, or lies on
 /// another device than the file did. Its row is what is known of it; a removal that a check has found has none any more.
 #[must_use]
@@ -142,25 +176,19 @@ pub fn disbelief(config: &Config, record: &FileRecord) -> Option<String> {
 }
 
 /// Why a directory below which everything known is gone is not trusted; `None`: it is an ordinary removal.
-fn suspicion(
-    config: &Config,
-    directory: &Path,
-    known: &HashMap<SyncPath, FileRecord>,
-    removed: &[SyncPath],
-) -> Option<&'static str> {
-    let is_directory_row = |path: &SyncPath| known.get(path).is_some_and(|record| record.checktxt.is_directory());
-    let guards_a_tree = removed
-        .iter()
-        .any(|path| config.local(path).is_ok_and(|local| local.absolute() != directory) || is_directory_row(path));
-    if !guards_a_tree {
+fn suspicion(config: &Config, directory: &Path, removed: &[&FileRecord]) -> Option<&'static str> {
+    let is_tree = |record: &&FileRecord| {
+        let place = config.local(&record.path).map(|local| local.absolute());
+        place.is_ok_and(|place| place != directory) || record.checktxt.is_directory()
+    };
+    if !removed.iter().any(is_tree) {
         return None;
     }
-    let devices = removed.iter().filter_map(|path| known.get(path)?.device);
+    let devices = removed.iter().filter_map(|record| record.device);
     absence(directory, devices).or_else(|| {
         // The C program records no device: an empty directory is all that can be seen of a missing file system.
-        let unrecorded = |path: &SyncPath| known.get(path).is_some_and(|record| record.device.is_none());
         let is_empty = || std::fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_none());
-        (removed.iter().all(unrecorded) && is_empty()).then_some("is empty")
+        (removed.iter().all(|record| record.device.is_none()) && is_empty()).then_some("is empty")
     })
 }
 
@@ -224,22 +252,6 @@ pub(super) fn literal_directory(pattern: &[u8]) -> Option<SyncPath> {
         Some(wild) => &pattern[..pattern[..wild].iter().rposition(|&byte| byte == b'/')?],
     };
     SyncPath::parse(literal).ok()
-}
-
-fn refuse_too_many(config: &Config, known: usize, verdict: &mut Verdict) {
-    let limit = match config.max_removals {
-        None => return,
-        Some(MaxRemovals::Files(files)) => usize::try_from(files).unwrap_or(usize::MAX),
-        Some(MaxRemovals::Percent(percent)) => known.saturating_mul(usize::from(percent)) / 100,
-    };
-    if verdict.removed.len() > limit {
-        verdict.errors.push(format!(
-            "ERROR: {} of {known} known files are gone, more than max-removals allows ({limit}): none is marked as \
-             removed. If they were removed on purpose, check again with --allow-mass-removal.",
-            verdict.removed.len()
-        ));
-        verdict.removed.clear();
-    }
 }
 
 #[cfg(test)]

@@ -61,6 +61,11 @@ pub(super) async fn diff(
             let why = format!(" is a {kind}: its content is not compared\n");
             return Ok(output.write_all(&[b"File ", &labels[1][..], why.as_bytes()].concat())?);
         }
+        (Ours::Other(ours), Theirs::Known(theirs)) if ours == theirs => {
+            let why = format!(" differ: each is a {ours}\n");
+            let pieces = [b"Files ", &labels[0][..], b" and ", &labels[1], why.as_bytes()];
+            return Ok(output.write_all(&pieces.concat())?);
+        }
         (ours, theirs) => {
             let (theirs, ours) = (theirs.in_words(), ours.in_words());
             let pieces = [b"File ", &labels[0][..], theirs.as_bytes(), b" while file ", &labels[1], ours.as_bytes()];

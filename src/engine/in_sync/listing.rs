@@ -66,7 +66,7 @@ mod tests {
         ) {
             let name = [b"/".to_vec(), name].concat();
             // (A NUL is never part of a checktxt, and no encoder escapes it; it passes all the same.)
-            let classic = |bytes: &[u8]| encoding::classic(bytes).collect::<Vec<_>>();
+            let classic = |bytes: &[u8]| encoding::classic(bytes);
             let lines = [
                 [classic(&checktxt), classic(&name)].join(&b'\t'),
                 format!("{}\t{}", encoding::encode(&checktxt), encoding::encode(&name)).into_bytes(),

@@ -69,8 +69,7 @@ fn judge(node: &Node, pair: &Pair, dialect: Dialect, both: Both) -> Option<Diffe
     match both {
         (Some(ours), Some(theirs)) => {
             let same = agreement::agree(&ours, &theirs.checktxt, dialect) || !is_shared(&ours.path);
-            let theirs = kind(&theirs);
-            (!same).then_some(Difference { side: Side::Different, path: ours.path, theirs })
+            (!same).then(|| Difference { side: Side::Different, path: ours.path, theirs: kind(&theirs) })
         }
         (Some(ours), None) => {
             is_shared(&ours.path).then_some(Difference { side: Side::LocalOnly, path: ours.path, theirs: None })

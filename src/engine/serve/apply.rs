@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use tokio::task::JoinHandle;
+
 use crate::config::{Backup, LocalPath};
 use crate::delta::{self, DeltaError};
 use crate::engine::content::{self, Hashing};
@@ -14,6 +16,9 @@ use crate::wire::{Attributes, Reply};
 
 /// The mode of a new directory or special file, as the C program leaves it until SETMOD comes.
 const UNTIL_SETMOD: u32 = 0o700;
+
+/// What is read within a millisecond or two, in bytes.
+const LARGE: u64 = 1 << 20;
 
 /// Why a command was not carried out.
 #[derive(Debug)]
@@ -31,7 +36,8 @@ impl Refusal {
         Self::Answer(Reply::Text(text.into()))
     }
 
-    /// SIG and PATCH have words of their own for a missing parent; the other commands give the system's.
+    /// SIG has words of its own for a missing parent; the other commands give the system's. (A client in C takes the former
+    /// for a reason to mark anew, and forgets that the file was forced.)
     pub(super) fn in_system_words(self) -> Self {
         match self {
             Self::ParentMissing => Self::text("No such file or directory"),
@@ -253,6 +259,16 @@ impl Target {
         assembled.temp.persist(&self.place, true)?;
         Ok(self.place.metadata()?)
     }
+
+    /// Whether working on what is there may take longer than a moment.
+    pub(super) fn is_large(&self) -> bool {
+        self.before.as_ref().is_some_and(is_large)
+    }
+}
+
+/// Of a regular file: whether reading it may take longer than a moment.
+pub(super) fn is_large(metadata: &Metadata) -> bool {
+    matches!(metadata.kind, FileKind::Regular { size } if size > LARGE)
 }
 
 /// Whether nobody changed the file between two looks. A directory's ctime changes with every file made in it.
@@ -282,6 +298,16 @@ impl Assembled {
     /// The name beside the target; empty when it lies elsewhere.
     pub(super) fn name(&self) -> Vec<u8> {
         if self.temp.is_beside() { self.temp.name().to_vec() } else { Vec::new() }
+    }
+
+    /// Starts to flush its content, on a thread of its own: what follows need not wait for the disk.
+    pub(super) fn start_flush(&mut self) -> io::Result<JoinHandle<io::Result<()>>> {
+        let content = self.temp.file().try_clone()?;
+        Ok(tokio::task::spawn_blocking(move || content.sync_data()))
+    }
+
+    pub(super) fn content_is_flushed(&mut self) {
+        self.temp.content_is_flushed();
     }
 
     pub(super) fn metadata(&mut self) -> io::Result<Metadata> {

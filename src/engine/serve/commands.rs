@@ -28,6 +28,10 @@ impl Session {
             _ => None,
         };
         self.receiver.settle(peer, continued).await?;
+        let file = subject(&command).map(|(_, file)| file);
+        if !is_of_one_file(&command) || file.is_some_and(|file| self.receiver.has_unrecorded(Some(file))) {
+            self.receiver.record(peer).await?;
+        }
         let reply = match (admitted, command) {
             (Err(reply), _) => reply,
             (Ok(Some(file)), command) => match self.command(peer, file, command).await? {
@@ -84,7 +88,13 @@ impl Session {
 
     async fn signature(&mut self, peer: &Peer, file: &Admitted) -> Result<Answered, SessionError> {
         let not_there = |reply: Reply| (reply, b"---".to_vec(), None);
-        let (reply, checktxt, signature) = match query::signature(peer, file).await? {
+        let signature = loop {
+            match query::signature(peer, file, !self.receiver.has_unrecorded(None)).await? {
+                Some(signature) => break signature,
+                None => self.receiver.record(peer).await?,
+            }
+        };
+        let (reply, checktxt, signature) = match signature {
             Signature::Refused(reply) => return Ok(Answered::With(reply)),
             Signature::Missing(reply) => {
                 self.receiver.saw(&file.path, None);
@@ -145,22 +155,30 @@ impl Session {
         peer: &Peer,
         file: Admitted,
         attributes: Option<Attributes>,
-    ) -> Result<Result<(), Stop>, WireError> {
+    ) -> Result<Result<(), Stop>, SessionError> {
         let (patch, mut signature) = match self.receiver.begin_patch(peer, file, attributes).await {
             Ok(begun) => begun,
             Err(stop) => return Ok(Err(stop)),
         };
         self.connection.write_line(&Reply::SendData.encode()).await?;
         signature.send(&mut self.connection).await?;
-        match self.connection.read_octet_header().await? {
-            OctetHeader::Failed => Ok(Err(std::io::Error::from(rustix::io::Errno::IO).into())),
-            OctetHeader::Length(length) => {
-                let (delta, feed) = spool::receive(&mut self.connection, length).await?;
-                let patched = self.receiver.finish_patch(peer, patch, delta);
-                let (fed, patched) = tokio::join!(feed.run(&mut self.connection), patched);
-                fed.map(|()| patched)
-            }
+        let connection = &mut self.connection;
+        let delta = async {
+            Ok::<_, WireError>(match connection.read_octet_header().await? {
+                OctetHeader::Failed => None,
+                OctetHeader::Length(length) => Some(spool::receive(connection, length).await?),
+            })
+        };
+        let Some((delta, feed)) = self.receiver.meanwhile(peer, delta).await?? else {
+            return Ok(Err(std::io::Error::from(rustix::io::Errno::IO).into()));
+        };
+        if !delta.is_complete() {
+            self.receiver.record(peer).await?;
         }
+        let patched = self.receiver.finish_patch(peer, patch, delta);
+        let (fed, patched) = tokio::join!(feed.run(&mut self.connection), patched);
+        fed?;
+        Ok(patched)
     }
 }
 
@@ -168,6 +186,37 @@ impl Session {
 enum Answered {
     With(Reply),
     Already(Flow),
+}
+
+/// Whether a command asks for nothing that is recorded of other files.
+fn is_of_one_file(command: &Request) -> bool {
+    match command {
+        Request::Sig { .. }
+        | Request::GetTm { .. }
+        | Request::GetSz { .. }
+        | Request::Patch { .. }
+        | Request::AtomicPatch { .. }
+        | Request::MkDir { .. }
+        | Request::MkChr { .. }
+        | Request::MkBlk { .. }
+        | Request::MkFifo { .. }
+        | Request::MkLink { .. }
+        | Request::MkSock { .. }
+        | Request::SetOwn { .. }
+        | Request::SetMod { .. }
+        | Request::SeTime { .. }
+        | Request::Del { .. } => true,
+        Request::Mark { .. }
+        | Request::Type { .. }
+        | Request::Flush { .. }
+        | Request::List { .. }
+        | Request::Ssl
+        | Request::Config { .. }
+        | Request::Group { .. }
+        | Request::Hello { .. }
+        | Request::AtomicDialect
+        | Request::Bye => false,
+    }
 }
 
 /// Key and file of a command that has them.

@@ -13,8 +13,10 @@ mod spool;
 mod tests;
 
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tracing::Instrument;
 
@@ -73,7 +75,14 @@ pub async fn serve(
         if once {
             return Ok(session.instrument(span).await);
         }
-        tokio::spawn(session.instrument(span));
+        let runtime = Handle::current();
+        // Not a task: most of what a session does is to wait for the disk.
+        let serving =
+            thread::Builder::new().name("session".to_owned()).spawn(move || runtime.block_on(session.instrument(span)));
+        if let Err(error) = serving {
+            tracing::warn!("WARNING: a connection was closed, no thread can be started for it: {error}");
+            tokio::time::sleep(PAUSE).await;
+        }
     }
     Ok(Report::default())
 }

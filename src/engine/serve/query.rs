@@ -1,18 +1,19 @@
 //! The commands that only read: SIG, GETTM, GETSZ, TYPE, LIST.
 
+use std::borrow::Cow;
 use std::io::{ErrorKind, Write};
 use std::time::SystemTime;
 
 use tempfile::spooled_tempfile;
 
-use super::apply::Refusal;
+use super::apply::{Refusal, is_large};
 use super::peer::Peer;
 use super::permission::Admitted;
 use super::spool::{IN_MEMORY, Spooled};
 use crate::config::{Config, LocalPath};
 use crate::delta;
-use crate::engine::membership::{self, Permission, Purpose};
-use crate::engine::{EngineError, blocking, content};
+use crate::engine::membership::{self, Purpose};
+use crate::engine::{EngineError, content, step};
 use crate::fs::{self, BeneathError, Presence};
 use crate::model::checktxt::mtime_number;
 use crate::model::{Checktxt, Metadata, MtimeUnit, Scope, SyncPath, encoding};
@@ -39,22 +40,29 @@ pub(super) enum Measure {
     Size,
 }
 
-/// Describes a file and makes its signature.
-pub(super) async fn signature(peer: &Peer, file: &Admitted) -> Result<Signature, EngineError> {
+/// Describes a file and makes its signature; `None`: that would take long, and may not.
+pub(super) async fn signature(
+    peer: &Peer,
+    file: &Admitted,
+    may_take_long: bool,
+) -> Result<Option<Signature>, EngineError> {
     let (ignore, place) = (peer.node.config.ignore, file.place.clone());
-    blocking("SIG", move || {
+    step("SIG", move || {
         let looked = SystemTime::now();
         let metadata = match find(&place) {
             Ok(Some(metadata)) => metadata,
-            Ok(None) => return Signature::Missing(Reply::PathNotFound),
-            Err(BeneathError::BehindSymlink) => return Signature::Missing(Reply::NotFound),
-            Err(error) => return Signature::Refused(Refusal::from(error).reply()),
+            Ok(None) => return Some(Signature::Missing(Reply::PathNotFound)),
+            Err(BeneathError::BehindSymlink) => return Some(Signature::Missing(Reply::NotFound)),
+            Err(error) => return Some(Signature::Refused(Refusal::from(error).reply())),
         };
+        if !may_take_long && is_large(&metadata) {
+            return None;
+        }
         let checktxt = Checktxt::of(&metadata, ignore, MtimeUnit::Zero);
-        match spool_signature(&place, &metadata) {
+        Some(match spool_signature(&place, &metadata) {
             Ok(data) => Signature::There { checktxt, metadata: Box::new(metadata), looked, data },
             Err(refusal) => Signature::Refused(refusal.reply()),
-        }
+        })
     })
     .await
 }
@@ -86,7 +94,7 @@ pub(super) fn signature_of(basis: Option<&std::fs::File>) -> Result<Spooled, Ref
 /// GETTM and GETSZ: the number, −1 for what cannot be looked at.
 pub(super) async fn measure(file: &Admitted, what: Measure) -> Result<i64, EngineError> {
     let place = file.place.clone();
-    blocking("GETTM", move || match what {
+    step("GETTM", move || match what {
         Measure::Mtime(unit) => match fs::presence(&place.root, &place.relative) {
             Presence::Present(metadata) => mtime_number(metadata.mtime, unit),
             _ => -1,
@@ -103,7 +111,7 @@ pub(super) async fn measure(file: &Admitted, what: Measure) -> Result<i64, Engin
 /// cannot be read must not look like an empty one.
 pub(super) async fn content(file: &Admitted) -> Result<Result<Option<tokio::fs::File>, Reply>, EngineError> {
     let place = file.place.clone();
-    blocking("TYPE", move || match content::locate(&place) {
+    step("TYPE", move || match content::locate(&place) {
         Err(BeneathError::ParentMissing | BeneathError::BehindSymlink) => Ok(None),
         Err(error) => Err(Refusal::from(error).reply()),
         Ok(place) => match place.open_regular() {
@@ -130,20 +138,19 @@ pub(super) async fn list(
         Some(Ok(path)) => Scope::File(path),
         Some(Err(_)) => return Ok(Ok(())),
     };
+    // Each key is looked at once, not once for each file.
     let mut config = Config::clone(&peer.node.config);
-    config.groups.retain(|group| group.my_name == server);
+    config
+        .groups
+        .retain(|group| group.my_name == server && keys.iter().any(|key| membership::admits(group, &peer.name, key)));
     let mut rows = peer.node.store.files(vec![scope]);
     while let Some(chunk) = rows.recv().await {
         for record in chunk? {
-            let shared = keys.iter().any(|key| {
-                let permission = membership::permission(&config, &record.path, &peer.name, key, Purpose::Sync);
-                matches!(permission, Permission::Allowed | Permission::Slave)
-            });
-            if !shared {
+            if !membership::is_covered(&config, &record.path, Purpose::Sync) {
                 continue;
             }
             let text = in_unit(&record.checktxt, record.mtime_ns, unit);
-            let Some(line) = list_line(&text, &record.path) else {
+            let Some(line) = list_line(&text, &record.path, unit) else {
                 tracing::warn!("{}: no line of a list can hold the name", record.path);
                 continue;
             };
@@ -155,33 +162,31 @@ pub(super) async fn list(
     Ok(Ok(()))
 }
 
-/// The line that lists a file. A link target that makes it longer than a peer reads is left out: an empty one matches any.
-fn list_line(checktxt: &[u8], path: &SyncPath) -> Option<Vec<u8>> {
-    let line = |checktxt: &[u8]| format!("{}\t{}", encoding::encode(checktxt), path.encoded()).into_bytes();
+/// The line that lists a file. A link target that makes it longer than a peer reads is left out, since an empty one matches
+/// any; and so is one below a prefix where only seconds are spoken: the C program records none there, and compares texts.
+fn list_line(checktxt: &[u8], path: &SyncPath, unit: MtimeUnit) -> Option<Vec<u8>> {
     let target = b":target=";
-    let without_target = || {
-        let start = checktxt.windows(target.len()).position(|window| window == target)?;
-        Some(line(&checktxt[..start + target.len()]))
-    };
-    let fits = |line: &Vec<u8>| line.len() < MAX_LINE;
-    Some(line(checktxt)).filter(fits).or_else(|| without_target().filter(fits))
+    let start = checktxt.windows(target.len()).position(|window| window == target);
+    let without_target = start.map_or(checktxt, |start| &checktxt[..start + target.len()]);
+    let is_told = unit == MtimeUnit::Nanoseconds || path.split_prefix().is_none();
+    let line = |checktxt: &[u8]| [&encoding::encode(checktxt), "\t", &path.encoded()].concat().into_bytes();
+    let lines = [if is_told { checktxt } else { without_target }, without_target].map(line);
+    lines.into_iter().find(|line| line.len() < MAX_LINE)
 }
 
 /// A row's checktxt with its mtime in the unit of the session.
-fn in_unit(checktxt: &Checktxt, mtime_ns: Option<i64>, unit: MtimeUnit) -> Vec<u8> {
-    let Some(mtime) = checktxt.mtime() else { return checktxt.as_bytes().to_vec() };
+fn in_unit(checktxt: &Checktxt, mtime_ns: Option<i64>, unit: MtimeUnit) -> Cow<'_, [u8]> {
+    let text = checktxt.as_bytes();
+    let Some(mtime) = checktxt.mtime() else { return Cow::Borrowed(text) };
     let number = match (unit, mtime_ns) {
         (MtimeUnit::Nanoseconds, Some(nanoseconds)) => nanoseconds,
         (unit, _) => mtime_number(mtime, unit),
     };
-    let fields = checktxt.as_bytes().split(|&byte| byte == b':');
-    let replaced =
-        fields.map(
-            |field| {
-                if field.starts_with(b"mtime=") { format!("mtime={number}").into_bytes() } else { field.to_vec() }
-            },
-        );
-    replaced.collect::<Vec<_>>().join(&b':')
+    let name = b":mtime=";
+    let Some(field) = text.windows(name.len()).position(|window| window == name) else { return Cow::Borrowed(text) };
+    let (before, behind) = text.split_at(field + name.len());
+    let end = behind.iter().position(|&byte| byte == b':').unwrap_or(behind.len());
+    Cow::Owned([before, number.to_string().as_bytes(), &behind[end..]].concat())
 }
 
 #[cfg(test)]
@@ -189,26 +194,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_listed_link_loses_a_target_that_no_line_holds() {
-        let path = SyncPath::parse(b"%d%/l").unwrap();
+    fn a_listed_link_loses_a_target_that_no_line_holds_or_the_peer_does_not_record() {
+        use MtimeUnit::{Nanoseconds, Seconds};
         let link = |length| format!("v1:mode=41471:type=lnk:target={}", "%20".repeat(length)).into_bytes();
-        let listed = |length| String::from_utf8(list_line(&link(length), &path).unwrap()).unwrap();
-        assert_eq!(listed(1), "v1%3Amode=41471%3Atype=lnk%3Atarget=%2520\t%25d%25/l");
-        assert_eq!(listed(4_000), "v1%3Amode=41471%3Atype=lnk%3Atarget=\t%25d%25/l");
+        let listed = |length, path: &str, unit| {
+            let path = SyncPath::parse(path.as_bytes()).unwrap();
+            String::from_utf8(list_line(&link(length), &path, unit).unwrap()).unwrap()
+        };
+        let start = "v1%3Amode=41471%3Atype=lnk%3Atarget=";
+        assert_eq!(listed(1, "%d%/l", Nanoseconds), format!("{start}%2520\t%25d%25/l"));
+        assert_eq!(listed(4_000, "%d%/l", Nanoseconds), format!("{start}\t%25d%25/l"));
+        assert_eq!(listed(1, "%d%/l", Seconds), format!("{start}\t%25d%25/l"));
+        assert_eq!(listed(1, "/l", Seconds), format!("{start}%2520\t/l"));
         let endless = SyncPath::parse(&[b"/", " ".repeat(6_000).as_bytes()].concat()).unwrap();
-        assert_eq!(list_line(b"v1:type=dir", &endless), None);
+        assert_eq!(list_line(b"v1:type=dir", &endless, Nanoseconds), None);
     }
 
     #[test]
     fn a_listed_time_is_in_the_unit_of_the_session() {
         let row = Checktxt::from_text(b"v1:mtime=1600000000:mode=33188:type=reg:size=6");
-        let listed = |unit, ns| String::from_utf8(in_unit(&row, ns, unit)).unwrap();
+        let listed = |unit, ns| String::from_utf8(in_unit(&row, ns, unit).into_owned()).unwrap();
         assert_eq!(listed(MtimeUnit::Seconds, Some(1_600_000_000_000_000_005)), row.to_string());
         assert!(
             listed(MtimeUnit::Nanoseconds, Some(1_600_000_000_000_000_005))
                 .starts_with("v1:mtime=1600000000000000005:")
         );
         assert!(listed(MtimeUnit::Nanoseconds, None).starts_with("v1:mtime=1600000000000000000:"));
-        assert_eq!(in_unit(&Checktxt::from_text(b"v1:type=dir"), None, MtimeUnit::Seconds), b"v1:type=dir");
+        assert_eq!(*in_unit(&Checktxt::from_text(b"v1:type=dir"), None, MtimeUnit::Seconds), *b"v1:type=dir");
     }
 }

@@ -3,7 +3,8 @@
 //! A file comes as a sequence: PATCH or MK…, then SETOWN, SETMOD, SETIME. What PATCH brings stays beside the target until
 //! the sequence ends: with SETIME, or when the peer turns to something else. Only then is it flushed, renamed into place
 //! and recorded, so that it never appears with a wrong owner, mode or time, and a session that breaks off leaves the old
-//! file. An intent is written before the rename; a crash between the two is put right by `recover`.
+//! file. An intent is written before the rename; a crash between that and the record is put right by `recover`. The
+//! record is written along with the next intent, or when the peer pauses or asks for what the tables say.
 //!
 //! Whatever a command is about to change is looked at before the check for local changes, and again right before the
 //! change: what happens in between is a conflict.
@@ -13,7 +14,11 @@ mod make;
 mod patch;
 mod shown;
 
-use std::time::SystemTime;
+use std::io;
+use std::pin::pin;
+use std::time::{Duration, SystemTime};
+
+use tokio::task::JoinHandle;
 
 use self::kept::Kept;
 pub(super) use self::make::time_of;
@@ -25,10 +30,14 @@ use super::spool::Spooled;
 use crate::config::{Backup, LocalPath};
 use crate::engine::check::{self, CheckOptions};
 use crate::engine::membership::{self, Event, Purpose};
-use crate::engine::{EngineError, blocking};
+use crate::engine::{EngineError, step};
 use crate::model::{Checktxt, Metadata, SyncPath};
 use crate::store::{Intent, IntentId, Receipt};
 use crate::wire::Reply;
+
+/// How long a peer may pause before what is on disk is recorded: a fraction of the time that a check waits for a file that is
+/// being received.
+const MOMENT: Duration = Duration::from_millis(10);
 
 /// The receiving side of one session: what is being received, and what the peer has seen.
 #[derive(Debug, Default)]
@@ -38,6 +47,8 @@ pub(super) struct Receiver {
     /// file is still what the peer compared.
     seen: Shown,
     signatures: Kept,
+    /// What is on disk and not in the tables yet, which name it as being received.
+    unrecorded: Vec<(IntentId, Receipt)>,
 }
 
 /// A file whose attributes are still coming.
@@ -65,6 +76,8 @@ struct Assembly {
     target: Target,
     copies: Copies,
     new: Assembled,
+    /// Ends when the content is on disk.
+    flush: JoinHandle<io::Result<()>>,
     /// Written early only for what others can see beside the target.
     intent: Option<IntentId>,
 }
@@ -154,6 +167,7 @@ impl Receiver {
         };
         if matches!(refusal, Refusal::ChangedHere) {
             self.saw(path, None);
+            self.record(peer).await?;
             check::examine(&peer.node, vec![path.clone()], CheckOptions::default()).await?;
             permission::mark_for_groups_of(peer, path).await?;
         }
@@ -179,31 +193,35 @@ impl Receiver {
         let Some(Sequence { path, state }) = self.open.take() else { return Ok(()) };
         match state {
             State::Made { place, intent, left } => {
-                let synced = blocking("MK", move || Target::find(&place).and_then(|target| target.sync())).await?;
-                record(peer, Some(intent), path, left.into(), Actions::Schedule).await?;
+                let synced = step("MK", move || Target::find(&place).and_then(|target| target.sync())).await?;
+                self.unrecorded.push((intent, receipt(peer, path, left.into(), Actions::Schedule)));
                 Ok(synced?)
             }
             State::Assembled(assembly) => {
-                let Assembly { target, copies, mut new, intent } = *assembly;
-                let looked = blocking("PATCH", move || {
-                    target.must_be_unchanged()?;
-                    let metadata = new.metadata()?;
-                    Ok::<_, Refusal>((target, new, metadata))
-                });
-                let (target, new, metadata) = match looked.await? {
-                    Ok(parts) => parts,
-                    Err(refusal) => return Err(given_up(peer, intent, refusal).await),
+                let Assembly { target, copies, mut new, flush, intent } = *assembly;
+                let metadata = match new.metadata() {
+                    Ok(metadata) => metadata,
+                    Err(error) => return Err(given_up(peer, intent, error.into()).await),
                 };
                 let intent = match intent {
                     Some(intent) => intent,
-                    None => begin_file(peer, &path, &new, &metadata).await?,
+                    None => self.begin_file(peer, &path, &new, &metadata).await?,
                 };
+                let flushed = flush.await.map_err(|source| EngineError::Worker { operation: "PATCH", source })?;
                 let digest = Some(new.digest);
-                match blocking("PATCH", move || target.keep(copies).and_then(|()| target.replace(new))).await? {
+                let replaced = step("PATCH", move || {
+                    flushed?;
+                    new.content_is_flushed();
+                    target.must_be_unchanged()?;
+                    target.keep(copies)?;
+                    target.replace(new)
+                });
+                match replaced.await? {
                     Ok(now) => {
                         self.saw(&path, now.clone());
                         let found = OnDisk { metadata: now, digest };
-                        Ok(record(peer, Some(intent), path, found, Actions::Schedule).await?)
+                        self.unrecorded.push((intent, receipt(peer, path, found, Actions::Schedule)));
+                        Ok(())
                     }
                     Err(refusal) => Err(given_up(peer, Some(intent), refusal).await),
                 }
@@ -213,13 +231,100 @@ impl Receiver {
 
     /// Looks at a file that a command is about to change: it must have no change of our own.
     async fn prepare(&mut self, peer: &Peer, file: &Admitted) -> Result<(Target, Rules), Stop> {
+        let known = peer.node.store.known(vec![file.path.clone()]).await?.pop().unwrap_or_default();
         let place = file.place.clone();
-        let found = blocking("look", move || Target::find(&place)).await?;
-        if let Some(reply) = permission::dirty_check(peer, &file.path).await? {
-            self.saw(&file.path, None);
-            return Err(Refusal::Answer(reply).into());
+        let found = step("look", move || Target::find(&place)).await?;
+        if found.as_ref().is_ok_and(Target::is_large) {
+            self.record(peer).await?;
+        }
+        let is_ours_alone = |target: &Target| {
+            let before = target.before.as_ref();
+            known.marks.is_empty() && check::is_recorded(&peer.node, known.record.as_ref(), before)
+        };
+        if !found.as_ref().is_ok_and(is_ours_alone) {
+            self.record(peer).await?;
+            if let Some(reply) = permission::dirty_check(peer, &file.path).await? {
+                self.saw(&file.path, None);
+                return Err(Refusal::Answer(reply).into());
+            }
         }
         Ok((found?, rules(peer, &file.path)))
+    }
+
+    /// Whether something on disk is not recorded yet: of this file, or of any.
+    pub(super) fn has_unrecorded(&self, file: Option<&[u8]>) -> bool {
+        self.unrecorded.iter().any(|(_, receipt)| file.is_none_or(|file| receipt.path.as_bytes() == file))
+    }
+
+    /// Records what is on disk. Most often that is left to [`Receiver::begin`], which does it along with what it has to
+    /// write: until then the tables say of a file that it is being received, and a check would have to wait.
+    ///
+    /// # Errors
+    /// Those of the store. The intents are there still, then.
+    pub(super) async fn record(&mut self, peer: &Peer) -> Result<(), EngineError> {
+        if !self.unrecorded.is_empty() {
+            peer.node.store.finish_receives(self.receipts()).await?;
+            self.unrecorded.clear();
+        }
+        Ok(())
+    }
+
+    /// Waits for the peer. What is not recorded yet is, when that takes its time.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub(super) async fn meanwhile<T>(
+        &mut self,
+        peer: &Peer,
+        waiting: impl Future<Output = T>,
+    ) -> Result<T, EngineError> {
+        let mut waiting = pin!(waiting);
+        if self.has_unrecorded(None) {
+            match tokio::time::timeout(MOMENT, &mut waiting).await {
+                Ok(done) => return Ok(done),
+                Err(_) => self.record(peer).await?,
+            }
+        }
+        Ok(waiting.await)
+    }
+
+    /// Records what has no intent, with all that is to be recorded before it.
+    async fn record_at_once(&mut self, peer: &Peer, receipt: Receipt) -> Result<(), EngineError> {
+        let mut receipts = self.receipts();
+        receipts.push((None, receipt));
+        peer.node.store.finish_receives(receipts).await?;
+        self.unrecorded.clear();
+        Ok(())
+    }
+
+    fn receipts(&self) -> Vec<(Option<IntentId>, Receipt)> {
+        self.unrecorded.iter().map(|(intent, receipt)| (Some(*intent), receipt.clone())).collect()
+    }
+
+    /// Writes down what is about to happen to a file, and what has happened to those before it.
+    async fn begin(
+        &mut self,
+        peer: &Peer,
+        path: &SyncPath,
+        temp_name: Vec<u8>,
+        target: Option<Checktxt>,
+    ) -> Result<IntentId, EngineError> {
+        let (path, sender) = (path.clone(), peer.name.clone());
+        let intent = Intent { path, peer: sender, temp_name, target, holder: peer.holder.clone() };
+        let begun = peer.node.store.next_receives(self.receipts(), vec![intent]).await?;
+        self.unrecorded.clear();
+        Ok(begun[0])
+    }
+
+    async fn begin_file(
+        &mut self,
+        peer: &Peer,
+        path: &SyncPath,
+        new: &Assembled,
+        metadata: &Metadata,
+    ) -> Result<IntentId, EngineError> {
+        let target = peer.node.record(path.clone(), metadata, None).checktxt;
+        self.begin(peer, path, new.name(), Some(target)).await
     }
 }
 
@@ -245,30 +350,9 @@ enum Actions {
     None,
 }
 
-/// Writes down what is about to happen to a file.
-async fn begin(
-    peer: &Peer,
-    path: &SyncPath,
-    temp_name: Vec<u8>,
-    target: Option<Checktxt>,
-) -> Result<IntentId, EngineError> {
-    let (path, sender) = (path.clone(), peer.name.clone());
-    let intent = Intent { path, peer: sender, temp_name, target, holder: peer.holder.clone() };
-    Ok(peer.node.store.begin_receive(intent).await?)
-}
-
-async fn begin_file(
-    peer: &Peer,
-    path: &SyncPath,
-    new: &Assembled,
-    metadata: &Metadata,
-) -> Result<IntentId, EngineError> {
-    begin(peer, path, new.name(), Some(peer.node.record(path.clone(), metadata, None).checktxt)).await
-}
-
 async fn abandon(peer: &Peer, intent: Option<IntentId>) -> Result<(), EngineError> {
     match intent {
-        Some(intent) => Ok(peer.node.store.abandon_receive(intent).await?),
+        Some(intent) => Ok(peer.node.store.abandon_receives(vec![intent]).await?),
         None => Ok(()),
     }
 }
@@ -281,22 +365,15 @@ async fn given_up(peer: &Peer, intent: Option<IntentId>, refusal: Refusal) -> St
     }
 }
 
-/// Writes down what is on disk because the peer wanted it.
-async fn record(
-    peer: &Peer,
-    intent: Option<IntentId>,
-    path: SyncPath,
-    found: OnDisk,
-    actions: Actions,
-) -> Result<(), EngineError> {
+/// What is on disk because the peer wanted it.
+fn receipt(peer: &Peer, path: SyncPath, found: OnDisk, actions: Actions) -> Receipt {
     let actions = match actions {
         Actions::Schedule => membership::actions_for(&peer.node.config, &path, Event::Received),
         Actions::None => Vec::new(),
     };
     peer.jobs.add(&actions);
     let record = found.metadata.map(|metadata| peer.node.record(path.clone(), &metadata, found.digest));
-    let receipt = Receipt { path, sender: peer.name.clone(), record, actions };
-    Ok(peer.node.store.finish_receive(intent, receipt).await?)
+    Receipt { path, sender: peer.name.clone(), record, actions }
 }
 
 fn rules(peer: &Peer, path: &SyncPath) -> Rules {

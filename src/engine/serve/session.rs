@@ -203,7 +203,7 @@ impl Session {
     async fn converse(&mut self) -> Result<Flow, SessionError> {
         loop {
             let next = match self.peer {
-                Some(_) => next(&mut self.connection).await?,
+                Some(ref peer) => self.receiver.meanwhile(peer, next(&mut self.connection)).await??,
                 None => next_from_stranger(&mut self.connection, self.known.config.handshake_timeout).await?,
             };
             let Some(request) = next else { return Ok(Flow::Continue) };
@@ -294,7 +294,7 @@ impl Session {
     /// Lets GROUP take effect for a peer that has said HELLO already.
     async fn restrict(&mut self) -> Result<(), SessionError> {
         if let Some(peer) = self.peer.clone() {
-            self.receiver.settle(&peer, None).await?;
+            self.settle().await?;
             self.peer = Some(Arc::new(self.peer_called(&peer.name, self.in_groups(&peer.node))));
         }
         Ok(())
@@ -319,20 +319,18 @@ impl Session {
 
     /// Ends what the peer has begun, before it goes or takes another name.
     async fn settle(&mut self) -> Result<(), EngineError> {
-        match &self.peer {
-            Some(peer) => self.receiver.settle(peer, None).await,
-            None => Ok(()),
+        if let Some(peer) = &self.peer {
+            self.receiver.settle(peer, None).await?;
+            self.receiver.record(peer).await?;
         }
+        Ok(())
     }
 
     /// The end of a session that broke off: a file whose attributes were still to come stays as it was.
     async fn break_off(&mut self) -> Result<(), EngineError> {
-        match &self.peer {
-            Some(peer) => {
-                self.receiver.drop_unfinished(peer).await?;
-                self.receiver.settle(peer, None).await
-            }
-            None => Ok(()),
+        if let Some(peer) = &self.peer {
+            self.receiver.drop_unfinished(peer).await?;
         }
+        self.settle().await
     }
 }

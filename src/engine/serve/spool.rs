@@ -46,19 +46,44 @@ impl Spooled {
 }
 
 /// A delta as it is read by those who apply it. It ends with an error when not all of it arrived.
-pub(super) type Incoming = Box<dyn Read + Send>;
+pub(super) struct Incoming {
+    reader: Box<dyn Read + Send>,
+    is_complete: bool,
+}
 
-/// Brings a delta of `length` bytes to a reader in a thread of its own. A small one is there before the reader is.
+impl Incoming {
+    /// Reading it waits for nobody.
+    pub(super) fn is_complete(&self) -> bool {
+        self.is_complete
+    }
+}
+
+impl Read for Incoming {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.reader.read(buffer)
+    }
+}
+
+impl std::fmt::Debug for Incoming {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Incoming").field("is_complete", &self.is_complete).finish_non_exhaustive()
+    }
+}
+
+/// Brings a delta of `length` bytes to a reader: a small one before it reads, a larger one meanwhile, which takes a thread of
+/// its own.
 pub(super) async fn receive(connection: &mut Connection, length: u64) -> Result<(Incoming, Feed), WireError> {
     if length > SMALL {
         let (pieces, waiting) = mpsc::channel(WAITING);
-        return Ok((Box::new(Pieces { waiting, rest: Bytes::new() }), Feed { pieces: Some(pieces), left: length }));
+        let reader = Box::new(Pieces { waiting, rest: Bytes::new() });
+        return Ok((Incoming { reader, is_complete: false }, Feed { pieces: Some(pieces), left: length }));
     }
     let mut data = Vec::new();
     while (data.len() as u64) < length {
         data.extend_from_slice(&connection.read_piece(length - data.len() as u64).await?);
     }
-    Ok((Box::new(Cursor::new(data)), Feed { pieces: None, left: 0 }))
+    let reader = Box::new(Cursor::new(data));
+    Ok((Incoming { reader, is_complete: true }, Feed { pieces: None, left: 0 }))
 }
 
 /// The other end of a delta that is read.

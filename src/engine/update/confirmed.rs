@@ -1,9 +1,7 @@
 //! What is written down once a peer has confirmed a file: its dirty row goes, and the content it has now is remembered.
 
-use std::collections::HashMap;
-
 use crate::engine::Node;
-use crate::model::{DirtyEntry, FileRecord, Metadata, Scope, SyncPath};
+use crate::model::{DirtyEntry, FileRecord, Metadata, SyncPath};
 use crate::store::{Change, StoreError};
 
 /// A file that a peer has now.
@@ -22,28 +20,16 @@ pub(super) async fn record(node: &Node, confirmed: Vec<Confirmed>) -> Result<(),
     }
     let (entries, contents): (Vec<_>, Vec<_>) = confirmed.into_iter().map(|one| (one.entry, one.content)).unzip();
     node.store.clear(&entries).await?;
-    let contents: HashMap<SyncPath, ([u8; 32], Metadata)> =
+    let contents: Vec<(SyncPath, ([u8; 32], Metadata))> =
         entries.into_iter().zip(contents).filter_map(|(entry, content)| Some((entry.path, content?))).collect();
-    if contents.is_empty() {
-        return Ok(());
-    }
-    let mut changes = Vec::new();
-    let mut rows = node.store.files(contents.keys().map(|path| Scope::File(path.clone())).collect());
-    while let Some(chunk) = rows.recv().await {
-        for row in chunk? {
-            let Some((digest, metadata)) = contents.get(&row.path) else { continue };
-            if let Some(record) = with_digest(node, &row, *digest, metadata) {
-                changes.push(Change {
-                    path: row.path,
-                    expected: Some(row.checktxt),
-                    record: Some(record),
-                    marks: Vec::new(),
-                    actions: Vec::new(),
-                });
-            }
-        }
-    }
-    node.store.apply(changes).await?;
+    let known = node.store.known(contents.iter().map(|(path, _)| path.clone()).collect()).await?;
+    let changes = contents.into_iter().zip(known).filter_map(|((path, (digest, metadata)), known)| {
+        let row = known.record?;
+        let record = with_digest(node, &row, digest, &metadata)?;
+        let expected = Some(row.checktxt);
+        Some(Change { path, expected, record: Some(record), marks: Vec::new(), actions: Vec::new() })
+    });
+    node.store.apply(changes.collect()).await?;
     Ok(())
 }
 

@@ -68,7 +68,7 @@ pub struct Outcome {
 
 /// What all peers of a run have in common.
 #[derive(Debug)]
-struct Run {
+struct Common {
     node: Arc<Node>,
     /// As [`UpdateOptions::dry_run`].
     dry_run: bool,
@@ -85,7 +85,7 @@ pub async fn update(node: &Arc<Node>, scopes: Vec<Scope>, options: &UpdateOption
     let work: Vec<String> = with_rows.into_iter().filter(wanted).collect();
     let places = Arc::new(Semaphore::new(node.config.max_parallel_peers.max(1)));
     let contents = Arc::new(Contents::for_peers(work.len()));
-    let run = Arc::new(Run { node: Arc::clone(node), dry_run: options.dry_run, contents });
+    let run = Arc::new(Common { node: Arc::clone(node), dry_run: options.dry_run, contents });
     let (mut tasks, mut peers) = (JoinSet::new(), HashMap::new());
     for peer in work {
         let (run, places, served) = (Arc::clone(&run), Arc::clone(&places), peer.clone());
@@ -128,7 +128,12 @@ pub async fn update(node: &Arc<Node>, scopes: Vec<Scope>, options: &UpdateOption
 
 /// Serves a peer while no other process does. The rows are read by then: what another one has delivered meanwhile is no
 /// longer to be sent.
-async fn serve_rows(run: &Arc<Run>, peer: &str, filter: DirtyFilter, outcome: &mut Outcome) -> Result<(), StoreError> {
+async fn serve_rows(
+    run: &Arc<Common>,
+    peer: &str,
+    filter: DirtyFilter,
+    outcome: &mut Outcome,
+) -> Result<(), StoreError> {
     let store = &run.node.store;
     if run.dry_run {
         let entries = store.dirty(filter).await?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::exchange::Exchange;
 use super::pipeline::{Pair, Pipeline, Worked};
 use super::plan::{self, Candidate};
-use super::{Outcome, Run};
+use super::{Common, Outcome};
 use crate::engine::contact::{self, SessionError, advice};
 use crate::engine::membership;
 use crate::model::DirtyEntry;
@@ -14,7 +14,7 @@ use crate::model::errors::chain;
 use crate::wire::{Reply, Request};
 
 /// Brings one peer up to date. Never fails as a whole: the report says what went wrong.
-pub(super) async fn serve_peer(run: &Arc<Run>, peer: &str, entries: Vec<DirtyEntry>, outcome: &mut Outcome) {
+pub(super) async fn serve_peer(run: &Arc<Common>, peer: &str, entries: Vec<DirtyEntry>, outcome: &mut Outcome) {
     let node = &run.node;
     // With `-G`, peers of the other groups are none of this run's business.
     if node.groups.is_none() && !membership::pairs(&node.config).iter().any(|(_, other)| other == peer) {
@@ -46,7 +46,7 @@ pub(super) async fn serve_peer(run: &Arc<Run>, peer: &str, entries: Vec<DirtyEnt
 
 /// Everything from the first HELLO on.
 pub(super) async fn converse(
-    run: &Arc<Run>,
+    run: &Arc<Common>,
     peer: &str,
     mut exchange: Exchange,
     names: BTreeMap<String, Vec<Candidate>>,

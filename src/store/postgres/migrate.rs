@@ -174,8 +174,9 @@ pub(super) async fn migrate(client: &mut Object, database: &str) -> Result<()> {
 
 /// The version of the tables; `None`: the C program's, or none at all.
 async fn version(client: &Object) -> std::result::Result<Option<i64>, tokio_postgres::Error> {
-    match client.query_opt("SELECT version FROM csync2_schema", &[]).await {
-        Ok(row) => row.map(|row| row.try_get(0)).transpose(),
+    // Not prepared, as nothing is that a connection asks once: that is two round trips more.
+    match client.query_typed("SELECT version FROM csync2_schema", &[]).await {
+        Ok(rows) => rows.first().map(|row| row.try_get(0)).transpose(),
         Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => Ok(None),
         Err(error) => Err(error),
     }

@@ -25,8 +25,11 @@ use super::backend::Backend;
 use super::error::{Result, StoreError};
 use super::spelling::{Spelling, ranges};
 use super::url::PostgresUrl;
-use super::{Change, Claim, DirtyFilter, Hint, Intent, IntentId, Receipt, StoreOptions};
-use crate::model::{ActionVersion, DirtyEntry, FileRecord, Job, JobFile, Mark, ScheduledAction, Scope, SyncPath};
+use super::{Change, Claim, DirtyFilter, Hint, Intent, IntentId, Known, Receipt, StoreOptions};
+use crate::model::{
+    ActionVersion, DirtyEntry, FileRecord, Fingerprint, Fingerprinter, Job, JobFile, Mark, ScheduledAction, Scope,
+    SyncPath,
+};
 
 /// How often a transaction is tried that the server gave up for another's sake.
 const ATTEMPTS: u32 = 6;
@@ -99,7 +102,7 @@ impl Postgres {
         move |error| Trouble::from(error).during(operation, &self.database)
     }
 
-    /// Runs statements outside of a transaction. They do no harm when they are run twice: they are, when the server had
+    /// Runs statements that are a transaction each, or make one themselves. They do no harm when they are run twice: they are, when the server had
     /// to choose between them and others, or the connection had been idle in the pool and turns out to be broken.
     async fn run<D: Sync + ?Sized, T>(
         &self,
@@ -115,6 +118,31 @@ impl Postgres {
                     give_way(operation, &error, &mut attempt).await;
                 }
                 Err(error) if is_lost(&error) && discard(client) => client = self.client(operation).await?,
+                result => return result.map_err(self.failed(operation)),
+            }
+        }
+    }
+
+    /// Runs a transaction that sends what it reads, on one of the connections for streams; again when the connection turns
+    /// out to be broken before it has begun.
+    async fn stream<D: Sync + ?Sized>(
+        &self,
+        data: &D,
+        work: for<'w> fn(&'w mut Object, &'w D, &'w mut bool) -> Work<'w, ()>,
+    ) -> Result<()> {
+        let operation = "read the known files";
+        // Never closed: there is always a permit, sooner or later.
+        let _permit = self.streams.acquire().await;
+        let mut client = self.client(operation).await?;
+        loop {
+            let mut begun = false;
+            match work(&mut client, data, &mut begun).await {
+                Err(error) if is_lost(&error) => {
+                    if !discard(client) || begun {
+                        return Err(self.failed(operation)(error));
+                    }
+                    client = self.client(operation).await?;
+                }
                 result => return result.map_err(self.failed(operation)),
             }
         }
@@ -178,27 +206,34 @@ async fn attempt_transaction<D: Sync + ?Sized, T>(
 
 impl Backend for Postgres {
     async fn files(&self, scopes: Vec<Scope>, sink: Sender<Result<Vec<FileRecord>>>) -> Result<()> {
-        let operation = "read the known files";
-        // Never closed: there is always a permit, sooner or later.
-        let _permit = self.streams.acquire().await;
-        let ranges = ranges(&scopes);
-        let mut client = self.client(operation).await?;
-        loop {
-            let mut begun = false;
-            match read::files(&mut client, &ranges, &sink, &mut begun).await {
-                Err(error) if is_lost(&error) => {
-                    if !discard(client) || begun {
-                        return Err(self.failed(operation)(error));
-                    }
-                    client = self.client(operation).await?;
-                }
-                result => return result.map_err(self.failed(operation)),
-            }
-        }
+        self.stream(&(ranges(&scopes), sink), |client, (ranges, sink), begun| {
+            Box::pin(read::files(client, ranges, sink, begun))
+        })
+        .await
+    }
+
+    async fn fingerprints(
+        &self,
+        scopes: Vec<Scope>,
+        fingerprinter: Fingerprinter,
+        sink: Sender<Result<Vec<Fingerprint>>>,
+    ) -> Result<()> {
+        self.stream(&(ranges(&scopes), fingerprinter, sink), |client, (ranges, fingerprinter, sink), begun| {
+            Box::pin(read::fingerprints(client, ranges, fingerprinter, sink, begun))
+        })
+        .await
+    }
+
+    async fn records(&self, paths: Vec<SyncPath>) -> Result<Vec<FileRecord>> {
+        self.run("look up files", &paths, |client, _, paths| Box::pin(read::records(client, paths))).await
     }
 
     async fn file(&self, path: SyncPath) -> Result<Option<FileRecord>> {
         self.run("look up a file", &path, |client, _, path| Box::pin(read::file(client, path))).await
+    }
+
+    async fn known(&self, paths: Vec<SyncPath>) -> Result<Vec<Known>> {
+        self.run("look up files", &paths, |client, _, paths| Box::pin(read::known(client, paths))).await
     }
 
     async fn apply(&self, mut changes: Vec<Change>) -> Result<Vec<SyncPath>> {
@@ -309,22 +344,20 @@ impl Backend for Postgres {
             .await
     }
 
-    async fn begin_receive(&self, intent: Intent) -> Result<IntentId> {
-        self.run("begin to receive a file", &intent, |client, spelling, intent| {
-            Box::pin(write::begin_receive(client, spelling, intent))
+    async fn next_receives(
+        &self,
+        receipts: Vec<(Option<IntentId>, Receipt)>,
+        intents: Vec<Intent>,
+    ) -> Result<Vec<IntentId>> {
+        let operation = if intents.is_empty() { "record received files" } else { "begin to receive files" };
+        self.run(operation, &(receipts, intents), |client, spelling, (receipts, intents)| {
+            Box::pin(write::next_receives(client, spelling, receipts, intents))
         })
         .await
     }
 
-    async fn finish_receive(&self, id: Option<IntentId>, receipt: Receipt) -> Result<()> {
-        self.transaction("record a received file", &(id, receipt), |transaction, spelling, (id, receipt)| {
-            Box::pin(write::finish_receive(transaction, spelling, *id, receipt))
-        })
-        .await
-    }
-
-    async fn abandon_receive(&self, id: IntentId) -> Result<()> {
-        self.run("abandon a receive", &id, |client, _, id| Box::pin(write::abandon_receive(client, *id))).await
+    async fn abandon_receives(&self, ids: Vec<IntentId>) -> Result<()> {
+        self.run("abandon receives", &ids, |client, _, ids| Box::pin(write::abandon_receives(client, ids))).await
     }
 
     async fn intents(&self) -> Result<Vec<(IntentId, Intent)>> {

@@ -1,20 +1,24 @@
 //! The statements that read.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::pin::pin;
 
-use deadpool_postgres::{GenericClient, Object};
-use futures_util::TryStreamExt;
+use deadpool_postgres::{GenericClient, Object, Transaction};
+use futures_util::{TryStreamExt, future};
 use tokio::sync::mpsc::Sender;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{IsolationLevel, Row};
+use tokio_postgres::{IsolationLevel, Row, RowStream};
 
 use super::super::error::Result;
 use super::super::spelling::{Range, Spelling, key, read_host, read_path};
-use super::super::{CHUNK, Hint, Intent, IntentId};
+use super::super::{CHUNK, Hint, Intent, IntentId, Known};
 use super::Answer;
 use super::values::{KEY_LENGTH, NameDigest, Text, optional_text, text, truncated};
-use crate::model::{ActionVersion, Checktxt, DirtyEntry, DirtyVersion, FileRecord, Job, JobFile, SyncPath, encoding};
+use crate::model::{
+    ActionVersion, Checktxt, DirtyEntry, DirtyVersion, FileRecord, Fingerprint, Fingerprinter, Job, JobFile, SyncPath,
+    encoding,
+};
 
 const RECORD_COLUMNS: &str = "filename, checktxt, mtime_ns, ctime_ns, device, digest";
 
@@ -53,16 +57,34 @@ impl Bounds {
 }
 
 /// Whether a name that lies within the bounds is in the range itself: where keys are cut off they say less.
-fn is_within(range: &Range, path: &SyncPath) -> bool {
+fn is_within(range: &Range, name: &[u8]) -> bool {
     match range {
         Range::All => true,
-        Range::One(one) => one.len() < KEY_LENGTH || key(path.as_bytes()) == *one,
+        Range::One(one) => one.len() < KEY_LENGTH || key(name) == *one,
         Range::Between(_, high) if high.len() <= KEY_LENGTH => true,
         Range::Between(low, high) => {
-            let key = key(path.as_bytes());
+            let key = key(name);
             *low <= key && key < *high
         }
     }
+}
+
+/// The rows within a range, or a few more, as they come: see [`is_within`].
+async fn rows(client: &impl GenericClient, columns: &str, range: &Range, order: &str) -> Answer<RowStream> {
+    let Bounds { low, high } = Bounds::of(range);
+    let condition = match (range, &high) {
+        (Range::All, _) => "",
+        (_, None) => " WHERE name_key >= $1",
+        (_, Some(_)) => " WHERE name_key >= $1 AND name_key < $2",
+    };
+    let statement = client.prepare_cached(&format!("SELECT {columns} FROM file{condition}{order}")).await?;
+    let keys = std::iter::once(&low).chain(&high).map(|key| key as &(dyn ToSql + Sync));
+    client.query_raw(&statement, keys.take(statement.params().len()).collect::<Vec<_>>()).await
+}
+
+/// A transaction in which all rows are as of one moment.
+async fn snapshot(client: &mut Object) -> Answer<Transaction<'_>> {
+    client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true).start().await
 }
 
 /// Sends the records within the ranges, in order, as of one moment. Sets `begun` before it may have sent anything.
@@ -72,20 +94,14 @@ pub(super) async fn files(
     sink: &Sender<Result<Vec<FileRecord>>>,
     begun: &mut bool,
 ) -> Answer<()> {
-    let builder = client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true);
-    let snapshot = builder.start().await?;
+    let snapshot = snapshot(client).await?;
     *begun = true;
     let mut chunk = Chunk { sink, ready: Vec::with_capacity(CHUNK), alike: Vec::new() };
     for range in ranges {
-        let Bounds { low, high } = Bounds::of(range);
-        let end = if high.is_some() { " AND name_key < $2" } else { "" };
-        let sql = format!("SELECT {RECORD_COLUMNS} FROM file WHERE name_key >= $1{end} ORDER BY name_key");
-        let statement = snapshot.prepare_cached(&sql).await?;
-        let parameters = std::iter::once(&low).chain(&high).map(|key| key as &(dyn ToSql + Sync));
-        let mut rows = pin!(snapshot.query_raw(&statement, parameters.collect::<Vec<_>>()).await?);
+        let mut rows = pin!(rows(&snapshot, RECORD_COLUMNS, range, " ORDER BY name_key").await?);
         while let Some(row) = rows.try_next().await? {
             if let Some(record) = record(&row)?
-                && is_within(range, &record.path)
+                && is_within(range, record.path.as_bytes())
                 && chunk.push(record).await.is_err()
             {
                 return Ok(());
@@ -95,6 +111,51 @@ pub(super) async fn files(
     // Whoever has gone needs nothing more.
     let _ = chunk.finish().await;
     snapshot.commit().await
+}
+
+/// The same for fingerprints, in any order.
+pub(super) async fn fingerprints(
+    client: &mut Object,
+    ranges: &[Range],
+    fingerprinter: &Fingerprinter,
+    sink: &Sender<Result<Vec<Fingerprint>>>,
+    begun: &mut bool,
+) -> Answer<()> {
+    let snapshot = snapshot(client).await?;
+    *begun = true;
+    let (mut chunk, mut buffer) = (Vec::with_capacity(CHUNK), Vec::new());
+    for range in ranges {
+        let columns = "filename, checktxt, mtime_ns, ctime_ns, device";
+        let mut rows = pin!(rows(&snapshot, columns, range, "").await?);
+        while let Some(row) = rows.try_next().await? {
+            chunk.extend(fingerprint(&row, range, fingerprinter, &mut buffer)?);
+            if chunk.len() == CHUNK {
+                let full = std::mem::replace(&mut chunk, Vec::with_capacity(CHUNK));
+                if sink.send(Ok(full)).await.is_err() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+    let _ = sink.send(Ok(chunk)).await;
+    snapshot.commit().await
+}
+
+/// `None`: the name is malformed, or not in the range.
+fn fingerprint(
+    row: &Row,
+    range: &Range,
+    fingerprinter: &Fingerprinter,
+    buffer: &mut Vec<u8>,
+) -> Answer<Option<Fingerprint>> {
+    let name = encoding::decode_in(text(row, 0)?, buffer);
+    if SyncPath::check(name).is_err() || !is_within(range, name) {
+        return Ok(None);
+    }
+    let name = fingerprinter.name(name);
+    let checktxt = encoding::decode_in(text(row, 1)?, buffer);
+    let state = fingerprinter.state(checktxt, row.try_get(2)?, row.try_get(3)?, row.try_get(4)?);
+    Ok(Some(Fingerprint { name, state }))
 }
 
 /// Records on their way, put in order where the tables' keys say too little.
@@ -140,11 +201,60 @@ impl Chunk<'_> {
     }
 }
 
+pub(super) async fn records(client: &Object, paths: &[SyncPath]) -> Answer<Vec<FileRecord>> {
+    let digests: Vec<NameDigest> = paths.iter().map(|path| NameDigest::of(path.as_bytes())).collect();
+    let sql = format!("SELECT {RECORD_COLUMNS} FROM file WHERE name_digest = ANY ($1::bytea[])");
+    let statement = client.prepare_cached(&sql).await?;
+    let rows = client.query(&statement, &[&digests]).await?;
+    rows.iter().filter_map(|row| record(row).transpose()).collect()
+}
+
 pub(super) async fn file(client: &Object, path: &SyncPath) -> Answer<Option<FileRecord>> {
     let sql = format!("SELECT {RECORD_COLUMNS} FROM file WHERE name_digest = $1");
     let statement = client.prepare_cached(&sql).await?;
     let row = client.query_opt(&statement, &[&NameDigest::of(path.as_bytes())]).await?;
     row.map_or(Ok(None), |row| record(&row))
+}
+
+/// Both tables are asked at the same time.
+pub(super) async fn known(client: &Object, paths: &[SyncPath]) -> Answer<Vec<Known>> {
+    let digests: Vec<NameDigest> = paths.iter().map(|path| NameDigest::of(path.as_bytes())).collect();
+    let ask = async |sql: &str| {
+        let statement = client.prepare_cached(sql).await?;
+        client.query(&statement, &[&digests]).await
+    };
+    let files = format!("SELECT {RECORD_COLUMNS} FROM file WHERE name_digest = ANY ($1::bytea[])");
+    let marks = format!("SELECT {MARK_COLUMNS} FROM dirty WHERE name_digest = ANY ($1::bytea[])");
+    let (files, marks) = future::try_join(ask(&files), ask(&marks)).await?;
+    let mut known: HashMap<SyncPath, Known> = HashMap::new();
+    for row in &files {
+        if let Some(record) = record(row)? {
+            let path = record.path.clone();
+            known.entry(path).or_default().record = Some(record);
+        }
+    }
+    for row in &marks {
+        if let Some(mark) = mark(row)? {
+            let path = mark.path.clone();
+            known.entry(path).or_default().marks.push(mark);
+        }
+    }
+    known.values_mut().for_each(|known| known.marks.sort_by(|one, other| one.peer.cmp(&other.peer)));
+    Ok(paths.iter().map(|path| known.get(path).cloned().unwrap_or_default()).collect())
+}
+
+const MARK_COLUMNS: &str = "filename, forced, myname, peername, version";
+
+/// `None`: the name is malformed.
+fn mark(row: &Row) -> Answer<Option<DirtyEntry>> {
+    let Some(path) = read_path(text(row, 0)?) else { return Ok(None) };
+    Ok(Some(DirtyEntry {
+        path,
+        forced: row.try_get::<_, i32>(1)? != 0,
+        my_name: read_host(text(row, 2)?),
+        peer: read_host(text(row, 3)?),
+        version: DirtyVersion(row.try_get(4)?),
+    }))
 }
 
 pub(super) async fn dirty(
@@ -157,8 +267,7 @@ pub(super) async fn dirty(
     let mut entries = Vec::new();
     for range in ranges {
         let Bounds { low, high } = Bounds::of(range);
-        let mut sql =
-            String::from("SELECT filename, forced, myname, peername, version FROM dirty WHERE name_key >= $1");
+        let mut sql = format!("SELECT {MARK_COLUMNS} FROM dirty WHERE name_key >= $1");
         let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&low];
         if let Some(high) = &high {
             parameters.push(high);
@@ -170,34 +279,26 @@ pub(super) async fn dirty(
         }
         let statement = client.prepare_cached(&sql).await?;
         for row in client.query(&statement, &parameters).await? {
-            if let Some(path) = read_path(text(&row, 0)?).filter(|path| is_within(range, path)) {
-                entries.push(DirtyEntry {
-                    path,
-                    forced: row.try_get::<_, i32>(1)? != 0,
-                    my_name: read_host(text(&row, 2)?),
-                    peer: read_host(text(&row, 3)?),
-                    version: DirtyVersion(row.try_get(4)?),
-                });
-            }
+            entries.extend(mark(&row)?.filter(|mark| is_within(range, mark.path.as_bytes())));
         }
     }
     Ok(entries)
 }
 
 pub(super) async fn dirty_peers(client: &Object) -> Answer<Vec<(String, String)>> {
-    let rows = client.query("SELECT DISTINCT myname, peername FROM dirty", &[]).await?;
+    let rows = client.query_typed("SELECT DISTINCT myname, peername FROM dirty", &[]).await?;
     rows.iter().map(|row| Ok((read_host(text(row, 0)?), read_host(text(row, 1)?)))).collect()
 }
 
 pub(super) async fn hints(client: &Object) -> Answer<Vec<Hint>> {
-    let rows = client.query("SELECT filename, recursive FROM hint", &[]).await?;
+    let rows = client.query_typed("SELECT filename, recursive FROM hint", &[]).await?;
     let hint =
         |row: &Row| Ok(Hint { path: encoding::decode(text(row, 0)?), recursive: row.try_get::<_, i32>(1)? != 0 });
     rows.iter().map(hint).collect()
 }
 
 pub(super) async fn jobs(client: &Object) -> Answer<Vec<Job>> {
-    let rows = client.query("SELECT DISTINCT command, logfile FROM action", &[]).await?;
+    let rows = client.query_typed("SELECT DISTINCT command, logfile FROM action", &[]).await?;
     let job =
         |row: &Row| Ok(Job { command: encoding::decode(text(row, 0)?), logfile: encoding::decode(text(row, 1)?) });
     rows.iter().map(job).collect()
@@ -244,5 +345,5 @@ pub(super) async fn intents(client: &Object) -> Answer<Vec<(IntentId, Intent)>> 
         };
         Ok(Some((IntentId(row.try_get(0)?), intent)))
     };
-    client.query(sql, &[]).await?.iter().filter_map(|row| intent(row).transpose()).collect()
+    client.query_typed(sql, &[]).await?.iter().filter_map(|row| intent(row).transpose()).collect()
 }

@@ -2,11 +2,12 @@
 //!
 //! Statements that do not depend on each other's results are sent together.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::pin::pin;
 
 use deadpool_postgres::{GenericClient, Object, Transaction};
 use futures_util::{TryStreamExt, future};
+use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::super::spelling::{Range, Spelling, read_host, read_path};
@@ -198,17 +199,16 @@ async fn set_marks(
     spelling: Spelling,
     marks: impl Iterator<Item = &Mark>,
 ) -> Answer<()> {
-    // A statement may replace a row but once: the last mark counts.
-    let mut rows: HashMap<(&SyncPath, &str), &Mark> = HashMap::new();
-    for mark in marks {
-        rows.insert((&mark.path, &mark.peer), mark);
-    }
+    let mut rows: Vec<&Mark> = marks.collect();
     if rows.is_empty() {
         return Ok(());
     }
-    let mut rows: Vec<&Mark> = rows.into_values().collect();
     // One order for everybody: two of us never wait for each other's rows.
     rows.sort_by(|one, other| one.path.cmp(&other.path).then_with(|| one.peer.cmp(&other.peer)));
+    // A statement may replace a row but once: the last mark counts.
+    rows.reverse();
+    rows.dedup_by(|one, other| one.path == other.path && one.peer == other.peer);
+    rows.reverse();
     let write = |text: &[u8]| Text(spelling.write(text));
     let names: Vec<Text> = rows.iter().map(|mark| write(mark.path.as_bytes())).collect();
     let forced: Vec<i32> = rows.iter().map(|mark| i32::from(mark.forced)).collect();
@@ -289,24 +289,42 @@ pub(super) async fn remove_hints(client: &Object, spelling: Spelling, hints: &[H
 const ADD_ACTIONS: &str = "INSERT INTO action (filename, command, logfile) \
      SELECT * FROM unnest($1::text[], $2::text[], $3::text[])";
 
+/// Rows of the action table, column by column.
+struct ActionRows {
+    names: Vec<Text>,
+    commands: Vec<Text>,
+    logfiles: Vec<Text>,
+}
+
+impl ActionRows {
+    fn of<'a>(spelling: Spelling, actions: impl Iterator<Item = &'a ScheduledAction>) -> Self {
+        let mut actions: Vec<&ScheduledAction> = actions.collect();
+        // One order for everybody, as for marks.
+        actions.sort_by(|one, other| (&one.path, &one.command).cmp(&(&other.path, &other.command)));
+        let write = |raw: &[u8]| Text(spelling.write(raw));
+        Self {
+            names: actions.iter().map(|action| write(action.path.as_bytes())).collect(),
+            commands: actions.iter().map(|action| write(&action.command)).collect(),
+            logfiles: actions.iter().map(|action| write(&action.logfile)).collect(),
+        }
+    }
+
+    /// The columns, in the order of [`ADD_ACTIONS`].
+    fn parameters(&self) -> [&(dyn ToSql + Sync); 3] {
+        [&self.names, &self.commands, &self.logfiles]
+    }
+}
+
 async fn schedule(
     transaction: &Transaction<'_>,
     spelling: Spelling,
     actions: impl Iterator<Item = &ScheduledAction>,
 ) -> Answer<()> {
-    let (mut names, mut commands, mut logfiles) = (Vec::new(), Vec::new(), Vec::new());
-    let mut actions: Vec<&ScheduledAction> = actions.collect();
-    // One order for everybody, as for marks.
-    actions.sort_by(|one, other| (&one.path, &one.command).cmp(&(&other.path, &other.command)));
-    for action in actions {
-        names.push(Text(spelling.write(action.path.as_bytes())));
-        commands.push(Text(spelling.write(&action.command)));
-        logfiles.push(Text(spelling.write(&action.logfile)));
-    }
-    if names.is_empty() {
+    let rows = ActionRows::of(spelling, actions);
+    if rows.names.is_empty() {
         return Ok(());
     }
-    execute(transaction, ADD_ACTIONS, &[&names, &commands, &logfiles]).await.map(drop)
+    execute(transaction, ADD_ACTIONS, &rows.parameters()).await.map(drop)
 }
 
 pub(super) async fn remove_actions(client: &Object, versions: &[ActionVersion]) -> Answer<u64> {
@@ -331,50 +349,91 @@ pub(super) async fn unpin(client: &Object, spelling: Spelling, peer: &str) -> An
 
 // Receiving.
 
-pub(super) async fn begin_receive(client: &Object, spelling: Spelling, intent: &Intent) -> Answer<IntentId> {
-    let write = |raw: &[u8]| Text(spelling.write(raw));
-    let (name, peer) = (write(intent.path.as_bytes()), write(intent.peer.as_bytes()));
-    let (temp_name, holder) = (write(&intent.temp_name), write(intent.holder.as_bytes()));
-    let target = intent.target.as_ref().map(|target| write(target.as_bytes()));
-    let sql = "INSERT INTO csync2_intent (filename, peername, temp_name, target, holder) \
-               VALUES ($1, $2, $3, $4, $5) RETURNING id";
-    let statement = client.prepare_cached(sql).await?;
-    let row = client.query_one(&statement, &[&name, &peer, &temp_name, &target, &holder]).await?;
-    Ok(IntentId(row.try_get(0)?))
-}
+/// The sender's marks go in the order in which marks are written.
+const REMOVE_MARKS: &str = "WITH held AS (SELECT d.name_digest, d.peername FROM dirty d \
+     JOIN unnest($1::bytea[], $2::text[]) AS n (name_digest, peername) \
+     ON d.name_digest = n.name_digest AND d.peername = n.peername \
+     ORDER BY d.name_key, d.peername COLLATE \"C\" FOR UPDATE OF d) \
+     DELETE FROM dirty USING held WHERE dirty.name_digest = held.name_digest AND dirty.peername = held.peername";
 
-pub(super) async fn finish_receive(
-    transaction: &Transaction<'_>,
+const REMOVE_INTENTS: &str = "DELETE FROM csync2_intent WHERE id = ANY ($1::bigint[])";
+
+const ADD_INTENTS: &str = "INSERT INTO csync2_intent (filename, peername, temp_name, target, holder) \
+     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[]) RETURNING id";
+
+/// All statements are sent together: one trip for the whole transaction.
+pub(super) async fn next_receives(
+    client: &Object,
     spelling: Spelling,
-    id: Option<IntentId>,
-    receipt: &Receipt,
-) -> Answer<()> {
-    let digest = NameDigest::of(receipt.path.as_bytes());
-    let recording = async {
-        let Some(record) = &receipt.record else {
-            return execute(transaction, "DELETE FROM file WHERE name_digest = $1", &[&digest]).await;
-        };
-        let mut row = FileRows::default();
-        row.push(spelling, &receipt.path, record, digest);
-        execute(transaction, &format!("{INSERT_FILES} {REPLACE}"), &row.parameters()).await
-    };
-    let sender = Text(spelling.write(receipt.sender.as_bytes()));
-    let unmark: [&(dyn ToSql + Sync); 2] = [&digest, &sender];
-    let unmarking = execute(transaction, "DELETE FROM dirty WHERE name_digest = $1 AND peername = $2", &unmark);
-    let ending = async {
-        match id {
-            Some(id) => execute(transaction, REMOVE_INTENT, &[&id.0]).await,
-            None => Ok(0),
+    receipts: &[(Option<IntentId>, Receipt)],
+    intents: &[Intent],
+) -> Answer<Vec<IntentId>> {
+    // A statement may replace a row but once: the last receipt counts. One order for everybody, as for changes.
+    let latest: BTreeMap<&SyncPath, Option<&FileRecord>> =
+        receipts.iter().map(|(_, receipt)| (&receipt.path, receipt.record.as_ref())).collect();
+    let (mut rows, mut gone) = (FileRows::default(), Vec::new());
+    for (path, record) in latest {
+        let digest = NameDigest::of(path.as_bytes());
+        match record {
+            Some(record) => rows.push(spelling, path, record, digest),
+            None => gone.push(digest),
         }
-    };
-    let scheduling = schedule(transaction, spelling, receipt.actions.iter());
-    future::try_join4(recording, unmarking, scheduling, ending).await.map(drop)
+    }
+    let write = |raw: &[u8]| Text(spelling.write(raw));
+    let received: Vec<NameDigest> =
+        receipts.iter().map(|(_, receipt)| NameDigest::of(receipt.path.as_bytes())).collect();
+    let senders: Vec<Text> = receipts.iter().map(|(_, receipt)| write(receipt.sender.as_bytes())).collect();
+    let ended: Vec<i64> = receipts.iter().filter_map(|(id, _)| id.map(|id| id.0)).collect();
+    let actions = ActionRows::of(spelling, receipts.iter().flat_map(|(_, receipt)| &receipt.actions));
+    let names: Vec<Text> = intents.iter().map(|intent| write(intent.path.as_bytes())).collect();
+    let peers: Vec<Text> = intents.iter().map(|intent| write(intent.peer.as_bytes())).collect();
+    let temp_names: Vec<Text> = intents.iter().map(|intent| write(&intent.temp_name)).collect();
+    let holders: Vec<Text> = intents.iter().map(|intent| write(intent.holder.as_bytes())).collect();
+    let target = |intent: &Intent| intent.target.as_ref().map(|target| write(target.as_bytes()));
+    let targets: Vec<Option<Text>> = intents.iter().map(target).collect();
+
+    let insert_files = format!("{INSERT_FILES} {REPLACE}");
+    let statements: [(bool, &str, &Parameters<'_>); 6] = [
+        (!rows.digests.is_empty(), &insert_files, &rows.parameters()),
+        (!gone.is_empty(), "DELETE FROM file WHERE name_digest = ANY ($1::bytea[])", &[&gone]),
+        (!received.is_empty(), REMOVE_MARKS, &[&received, &senders]),
+        (!actions.names.is_empty(), ADD_ACTIONS, &actions.parameters()),
+        (!ended.is_empty(), REMOVE_INTENTS, &[&ended]),
+        (!names.is_empty(), ADD_INTENTS, &[&names, &peers, &temp_names, &targets, &holders]),
+    ];
+    // What a power cut may undo is what the intents are there for.
+    let durable = !intents.is_empty() || ended.len() < receipts.len();
+    let answers = at_once(client, durable, statements.iter().filter(|(is_needed, ..)| *is_needed)).await?;
+    let Some(rows) = answers.last().filter(|_| !intents.is_empty()) else { return Ok(Vec::new()) };
+    // Rows get their numbers in the order in which they are written; nothing is said of that in which they return.
+    let mut ids: Vec<i64> = rows.iter().map(|row| row.try_get(0)).collect::<Answer<_>>()?;
+    ids.sort_unstable();
+    Ok(ids.into_iter().map(IntentId).collect())
 }
 
-const REMOVE_INTENT: &str = "DELETE FROM csync2_intent WHERE id = $1";
+/// Runs statements as one transaction, sent together with its beginning and its end. When one fails, the server undoes
+/// all of them.
+async fn at_once<'s>(
+    client: &Object,
+    durable: bool,
+    statements: impl Iterator<Item = &'s (bool, &'s str, &'s Parameters<'s>)>,
+) -> Answer<Vec<Vec<Row>>> {
+    let mut prepared = Vec::new();
+    for (_, sql, parameters) in statements {
+        // Before the transaction: what is prepared in between would be sent behind its end.
+        prepared.push((client.prepare_cached(sql).await?, *parameters));
+    }
+    let alone = durable && prepared.len() == 1;
+    let control = async |sql: &str| if alone { Ok(()) } else { client.batch_execute(sql).await };
+    let begin = if durable { "BEGIN" } else { "BEGIN; SET LOCAL synchronous_commit = off" };
+    let queries = future::try_join_all(prepared.iter().map(|(sql, parameters)| client.query(sql, parameters)));
+    let (_, answers, _) = future::try_join3(control(begin), queries, control("COMMIT")).await?;
+    Ok(answers)
+}
 
-pub(super) async fn abandon_receive(client: &Object, id: IntentId) -> Answer<()> {
-    execute(client, REMOVE_INTENT, &[&id.0]).await.map(drop)
+pub(super) async fn abandon_receives(client: &Object, ids: &[IntentId]) -> Answer<()> {
+    let ids: Vec<i64> = ids.iter().map(|id| id.0).collect();
+    execute(client, REMOVE_INTENTS, &[&ids]).await.map(drop)
 }
 
 // Claims.

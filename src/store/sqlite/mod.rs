@@ -1,9 +1,9 @@
 //! The embedded database: one file, one writer, readers that it never stops.
 //!
-//! All of SQLite's work is done on threads of its own or of tokio's blocking pool. Writes queue for the one writer
-//! thread, each a transaction that begins with the write lock, so that none fails half-way for want of it. Readers have
-//! connections of their own. In WAL mode neither waits for the other; where WAL cannot work, a stream of rows is read
-//! into memory first, since an open read would then stop the writer.
+//! SQLite's work is done on threads of tokio's blocking pool, or at once for who has a thread to itself. Writes queue
+//! for the one connection that writes, each a transaction that begins with the write lock, so that none fails half-way for
+//! want of it. Readers have connections of their own. In WAL mode neither waits for the other; where WAL cannot work, a
+//! stream of rows is read into memory first, since an open read would then stop the writer.
 
 mod connection;
 mod migrate;
@@ -23,8 +23,11 @@ use self::writer::Writer;
 use super::backend::Backend;
 use super::error::{ErrorKind, Result, StoreError};
 use super::spelling::ranges;
-use super::{CHUNK, Change, Claim, DirtyFilter, Hint, Intent, IntentId, Receipt, StoreOptions};
-use crate::model::{ActionVersion, DirtyEntry, FileRecord, Job, JobFile, Mark, ScheduledAction, Scope, SyncPath};
+use super::{CHUNK, Change, Claim, DirtyFilter, Hint, Intent, IntentId, Known, Receipt, StoreOptions};
+use crate::model::{
+    ActionVersion, DirtyEntry, FileRecord, Fingerprint, Fingerprinter, Job, JobFile, Mark, ScheduledAction, Scope,
+    SyncPath,
+};
 
 /// An open SQLite file.
 #[derive(Debug)]
@@ -33,7 +36,7 @@ pub(super) struct Sqlite {
     /// What had the file's name when it was opened.
     file: Option<FileId>,
     /// `None`: nothing may be written.
-    writer: Option<Writer>,
+    writer: Option<Arc<Writer>>,
     /// Whether reading and writing go on side by side.
     wal: bool,
     /// Whether the columns of ours are there; not in a file of the C program that may only be read.
@@ -52,8 +55,8 @@ impl Sqlite {
     fn with(opener: Opener, first: Opened, connections: usize) -> Self {
         let file = opener.file();
         let Opened { connection, wal, remark, extended, writable } = first;
-        let (idle, writer) =
-            if writable { (Vec::new(), Some(Writer::start(connection))) } else { (vec![connection], None) };
+        let writer = |connection| Arc::new(Writer::new(connection, wal && !opener.is_asynchronous()));
+        let (idle, writer) = if writable { (Vec::new(), Some(writer(connection))) } else { (vec![connection], None) };
         let readers = Readers {
             opener,
             idle: Mutex::new(idle),
@@ -71,14 +74,57 @@ impl Sqlite {
     ) -> Result<T> {
         let permit = self.readers.operations.acquire().await;
         let readers = Arc::clone(&self.readers);
-        let result = blocking(move || readers.with(operation, query)).await;
+        let result = step(move || readers.with(operation, query)).await;
         drop(permit);
         result
     }
 
-    /// Runs a transaction on the writer's thread.
+    /// Sends what a query gives on a connection for streams, in chunks: the query hands them on until it is told that no
+    /// more is wanted.
+    async fn stream<T: Send + 'static>(
+        &self,
+        sink: Sender<Result<Vec<T>>>,
+        query: impl FnOnce(&Connection, &mut dyn FnMut(Vec<T>) -> bool) -> rusqlite::Result<()> + Send + 'static,
+    ) -> Result<()> {
+        let permit = self.readers.streams.acquire().await;
+        let (readers, wal) = (Arc::clone(&self.readers), self.wal);
+        let result = blocking(move || {
+            let mut held = Vec::new();
+            readers.with("read the known files", |connection| {
+                query(connection, &mut |chunk| {
+                    if wal {
+                        sink.blocking_send(Ok(chunk)).is_ok()
+                    } else {
+                        held.push(chunk);
+                        !sink.is_closed()
+                    }
+                })
+            })?;
+            for chunk in held {
+                if sink.blocking_send(Ok(chunk)).is_err() {
+                    break;
+                }
+            }
+            Ok(())
+        })
+        .await;
+        drop(permit);
+        result
+    }
+
+    /// Runs a transaction; it is durable then.
     async fn write<T: Send + 'static>(
         &self,
+        operation: &'static str,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.write_durably(true, operation, work).await
+    }
+
+    /// The same, perhaps one that a power cut may undo.
+    async fn write_durably<T: Send + 'static>(
+        &self,
+        durable: bool,
         operation: &'static str,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T> {
@@ -88,7 +134,8 @@ impl Sqlite {
             let database = database.to_owned();
             return Err(StoreError::Operation { database, operation, kind: ErrorKind::ReadOnly, source });
         };
-        if let Some(result) = writer.run(work).await {
+        let writer = Arc::clone(writer);
+        if let Some(result) = step(move || writer.run(durable, work)).await {
             return result.map_err(|error| operation_error(database, operation, error));
         }
         let (database, source) = (database.to_owned(), "the database was closed".into());
@@ -99,6 +146,15 @@ impl Sqlite {
 /// Runs work that blocks apart from the async threads; a panic in it is one here.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     task::spawn_blocking(work).await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+}
+
+/// Runs work that waits for the disk and for others' locks alone: at once where no task is held up by that, so that nobody
+/// pays for a change of threads.
+async fn step<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match task::try_id() {
+        None => work(),
+        Some(_) => blocking(work).await,
+    }
 }
 
 /// Connections that only read.
@@ -131,35 +187,41 @@ impl Readers {
 
 impl Backend for Sqlite {
     async fn files(&self, scopes: Vec<Scope>, sink: Sender<Result<Vec<FileRecord>>>) -> Result<()> {
-        let permit = self.readers.streams.acquire().await;
-        let (readers, wal, extended) = (Arc::clone(&self.readers), self.wal, self.extended);
-        let result = blocking(move || {
-            let mut held = Vec::new();
-            readers.with("read the known files", |connection| {
-                rows::files(connection, &ranges(&scopes), extended, CHUNK, &mut |chunk| {
-                    if wal {
-                        sink.blocking_send(Ok(chunk)).is_ok()
-                    } else {
-                        held.push(chunk);
-                        !sink.is_closed()
-                    }
-                })
-            })?;
-            for chunk in held {
-                if sink.blocking_send(Ok(chunk)).is_err() {
-                    break;
-                }
-            }
-            Ok(())
+        let extended = self.extended;
+        self.stream(sink, move |connection, take| rows::files(connection, &ranges(&scopes), extended, CHUNK, take))
+            .await
+    }
+
+    async fn fingerprints(
+        &self,
+        scopes: Vec<Scope>,
+        fingerprinter: Fingerprinter,
+        sink: Sender<Result<Vec<Fingerprint>>>,
+    ) -> Result<()> {
+        let extended = self.extended;
+        self.stream(sink, move |connection, take| {
+            rows::fingerprints(connection, &ranges(&scopes), extended, &fingerprinter, CHUNK, take)
         })
-        .await;
-        drop(permit);
-        result
+        .await
+    }
+
+    async fn records(&self, paths: Vec<SyncPath>) -> Result<Vec<FileRecord>> {
+        let extended = self.extended;
+        self.read("look up files", move |connection| {
+            let rows = paths.iter().map(|path| rows::file(connection, path, extended));
+            rows.filter_map(rusqlite::Result::transpose).collect()
+        })
+        .await
     }
 
     async fn file(&self, path: SyncPath) -> Result<Option<FileRecord>> {
         let extended = self.extended;
         self.read("look up a file", move |connection| rows::file(connection, &path, extended)).await
+    }
+
+    async fn known(&self, paths: Vec<SyncPath>) -> Result<Vec<Known>> {
+        let extended = self.extended;
+        self.read("look up files", move |connection| rows::known(connection, &paths, extended)).await
     }
 
     async fn apply(&self, changes: Vec<Change>) -> Result<Vec<SyncPath>> {
@@ -238,16 +300,20 @@ impl Backend for Sqlite {
         self.write("unpin a certificate", move |connection| rows::unpin(connection, &peer)).await
     }
 
-    async fn begin_receive(&self, intent: Intent) -> Result<IntentId> {
-        self.write("begin to receive a file", move |connection| rows::begin_receive(connection, &intent)).await
+    async fn next_receives(
+        &self,
+        receipts: Vec<(Option<IntentId>, Receipt)>,
+        intents: Vec<Intent>,
+    ) -> Result<Vec<IntentId>> {
+        // What a power cut may undo is what the intents are there for.
+        let durable = !intents.is_empty() || receipts.iter().any(|(id, _)| id.is_none());
+        let operation = if intents.is_empty() { "record received files" } else { "begin to receive files" };
+        let work = move |connection: &Connection| rows::next_receives(connection, &receipts, &intents);
+        self.write_durably(durable, operation, work).await
     }
 
-    async fn finish_receive(&self, id: Option<IntentId>, receipt: Receipt) -> Result<()> {
-        self.write("record a received file", move |connection| rows::finish_receive(connection, id, &receipt)).await
-    }
-
-    async fn abandon_receive(&self, id: IntentId) -> Result<()> {
-        self.write("abandon a receive", move |connection| rows::remove_intent(connection, id)).await
+    async fn abandon_receives(&self, ids: Vec<IntentId>) -> Result<()> {
+        self.write("abandon receives", move |connection| rows::remove_intents(connection, &ids)).await
     }
 
     async fn intents(&self) -> Result<Vec<(IntentId, Intent)>> {
@@ -280,8 +346,8 @@ impl Backend for Sqlite {
     }
 
     async fn close(&self) {
-        if let Some(writer) = &self.writer {
-            writer.stop().await;
+        if let Some(writer) = self.writer.clone() {
+            step(move || writer.stop()).await;
         }
         self.readers.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }

@@ -3,16 +3,17 @@
 //! Text goes in and out as bytes: the C program's rows may hold bytes that are no UTF-8. A name is looked up under its
 //! spelling here first, and where that is another one, as `%XX` too.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
+use rusqlite::{Connection, OptionalExtension, Row, Statement, ToSql, Transaction, params};
 
-use super::super::spelling::{Range, Spelling, read_host, read_path};
-use super::super::{Change, Claim, Hint, Intent, IntentId, Receipt};
+use super::super::spelling::{self, Range, Spelling, read_host, read_path};
+use super::super::{Change, Claim, Hint, Intent, IntentId, Known, Receipt};
 use crate::model::{
-    ActionVersion, Checktxt, DirtyEntry, DirtyVersion, FileRecord, Job, JobFile, Mark, ScheduledAction, SyncPath,
-    encoding,
+    ActionVersion, Checktxt, DirtyEntry, DirtyVersion, FileRecord, Fingerprint, Fingerprinter, Job, JobFile, Mark,
+    ScheduledAction, SyncPath, encoding,
 };
 
 /// A text that need not be UTF-8.
@@ -26,11 +27,15 @@ impl ToSql for Text<'_> {
 
 /// A column's bytes, whatever its type: the C program's columns have none.
 pub(super) fn bytes(row: &Row<'_>, index: usize) -> rusqlite::Result<Vec<u8>> {
+    borrowed(row, index).map(Cow::into_owned)
+}
+
+fn borrowed<'r>(row: &'r Row<'_>, index: usize) -> rusqlite::Result<Cow<'r, [u8]>> {
     Ok(match row.get_ref(index)? {
-        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.to_vec(),
-        ValueRef::Integer(number) => number.to_string().into_bytes(),
-        ValueRef::Real(number) => number.to_string().into_bytes(),
-        ValueRef::Null => Vec::new(),
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.into(),
+        ValueRef::Integer(number) => number.to_string().into_bytes().into(),
+        ValueRef::Real(number) => number.to_string().into_bytes().into(),
+        ValueRef::Null => Cow::default(),
     })
 }
 
@@ -107,7 +112,7 @@ fn range_parameters(range: &Range) -> Vec<Vec<u8>> {
     }
 }
 
-/// Hands the records within the ranges to `take`, in chunks, until it says that it wants no more.
+/// Hands the records within the ranges to `take`, in order and in chunks, until it says that it wants no more.
 pub(super) fn files(
     connection: &Connection,
     ranges: &[Range],
@@ -115,16 +120,51 @@ pub(super) fn files(
     chunk_size: usize,
     take: &mut dyn FnMut(Vec<FileRecord>) -> bool,
 ) -> rusqlite::Result<()> {
+    stream(connection, ranges, extended, " ORDER BY filename", record, chunk_size, take)
+}
+
+/// The same for fingerprints, in any order.
+pub(super) fn fingerprints(
+    connection: &Connection,
+    ranges: &[Range],
+    extended: bool,
+    fingerprinter: &Fingerprinter,
+    chunk_size: usize,
+    take: &mut dyn FnMut(Vec<Fingerprint>) -> bool,
+) -> rusqlite::Result<()> {
+    let mut buffer = Vec::new();
+    let fingerprint = |row: &Row<'_>| {
+        let (name, checktxt) = (borrowed(row, 0)?, borrowed(row, 1)?);
+        let name = encoding::decode_in(&name, &mut buffer);
+        if SyncPath::check(name).is_err() {
+            return Ok(None);
+        }
+        let name = fingerprinter.name(name);
+        let checktxt = encoding::decode_in(&checktxt, &mut buffer);
+        Ok(Some(Fingerprint { name, state: fingerprinter.state(checktxt, row.get(2)?, row.get(3)?, row.get(4)?) }))
+    };
+    stream(connection, ranges, extended, "", fingerprint, chunk_size, take)
+}
+
+fn stream<T>(
+    connection: &Connection,
+    ranges: &[Range],
+    extended: bool,
+    order: &str,
+    mut read: impl FnMut(&Row<'_>) -> rusqlite::Result<Option<T>>,
+    chunk_size: usize,
+    take: &mut dyn FnMut(Vec<T>) -> bool,
+) -> rusqlite::Result<()> {
     // One snapshot for all ranges.
     let snapshot = connection.unchecked_transaction()?;
     let mut chunk = Vec::with_capacity(chunk_size);
     for range in ranges {
         let select = format!("SELECT {} FROM file", record_columns(extended));
-        let mut statement = snapshot.prepare_cached(&over_range(&select, range, " ORDER BY filename"))?;
+        let mut statement = snapshot.prepare_cached(&over_range(&select, range, order))?;
         let parameters = range_parameters(range);
         let mut rows = statement.query(rusqlite::params_from_iter(parameters.iter().map(|text| Text(text))))?;
         while let Some(row) = rows.next()? {
-            chunk.extend(record(row)?);
+            chunk.extend(read(row)?);
             if chunk.len() == chunk_size && !take(std::mem::replace(&mut chunk, Vec::with_capacity(chunk_size))) {
                 return Ok(());
             }
@@ -147,21 +187,47 @@ pub(super) fn file(connection: &Connection, path: &SyncPath, extended: bool) -> 
     Ok(None)
 }
 
+pub(super) fn known(connection: &Connection, paths: &[SyncPath], extended: bool) -> rusqlite::Result<Vec<Known>> {
+    let snapshot = connection.unchecked_transaction()?;
+    let one = |path: &SyncPath| {
+        let name = Range::One(spelling::key(path.as_bytes()));
+        let mut marks = marks_within(&snapshot, None, &[name], extended)?;
+        marks.sort_by(|one, other| one.peer.cmp(&other.peer));
+        Ok(Known { record: file(&snapshot, path, extended)?, marks })
+    };
+    paths.iter().map(one).collect()
+}
+
 pub(super) fn apply(connection: &Connection, changes: &[Change]) -> rusqlite::Result<Vec<SyncPath>> {
     let mut stale = Vec::new();
     let mut versions = Versions::reserve(connection, changes.iter().map(|change| change.marks.len()).sum())?;
     let receiving: HashSet<SyncPath> = intents(connection, true)?.into_iter().map(|(_, intent)| intent.path).collect();
+    let mut add = connection.prepare_cached(&format!("INSERT OR IGNORE {FILE_ROW}"))?;
+    let mut add_mark = connection.prepare_cached(SET_MARK)?;
     for change in changes {
+        let has_one_spelling = Spelling::Bytes.other(change.path.as_bytes()).is_none();
         // What is on disk and what the row says may differ for a moment while a session receives the file.
-        if receiving.contains(&change.path) || current_checktxt(connection, &change.path)? != change.expected {
+        let is_written = !receiving.contains(&change.path)
+            && match (&change.expected, &change.record) {
+                (None, Some(record)) if has_one_spelling => execute_file(&mut add, record)? == 1,
+                (expected, record) => {
+                    let is_as_expected = current_checktxt(connection, &change.path)? == *expected;
+                    if is_as_expected {
+                        set_file(connection, &change.path, record.as_ref())?;
+                    }
+                    is_as_expected
+                }
+            };
+        if !is_written {
             stale.push(change.path.clone());
             continue;
         }
-        set_file(connection, &change.path, change.record.as_ref())?;
         for mark in &change.marks {
-            set_mark(connection, mark, &mut versions)?;
+            set_mark(connection, &mut add_mark, mark, &mut versions)?;
         }
-        schedule(connection, &change.actions)?;
+        if !change.actions.is_empty() {
+            schedule(connection, &change.actions)?;
+        }
     }
     Ok(stale)
 }
@@ -184,21 +250,20 @@ fn set_file(connection: &Connection, path: &SyncPath, record: Option<&FileRecord
     if Spelling::Bytes.other(path.as_bytes()).is_some() {
         remove_file(connection, path)?;
     }
-    let sql = "INSERT OR REPLACE INTO file (filename, checktxt, mtime_ns, ctime_ns, device, digest) \
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-    let name = write(path.as_bytes());
-    let checktxt = write(record.checktxt.as_bytes());
-    let FileRecord { mtime_ns, ctime_ns, device, digest, .. } = record;
+    let mut statement = connection.prepare_cached(&format!("INSERT OR REPLACE {FILE_ROW}"))?;
+    execute_file(&mut statement, record).map(drop)
+}
+
+/// What follows on INSERT in a statement for [`execute_file`].
+const FILE_ROW: &str =
+    "INTO file (filename, checktxt, mtime_ns, ctime_ns, device, digest) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+
+/// Writes a row. Returns how many were written.
+fn execute_file(statement: &mut Statement<'_>, record: &FileRecord) -> rusqlite::Result<usize> {
+    let FileRecord { path, checktxt, mtime_ns, ctime_ns, device, digest } = record;
+    let [name, checktxt] = [path.as_bytes(), checktxt.as_bytes()].map(write);
     let digest = digest.as_ref().map(<[u8; 32]>::as_slice);
-    connection.prepare_cached(sql)?.execute(params![
-        Text(&name),
-        Text(&checktxt),
-        mtime_ns,
-        ctime_ns,
-        device,
-        digest
-    ])?;
-    Ok(())
+    statement.execute(params![Text(&name), Text(&checktxt), mtime_ns, ctime_ns, device, digest])
 }
 
 fn remove_file(connection: &Connection, path: &SyncPath) -> rusqlite::Result<u64> {
@@ -248,20 +313,22 @@ impl Versions {
     }
 }
 
-fn set_mark(connection: &Connection, mark: &Mark, versions: &mut Versions) -> rusqlite::Result<()> {
+const SET_MARK: &str =
+    "INSERT OR REPLACE INTO dirty (filename, forced, myname, peername, version) VALUES (?1, ?2, ?3, ?4, ?5)";
+
+/// Writes a row; `statement` is [`SET_MARK`].
+fn set_mark(
+    connection: &Connection,
+    statement: &mut Statement<'_>,
+    mark: &Mark,
+    versions: &mut Versions,
+) -> rusqlite::Result<()> {
     let peer = write(mark.peer.as_bytes());
     if Spelling::Bytes.other(mark.path.as_bytes()).is_some() {
         remove_mark(connection, &mark.path, &mark.peer)?;
     }
-    let sql = "INSERT OR REPLACE INTO dirty (filename, forced, myname, peername, version) VALUES (?1, ?2, ?3, ?4, ?5)";
     let (name, my_name) = (write(mark.path.as_bytes()), write(mark.my_name.as_bytes()));
-    connection.prepare_cached(sql)?.execute(params![
-        Text(&name),
-        i64::from(mark.forced),
-        Text(&my_name),
-        Text(&peer),
-        versions.next()
-    ])?;
+    statement.execute(params![Text(&name), i64::from(mark.forced), Text(&my_name), Text(&peer), versions.next()])?;
     Ok(())
 }
 
@@ -273,8 +340,9 @@ fn remove_mark(connection: &Connection, path: &SyncPath, peer: &str) -> rusqlite
 
 pub(super) fn mark(connection: &Connection, marks: &[Mark], actions: &[ScheduledAction]) -> rusqlite::Result<()> {
     let mut versions = Versions::reserve(connection, marks.len())?;
+    let mut statement = connection.prepare_cached(SET_MARK)?;
     for mark in marks {
-        set_mark(connection, mark, &mut versions)?;
+        set_mark(connection, &mut statement, mark, &mut versions)?;
     }
     schedule(connection, actions)
 }
@@ -285,10 +353,18 @@ pub(super) fn dirty(
     ranges: &[Range],
     extended: bool,
 ) -> rusqlite::Result<Vec<DirtyEntry>> {
+    marks_within(&connection.unchecked_transaction()?, peer, ranges, extended)
+}
+
+fn marks_within(
+    snapshot: &Transaction<'_>,
+    peer: Option<&str>,
+    ranges: &[Range],
+    extended: bool,
+) -> rusqlite::Result<Vec<DirtyEntry>> {
     let version = if extended { "version" } else { "0" };
     let select = format!("SELECT filename, forced, myname, peername, {version} FROM dirty");
     let peer = peer.map(|peer| write(peer.as_bytes()));
-    let snapshot = connection.unchecked_transaction()?;
     let mut entries = Vec::new();
     for range in ranges {
         let mut parameters = range_parameters(range);
@@ -427,7 +503,21 @@ pub(super) fn unpin(connection: &Connection, peer: &str) -> rusqlite::Result<boo
 
 // Receiving.
 
-pub(super) fn begin_receive(connection: &Connection, intent: &Intent) -> rusqlite::Result<IntentId> {
+pub(super) fn next_receives(
+    connection: &Connection,
+    receipts: &[(Option<IntentId>, Receipt)],
+    intents: &[Intent],
+) -> rusqlite::Result<Vec<IntentId>> {
+    for (id, receipt) in receipts {
+        set_file(connection, &receipt.path, receipt.record.as_ref())?;
+        remove_mark(connection, &receipt.path, &receipt.sender)?;
+        schedule(connection, &receipt.actions)?;
+        remove_intents(connection, id.as_slice())?;
+    }
+    intents.iter().map(|intent| add_intent(connection, intent)).collect()
+}
+
+fn add_intent(connection: &Connection, intent: &Intent) -> rusqlite::Result<IntentId> {
     let sql = "INSERT INTO csync2_intent (filename, peername, temp_name, target, holder) VALUES (?1, ?2, ?3, ?4, ?5)";
     let [name, peer, temp_name, holder] =
         [intent.path.as_bytes(), intent.peer.as_bytes(), &intent.temp_name, intent.holder.as_bytes()].map(write);
@@ -438,15 +528,9 @@ pub(super) fn begin_receive(connection: &Connection, intent: &Intent) -> rusqlit
     Ok(IntentId(connection.last_insert_rowid()))
 }
 
-pub(super) fn finish_receive(connection: &Connection, id: Option<IntentId>, receipt: &Receipt) -> rusqlite::Result<()> {
-    set_file(connection, &receipt.path, receipt.record.as_ref())?;
-    remove_mark(connection, &receipt.path, &receipt.sender)?;
-    schedule(connection, &receipt.actions)?;
-    id.map_or(Ok(()), |id| remove_intent(connection, id))
-}
-
-pub(super) fn remove_intent(connection: &Connection, id: IntentId) -> rusqlite::Result<()> {
-    connection.prepare_cached("DELETE FROM csync2_intent WHERE id = ?1")?.execute([id.0]).map(drop)
+pub(super) fn remove_intents(connection: &Connection, ids: &[IntentId]) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare_cached("DELETE FROM csync2_intent WHERE id = ?1")?;
+    ids.iter().try_for_each(|id| statement.execute([id.0]).map(drop))
 }
 
 pub(super) fn intents(connection: &Connection, extended: bool) -> rusqlite::Result<Vec<(IntentId, Intent)>> {

@@ -1,68 +1,52 @@
-//! The one thread that writes: takes transactions from a queue and runs one after the other.
+//! The one connection that writes: one transaction after the other.
 
-use std::sync::mpsc;
-use std::thread;
+use std::sync::{Mutex, PoisonError};
 
 use rusqlite::{Connection, TransactionBehavior};
-use tokio::sync::oneshot;
 
-type Job = Box<dyn FnOnce(&mut Connection) + Send>;
-
-/// What the queue carries.
-enum Message {
-    Run(Job),
-    /// Close the connection; everything ahead in the queue has been done.
-    Stop(oneshot::Sender<()>),
-}
-
-/// The queue's end. The thread ends when this is dropped.
+/// Whoever has the lock writes.
 #[derive(Debug)]
 pub(super) struct Writer {
-    queue: mpsc::Sender<Message>,
+    state: Mutex<State>,
+    /// A transaction that need not be durable may be flushed later, together with the next one that must be.
+    may_relax: bool,
+}
+
+#[derive(Debug)]
+struct State {
+    /// `None`: stopped.
+    connection: Option<Connection>,
+    /// What the connection is set to.
+    is_durable: bool,
 }
 
 impl Writer {
-    /// Starts the thread with its connection.
-    pub(super) fn start(mut connection: Connection) -> Self {
-        let (queue, messages) = mpsc::channel();
-        let work = move || {
-            while let Ok(message) = messages.recv() {
-                match message {
-                    Message::Run(job) => job(&mut connection),
-                    Message::Stop(stopped) => {
-                        drop(connection);
-                        let _ = stopped.send(());
-                        return;
-                    }
-                }
-            }
-        };
-        thread::spawn(work);
-        Self { queue }
+    pub(super) fn new(connection: Connection, may_relax: bool) -> Self {
+        Self { state: Mutex::new(State { connection: Some(connection), is_durable: true }), may_relax }
     }
 
-    /// Runs `work` as a transaction; an error undoes all of it. `None`: stopped.
-    pub(super) async fn run<T: Send + 'static>(
+    /// Runs `work` as a transaction; an error undoes all of it. `None`: stopped. Blocks.
+    pub(super) fn run<T>(
         &self,
-        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        durable: bool,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Option<rusqlite::Result<T>> {
-        let (answer, result) = oneshot::channel();
-        let job = move |connection: &mut Connection| {
-            // Whoever asked may have given up while the job was waiting.
-            if !answer.is_closed() {
-                let _ = answer.send(transaction(connection, work));
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let State { connection, is_durable } = &mut *state;
+        let connection = connection.as_mut()?;
+        if self.may_relax && durable != *is_durable {
+            let level = if durable { "FULL" } else { "NORMAL" };
+            if let Err(error) = connection.pragma_update(None, "synchronous", level) {
+                return Some(Err(error));
             }
-        };
-        self.queue.send(Message::Run(Box::new(job))).ok()?;
-        result.await.ok()
+            *is_durable = durable;
+        }
+        Some(transaction(connection, work))
     }
 
-    /// Ends the thread when it has done what is in the queue.
-    pub(super) async fn stop(&self) {
-        let (stopped, done) = oneshot::channel();
-        if self.queue.send(Message::Stop(stopped)).is_ok() {
-            let _ = done.await;
-        }
+    /// Closes the connection. Blocks until the transaction under way has ended.
+    pub(super) fn stop(&self) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).connection = None;
     }
 }
 

@@ -1,14 +1,13 @@
 //! Runs programs and says what they took: wall-clock time, CPU time, peak memory, as the kernel counts them.
 
-use std::net::TcpListener;
-use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use std::{fmt, fs, thread};
 
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
+use super::link::Server;
 use crate::support::process::wrap;
 
 /// What takes longer hangs.
@@ -24,6 +23,8 @@ pub(super) struct Measurement {
     pub(super) wall: Duration,
     pub(super) client: Usage,
     pub(super) servers: Usage,
+    /// On the wire, in both directions, without headers.
+    pub(super) bytes: u64,
 }
 
 /// What processes used, not counting the database server.
@@ -35,34 +36,43 @@ pub(super) struct Usage {
     pub(super) memory: u64,
 }
 
-/// A program that serves one connection on stdin and stdout, as inetd starts it.
-pub(super) struct Server {
-    pub(super) listener: TcpListener,
+/// A program that runs by itself.
+pub(super) struct Client {
     pub(super) command: Command,
+    /// The exit code that it must have.
+    pub(super) exit: i32,
 }
 
-/// Starts all clients at once, a server for the first connection to each listener, and waits for all of them.
-pub(super) fn measure(clients: Vec<Command>, servers: Vec<Server>) -> Measurement {
+impl From<Command> for Client {
+    fn from(command: Command) -> Self {
+        Client { command, exit: 0 }
+    }
+}
+
+/// Starts all clients at once, a server for each connection to a listener, and waits for all of them.
+pub(super) fn measure(clients: &[Client], servers: &[Server]) -> Measurement {
+    let addresses = servers.iter().map(|server| server.listener.local_addr().expect("an address"));
+    let addresses: Vec<_> = addresses.collect();
+    let closed = AtomicBool::new(false);
     let start = Instant::now();
-    let servers: Vec<_> = servers.into_iter().map(|server| thread::spawn(move || serve(&server))).collect();
-    let clients: Vec<_> =
-        clients.into_iter().map(|client| thread::spawn(move || run(&client, Stdio::null(), Stdio::null()))).collect();
-    let usage = |threads: Vec<thread::JoinHandle<Usage>>| {
-        threads.into_iter().map(|thread| thread.join().expect("a process")).fold(Usage::default(), Usage::and)
-    };
-    let (client, servers) = (usage(clients), usage(servers));
-    Measurement { wall: start.elapsed(), client, servers }
+    thread::scope(|scope| {
+        let servers: Vec<_> = servers.iter().map(|server| scope.spawn(|| server.serve(&closed))).collect();
+        let stdio = || (Stdio::null(), Stdio::null());
+        let clients =
+            clients.iter().map(|client| scope.spawn(move || run(&client.command, client.exit, stdio(), || ())));
+        let clients: Vec<_> = clients.collect::<Vec<_>>().into_iter().map(thread::ScopedJoinHandle::join).collect();
+        closed.store(true, Ordering::SeqCst);
+        addresses.into_iter().for_each(Server::close);
+        let client = clients.into_iter().map(|end| end.expect("a client")).fold(Usage::default(), Usage::and);
+        let ends = servers.into_iter().map(|thread| thread.join().expect("a server"));
+        let (servers, bytes) =
+            ends.fold((Usage::default(), 0), |(usage, bytes), end| (usage.and(end.0), bytes + end.1));
+        Measurement { wall: start.elapsed(), client, servers, bytes }
+    })
 }
 
-fn serve(server: &Server) -> Usage {
-    set_socket_timeout(&server.listener, Timeout::Recv, Some(LIMIT)).expect("set a timeout");
-    let (connection, _) = server.listener.accept().expect("accept a connection");
-    let connection = OwnedFd::from(connection);
-    run(&server.command, connection.try_clone().expect("dup").into(), connection.into())
-}
-
-/// Runs to the end. The process dies with the thread that runs it.
-fn run(command: &Command, stdin: Stdio, stdout: Stdio) -> Usage {
+/// Runs to the end; `ended` is called as soon as that is reached. The process dies with the thread that runs it.
+pub(super) fn run(command: &Command, exit: i32, (stdin, stdout): (Stdio, Stdio), ended: impl FnOnce()) -> Usage {
     let mut child = wrap(&["setpriv", "--pdeathsig", "KILL"], command)
         .stdin(stdin)
         .stdout(stdout)
@@ -73,9 +83,11 @@ fn run(command: &Command, stdin: Stdio, stdout: Stdio) -> Usage {
     // The process stays there as a zombie, with its figures, until it is waited for.
     let pid = Pid::from_child(&child);
     waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).expect("wait for a process");
+    ended();
+    watch.thread().unpark();
     let usage = Usage { cpu: cpu_time(id), memory: watch.join().expect("a thread") };
     let status = child.wait().expect("wait for a process");
-    assert!(status.success(), "{command:?}: {status}");
+    assert_eq!(status.code(), Some(exit), "{command:?}: {status}");
     usage
 }
 
@@ -90,7 +102,7 @@ fn watch(id: u32) -> u64 {
             let pid = Pid::from_raw(id.cast_signed()).expect("a process id");
             kill_process(pid, Signal::KILL).expect("kill a process that hangs");
         }
-        thread::sleep(INTERVAL);
+        thread::park_timeout(INTERVAL);
     }
     memory
 }
@@ -113,14 +125,36 @@ fn cpu_time(id: u32) -> Duration {
 
 impl Usage {
     /// Of both: their time together, the memory of the larger one.
-    fn and(self, other: Usage) -> Usage {
+    pub(super) fn and(self, other: Usage) -> Usage {
         Usage { cpu: self.cpu + other.cpu, memory: self.memory.max(other.memory) }
+    }
+}
+
+impl Measurement {
+    /// Of one run, on average over several; the memory of the largest.
+    pub(super) fn mean(runs: impl Iterator<Item = Measurement>) -> Measurement {
+        let runs: Vec<Measurement> = runs.collect();
+        let count = u32::try_from(runs.len()).expect("some runs");
+        let usage = |end: fn(&Measurement) -> Usage| {
+            let sum = runs.iter().map(end).fold(Usage::default(), Usage::and);
+            Usage { cpu: sum.cpu / count, ..sum }
+        };
+        Measurement {
+            wall: runs.iter().map(|run| run.wall).sum::<Duration>() / count,
+            client: usage(|run| run.client),
+            servers: usage(|run| run.servers),
+            bytes: runs.iter().map(|run| run.bytes).sum::<u64>() / u64::from(count),
+        }
     }
 }
 
 impl fmt::Display for Measurement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let cpu = (self.client.cpu + self.servers.cpu).as_secs_f64();
-        write!(f, "{:.2} s, {cpu:.2} s of CPU time", self.wall.as_secs_f64())
+        write!(f, "{:.4} s, {cpu:.2} s of CPU time", self.wall.as_secs_f64())?;
+        if self.bytes > 0 {
+            write!(f, ", {} bytes on the wire", self.bytes)?;
+        }
+        Ok(())
     }
 }

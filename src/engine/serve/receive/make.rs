@@ -3,9 +3,9 @@
 use super::super::apply::{Attribute, Refusal, Target, is_untouched};
 use super::super::peer::Peer;
 use super::super::permission::Admitted;
-use super::{Actions, OnDisk, Receiver, Sequence, State, Stop, begin, given_up, record};
+use super::{Actions, OnDisk, Receiver, Sequence, State, Stop, given_up, receipt};
 use crate::engine::EngineError;
-use crate::engine::blocking;
+use crate::engine::step;
 use crate::model::checktxt::mtime_of_unknown_unit;
 use crate::model::{Checktxt, FileKind, Ignore, Metadata, MtimeUnit, Timestamp};
 use crate::wire::Attributes;
@@ -21,12 +21,12 @@ impl Receiver {
     ) -> Result<(), Stop> {
         let (target, rules) = self.prepare(peer, &file).await.map_err(Stop::in_system_words)?;
         let ignore = rules.ignore;
-        let backed_up = blocking("MK", move || target.back_up(&rules).map(|copies| (target, copies)));
+        let backed_up = step("MK", move || target.back_up(&rules).map(|copies| (target, copies)));
         let (target, copies) = backed_up.await??;
         // Sockets are not created: what is in their place goes all the same.
         let described = (kind != FileKind::Socket).then(|| described(&kind, ignore));
-        let intent = begin(peer, &file.path, Vec::new(), described).await?;
-        let made = blocking("MK", move || {
+        let intent = self.begin(peer, &file.path, Vec::new(), described).await?;
+        let made = step("MK", move || {
             let make = || {
                 target.must_be_unchanged()?;
                 target.keep(copies)?;
@@ -48,7 +48,7 @@ impl Receiver {
             }
             Ok((Err(refusal), is_gone, _)) if is_gone => {
                 // The way was cleared for nothing: that is no removal of ours, to be sent to everybody.
-                record(peer, Some(intent), file.path, OnDisk::default(), Actions::None).await?;
+                self.unrecorded.push((intent, receipt(peer, file.path, OnDisk::default(), Actions::None)));
                 Err(refusal.into())
             }
             Ok((Err(refusal), ..)) | Err(refusal) => Err(given_up(peer, Some(intent), refusal).await),
@@ -60,16 +60,16 @@ impl Receiver {
         let (target, rules) = match self.prepare(peer, &file).await {
             Ok((target, rules)) if target.before.is_some() => (target, rules),
             // Nothing there, or nothing can be there: what was asked for is so.
-            Ok(_) => return Ok(record(peer, None, file.path, OnDisk::default(), Actions::Schedule).await?),
-            Err(Stop::Refused(Refusal::ParentMissing | Refusal::NotADirectory)) => {
-                return Ok(record(peer, None, file.path, OnDisk::default(), Actions::Schedule).await?);
+            Ok(_) | Err(Stop::Refused(Refusal::ParentMissing | Refusal::NotADirectory)) => {
+                let gone = receipt(peer, file.path, OnDisk::default(), Actions::Schedule);
+                return Ok(self.record_at_once(peer, gone).await?);
             }
             Err(stop) => return Err(stop),
         };
-        let backed_up = blocking("DEL", move || target.back_up(&rules).map(|copies| (target, copies)));
+        let backed_up = step("DEL", move || target.back_up(&rules).map(|copies| (target, copies)));
         let (target, copies) = backed_up.await??;
-        let intent = begin(peer, &file.path, Vec::new(), None).await?;
-        let removed = blocking("DEL", move || {
+        let intent = self.begin(peer, &file.path, Vec::new(), None).await?;
+        let removed = step("DEL", move || {
             target.must_be_unchanged()?;
             target.keep(copies)?;
             target.remove()?;
@@ -79,7 +79,8 @@ impl Receiver {
             return Err(given_up(peer, Some(intent), refusal).await);
         }
         self.saw(&file.path, None);
-        Ok(record(peer, Some(intent), file.path, OnDisk::default(), Actions::Schedule).await?)
+        self.unrecorded.push((intent, receipt(peer, file.path, OnDisk::default(), Actions::Schedule)));
+        Ok(())
     }
 
     /// SETOWN, SETMOD, SETIME.
@@ -105,7 +106,7 @@ impl Receiver {
             None => self.prepare(peer, &file).await.map_err(Stop::in_system_words)?.0,
             Some(left) => {
                 let place = file.place.clone();
-                let target = blocking("SET", move || Target::find(&place)).await??;
+                let target = step("SET", move || Target::find(&place)).await??;
                 if target.before.as_ref().is_some_and(|now| !is_untouched(&left, now)) {
                     self.settle_as_left(peer).await?;
                     return Err(Refusal::ChangedHere.into());
@@ -114,7 +115,7 @@ impl Receiver {
             }
         };
         let before = target.before.as_ref().map(|before| before.ctime.as_nanoseconds());
-        let set = blocking("SET", move || {
+        let set = step("SET", move || {
             target.set(attribute, ignore)?;
             target.now()
         });
@@ -127,19 +128,20 @@ impl Receiver {
         // The content is what it was: so is its digest, if the row was about this state.
         let known = peer.node.store.file(&file.path).await.map_err(EngineError::from)?;
         let digest = known.filter(|known| known.ctime_ns == before).and_then(|known| known.digest);
-        Ok(record(peer, None, file.path, OnDisk { metadata: now, digest }, Actions::None).await?)
+        let set = receipt(peer, file.path, OnDisk { metadata: now, digest }, Actions::None);
+        Ok(self.record_at_once(peer, set).await?)
     }
 
     /// Looks at a file whose time is set though the peer was not shown it lately. A directory's time comes after all that
     /// belongs in it: it needs a row that still describes it, or none, and no mark of ours.
     async fn prepare_for_time(&mut self, peer: &Peer, file: &Admitted) -> Result<Target, Stop> {
         let (place, store) = (file.place.clone(), &peer.node.store);
-        let target = blocking("SETIME", move || Target::find(&place)).await??;
+        let target = step("SETIME", move || Target::find(&place)).await??;
         if let Some(now) = target.before.as_ref().filter(|now| now.is_directory()) {
-            let known = store.file(&file.path).await.map_err(EngineError::from)?;
+            let known = store.known(vec![file.path.clone()]).await?.pop().unwrap_or_default();
             let state = Checktxt::of(now, peer.node.config.ignore, MtimeUnit::Seconds);
-            let is_known = known.is_none_or(|known| known.checktxt.describes(&state, now.mtime));
-            if is_known && !store.is_dirty(&file.path).await.map_err(EngineError::from)? {
+            let is_known = known.record.is_none_or(|known| known.checktxt.describes(&state, now.mtime));
+            if is_known && known.marks.is_empty() {
                 return Ok(target);
             }
         }

@@ -7,8 +7,8 @@ use super::super::peer::Peer;
 use super::super::permission::Admitted;
 use super::super::query;
 use super::super::spool::{Incoming, Spooled};
-use super::{Assembly, Receiver, Sequence, State, Stop, begin_file};
-use crate::engine::{EngineError, blocking, notice};
+use super::{Assembly, Receiver, Sequence, State, Stop};
+use crate::engine::{EngineError, blocking, notice, step};
 use crate::model::SyncPath;
 use crate::model::errors::chain;
 use crate::wire::Attributes;
@@ -33,9 +33,9 @@ impl Receiver {
         file: Admitted,
         attributes: Option<Attributes>,
     ) -> Result<(Patch, Spooled), Stop> {
-        let (target, rules) = self.prepare(peer, &file).await?;
+        let (target, rules) = self.prepare(peer, &file).await.map_err(Stop::in_system_words)?;
         let kept = self.signatures.take(&file.path, target.before.as_ref());
-        let prepared = blocking("PATCH", move || {
+        let prepared = step("PATCH", move || {
             target.can_become_a_file()?;
             let copies = target.back_up(&rules)?;
             let basis = target.basis()?;
@@ -57,12 +57,14 @@ impl Receiver {
     ) -> Result<(), Stop> {
         let Patch { path, target, copies, basis, rules, attributes } = patch;
         let complete = attributes.is_some();
-        let built = blocking("PATCH", move || {
+        let arrives = !delta.is_complete();
+        let build = move || {
             let mut new = target.assemble(basis.as_ref(), &mut delta, attributes.as_ref(), &rules)?;
             let metadata = new.metadata()?;
             Ok::<_, Refusal>((target, new, metadata))
-        });
-        let (target, new, metadata) = built.await??;
+        };
+        let built = if arrives { blocking("PATCH", build).await? } else { step("PATCH", build).await? };
+        let (target, mut new, metadata) = built?;
         // Owner and mode are the peer's to set, unless they are ignored.
         let ignore = peer.node.config.ignore;
         let stays_lost = |attribute: &str| match attribute {
@@ -73,9 +75,11 @@ impl Receiver {
         for lost in new.lost.iter().filter(|lost| stays_lost(&lost.attribute)) {
             notice::warn_of_lost(&peer.node.store, &lost.attribute, &chain(lost)).await.map_err(EngineError::from)?;
         }
-        let intent = if new.is_visible() { Some(begin_file(peer, &path, &new, &metadata).await?) } else { None };
-        self.open =
-            Some(Sequence { path, state: State::Assembled(Box::new(Assembly { target, copies, new, intent })) });
+        // Owner, mode and time may come meanwhile; they are flushed with the name.
+        let flush = new.start_flush()?;
+        let intent = if new.is_visible() { Some(self.begin_file(peer, &path, &new, &metadata).await?) } else { None };
+        let assembly = Assembly { target, copies, new, flush, intent };
+        self.open = Some(Sequence { path, state: State::Assembled(Box::new(assembly)) });
         if complete { self.finish(peer).await } else { Ok(()) }
     }
 }

@@ -299,7 +299,7 @@ async fn what_cannot_be_made_is_refused_and_changes_nothing() {
         ("DEL KEY @/dir", "Directory not empty"),
         ("DEL KEY @/to%20out/file", "Too many levels of symbolic links"),
         ("PATCH KEY @/dir", "Directory not empty"),
-        ("PATCH KEY @/none/x", "Parent dir missing."),
+        ("PATCH KEY @/none/x", "No such file or directory"),
         ("PATCH KEY @/file/x", "Not a directory"),
         ("PATCH KEY @/to%20out/file", "Too many levels of symbolic links"),
         ("SETOWN KEY @/none 0 0", "No such file or directory"),

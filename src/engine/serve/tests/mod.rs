@@ -6,6 +6,7 @@ mod commands;
 mod dialect;
 mod hostile;
 mod receiving;
+mod recording;
 mod recovery;
 
 use std::fs;

@@ -32,15 +32,14 @@ impl Pipeline<'_> {
             return self.on_refusal(number, &answer).await;
         }
         match (question, answer.data) {
-            (_, Some(Data::State { checktxt, signature })) => {
-                if matches!(answer.reply, Reply::NotFound | Reply::PathNotFound) {
-                    self.on_missing(number).await
-                } else {
-                    self.on_state(number, &checktxt, signature).await
-                }
-            }
+            (_, Some(Data::State { checktxt, signature })) => match answer.reply {
+                Reply::NotFound if self.is_held_back(number) => Ok(()),
+                Reply::NotFound | Reply::PathNotFound => self.on_missing(number).await,
+                _ => self.on_state(number, &checktxt, signature).await,
+            },
             (_, Some(Data::Basis(signature))) => self.on_basis(awaited, signature).await,
             (question, Some(Data::Number(theirs))) => self.on_measure(number, question, theirs).await,
+            (Question::Flush, None) if self.is_held_back(number) => Ok(()),
             (Question::Flush, None) => self.decide(number).await,
             (Question::ClearTheWay, None) => {
                 self.jobs[number].directory_in_the_way = false;

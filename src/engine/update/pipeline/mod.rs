@@ -25,7 +25,7 @@ use super::contents::Contents;
 use super::exchange::{Awaited, Exchange, Question};
 use super::job::{Due, Job, Progress};
 use super::plan::{self, Candidate, Plan};
-use super::{Forecast, Prospect, Run};
+use super::{Common, Forecast, Prospect};
 use crate::config::Group;
 use crate::engine::contact::{Dialect, SessionError};
 use crate::engine::{EngineError, Node, Report, membership};
@@ -103,7 +103,7 @@ pub(super) struct Pipeline<'a> {
 }
 
 impl<'a> Pipeline<'a> {
-    pub(super) fn new(run: &'a Run, pair: Pair<'a>, exchange: &'a mut Exchange) -> Self {
+    pub(super) fn new(run: &'a Common, pair: Pair<'a>, exchange: &'a mut Exchange) -> Self {
         Self {
             node: &run.node,
             pair,

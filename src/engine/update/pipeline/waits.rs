@@ -59,6 +59,37 @@ impl Pipeline<'_> {
         }
     }
 
+    /// Leaves a file alone that may lie behind a link there, until our directory is known to have taken the link's place:
+    /// the C program's server would write through it. Once the peer has answered for the directory, the file is asked about
+    /// again.
+    pub(super) fn is_held_back(&mut self, number: usize) -> bool {
+        if self.dry_run || self.jobs[number].is_removal() {
+            return false;
+        }
+        let Some(directory) = self.directory_above(number) else { return false };
+        match self.jobs[directory].progress {
+            Progress::Asking | Progress::Underway => {
+                self.jobs[number].begin_anew();
+                self.wait_for(directory, number);
+            }
+            Progress::Failed if !self.jobs[number].forced => self.fail(number, None),
+            _ => return false,
+        }
+        true
+    }
+
+    /// The closest directory above a file that is pushed as well.
+    fn directory_above(&self, number: usize) -> Option<usize> {
+        let mut directory = self.jobs[number].path().parent();
+        while let Some(path) = directory {
+            if let Some(&above) = self.index.get(&path) {
+                return Some(above);
+            }
+            directory = path.parent();
+        }
+        None
+    }
+
     /// Lets what lies below a directory begin, and the same file under another name.
     pub(super) fn release(&mut self, number: usize) {
         for child in self.waiting.remove(&number).unwrap_or_default() {

@@ -8,7 +8,7 @@ use super::*;
 #[tokio::test]
 async fn a_conflict_is_resolved_once_by_the_method() {
     // A directory is as large as its file system says.
-    let larger = fs::metadata(Scratch::new().root()).unwrap().len() > 50;
+    let larger = fs::metadata(Scratch::new().path("db")).unwrap().len() > 50;
     // The hosts are listed as `p h q`: we stand right of the peer.
     for (method, file, directory, removal) in [
         ("none", false, false, false),
@@ -77,6 +77,40 @@ async fn what_is_made_gets_its_attributes() {
         assert_eq!(about(" fifo"), ["SIG", "MKFIFO", "SETOWN", "SETMOD", "SETIME"]);
         assert_eq!(about(" link"), ["SIG", "MKLINK", "SETOWN"]);
         assert_eq!(home.dirty().await, [""; 0]);
+    }
+}
+
+const BEHIND_A_LINK: &str = "OK (not_found).\n---\noctet-stream 0\nOK (cmd_finished).\n";
+
+/// The peer has made a link of the directory. The C program's server writes through it until MKDIR has taken its place.
+#[tokio::test]
+async fn nothing_is_sent_through_a_link_that_a_disputed_directory_replaces() {
+    for (method, forced, errors) in [("first", false, 0), ("first", true, 0), ("none", false, 1)] {
+        let home = Home::with(&format!("include %d%; auto {method};")).await;
+        home.put(&["d/", "d/e/", "d/e/f", "d/g"]);
+        home.mark(&["d"], false).await;
+        home.mark(&["d/e/f", "d/g"], forced).await;
+        let (mut flushed, mut is_link) = (false, true);
+        let peer = Peer::new(&["%d%", "%d%/d", "%d%/d/e"]).scripted(move |command, name| match (command, name) {
+            ("FLUSH", "%d%/d") => {
+                flushed = true;
+                Act::Normally
+            }
+            ("MKDIR", "%d%/d") if !flushed => Act::Say(ALSO_DIRTY.into()),
+            ("MKDIR", "%d%/d") => {
+                is_link = false;
+                Act::Normally
+            }
+            ("SIG", name) if is_link && name != "%d%/d" => Act::Say(BEHIND_A_LINK.into()),
+            ("PATCH" | "ATOMICPATCH", name) if is_link => panic!("{name} is written through the link"),
+            _ => Act::Normally,
+        });
+        let (outcome, peer) = home.update(peer).await;
+        let story = format!("{method} {forced}: {:?}", heard(&peer));
+        assert_eq!(outcome.report.errors, errors, "{story}");
+        let all = ["d", "d/e/f", "d/g"];
+        assert_eq!(home.dirty().await, if errors == 0 { &[][..] } else { &all[..] }, "{story}");
+        assert_eq!(count(&peer, "DELTA d/g") == 1 && count(&peer, "DELTA d/e/f") == 1, errors == 0, "{story}");
     }
 }
 

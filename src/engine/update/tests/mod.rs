@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use self::peer::{Act, Cut, Peer, Shared};
 use super::exchange::Exchange;
-use super::{Outcome, Prospect, Run, plan, session};
+use super::{Common, Outcome, Prospect, plan, session};
 use crate::config::reference::Scratch;
 use crate::config::{Config, Selection, Source};
 use crate::engine::contact::Dialect;
@@ -122,7 +122,7 @@ impl Home {
         let names = plan::by_name(&self.node, self.rows().await, &mut Report::default());
         let mut outcome = Outcome::default();
         let exchange = Exchange::start(connection, self.dialect);
-        let run = Arc::new(Run { node: Arc::clone(&self.node), dry_run, contents: Arc::default() });
+        let run = Arc::new(Common { node: Arc::clone(&self.node), dry_run, contents: Arc::default() });
         session::converse(&run, "p", exchange, names, &mut outcome).await;
         (outcome, peer)
     }
