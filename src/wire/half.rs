@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 
 use super::codec::{Decoder, MAX_LINE};
@@ -126,6 +126,17 @@ impl Reader {
                 return Err(WireError::Closed);
             }
         }
+    }
+
+    /// The next bytes of a body of which `left` are to come: as many as have arrived, at least one.
+    ///
+    /// # Errors
+    /// [`WireError`]: the peer closed, sent nothing in time, or the socket failed.
+    pub async fn read_piece(&mut self, left: u64) -> Result<Bytes, WireError> {
+        if self.decoder.is_empty() && !self.receive_in_time().await? {
+            return Err(WireError::Closed);
+        }
+        Ok(self.decoder.piece(left))
     }
 
     /// As [`super::Connection::read_rest`], without sending anything.

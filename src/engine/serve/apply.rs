@@ -158,11 +158,6 @@ impl Target {
         Ok(())
     }
 
-    /// A file on the same file system as the target that vanishes when it is closed: large deltas wait in it.
-    pub(super) fn scratch(&self, rules: &Rules) -> io::Result<File> {
-        self.place.temp(rules.tempdir.as_deref())?.file().try_clone()
-    }
-
     pub(super) fn remove(&self) -> Result<(), Refusal> {
         Ok(self.place.remove()?)
     }
@@ -214,30 +209,28 @@ impl Target {
         Ok(if is_basis { Some(self.place.open_regular()?) } else { None })
     }
 
-    /// Builds the new content beside the target. Nothing is replaced yet.
+    /// Builds the new content beside the target, reading the delta to its end. Nothing is replaced yet.
     pub(super) fn assemble(
         &self,
-        basis: Option<File>,
-        mut delta: impl io::Read,
+        basis: Option<&File>,
+        delta: &mut dyn io::Read,
         attributes: Option<&Attributes>,
         rules: &Rules,
     ) -> Result<Assembled, Refusal> {
         let mut temp = self.place.temp(rules.tempdir.as_deref())?;
-        let old = match &basis {
-            Some(file) => Some((fs::meta::metadata_of(file)?, file.try_clone()?)),
-            None => None,
+        let old = basis.map(fs::meta::metadata_of).transpose()?;
+        let nothing;
+        let basis_or_nothing = if let Some(file) = basis {
+            file
+        } else {
+            nothing = File::open("/dev/null")?;
+            &nothing
         };
-        let basis = match basis {
-            Some(file) => file,
-            None => File::open("/dev/null")?,
-        };
-        let mut output = Hashing::new(io::BufWriter::with_capacity(1 << 16, temp.file()));
-        delta::patch(basis, &mut delta, &mut output, u64::MAX)?;
+        let mut output = Hashing::new(io::BufWriter::with_capacity(1 << 16, fs::large::Writer::new(temp.file())));
+        delta::patch(basis_or_nothing, delta, &mut output, u64::MAX)?;
         output.flush()?;
         let digest = output.digest();
-        drop(output);
-        let (metadata, file) = old.as_ref().map_or((None, None), |(metadata, file)| (Some(metadata), Some(file)));
-        let lost = temp.take_over(metadata, file);
+        let lost = temp.take_over(old.as_ref(), basis);
         for lost in &lost {
             tracing::info!("WARNING: {}: not kept: {}", self.real.display(), chain(lost));
         }

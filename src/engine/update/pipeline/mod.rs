@@ -18,15 +18,19 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
+use tokio::task::JoinHandle;
+
 use super::confirmed::{self, Confirmed};
+use super::contents::Contents;
 use super::exchange::{Awaited, Exchange, Question};
 use super::job::{Due, Job, Progress};
 use super::plan::{self, Candidate, Plan};
-use super::{Forecast, Prospect};
+use super::{Common, Forecast, Prospect};
 use crate::config::Group;
 use crate::engine::contact::{Dialect, SessionError};
-use crate::engine::{Node, Report, membership};
+use crate::engine::{EngineError, Node, Report, membership};
 use crate::model::{FileKind, Metadata, SyncPath};
+use crate::store::StoreError;
 use crate::wire::{Attributes, Request};
 
 /// SIG and FLUSH requests under way at once. Enough to fill a long line, few enough to bound what waits in memory.
@@ -73,6 +77,7 @@ pub(super) struct Pipeline<'a> {
     pair: Pair<'a>,
     exchange: &'a mut Exchange,
     dry_run: bool,
+    contents: &'a Arc<Contents>,
     jobs: Vec<Job>,
     /// The files that are pushed, by name.
     index: HashMap<SyncPath, usize>,
@@ -87,6 +92,8 @@ pub(super) struct Pipeline<'a> {
     /// Directories whose time is to be set.
     untimed: Vec<usize>,
     confirmed: Vec<Confirmed>,
+    /// Writes down what was confirmed before.
+    recording: Option<JoinHandle<Result<(), StoreError>>>,
     reported_parents: HashSet<SyncPath>,
     /// What to do about refusals, as far as it was said.
     advised: HashSet<String>,
@@ -96,12 +103,13 @@ pub(super) struct Pipeline<'a> {
 }
 
 impl<'a> Pipeline<'a> {
-    pub(super) fn new(node: &'a Arc<Node>, pair: Pair<'a>, exchange: &'a mut Exchange, dry_run: bool) -> Self {
+    pub(super) fn new(run: &'a Common, pair: Pair<'a>, exchange: &'a mut Exchange) -> Self {
         Self {
-            node,
+            node: &run.node,
             pair,
             exchange,
-            dry_run,
+            dry_run: run.dry_run,
+            contents: &run.contents,
             jobs: Vec::new(),
             index: HashMap::new(),
             ready: BinaryHeap::new(),
@@ -110,6 +118,7 @@ impl<'a> Pipeline<'a> {
             asking: 0,
             untimed: Vec::new(),
             confirmed: Vec::new(),
+            recording: None,
             reported_parents: HashSet::new(),
             advised: HashSet::new(),
             report: Report::default(),
@@ -121,7 +130,7 @@ impl<'a> Pipeline<'a> {
     pub(super) async fn run(mut self, candidates: Vec<Candidate>) -> Worked {
         let all = candidates.len();
         let worked = self.work(candidates).await;
-        let recorded = self.record_confirmed().await;
+        let recorded = self.record_all().await;
         let left = if self.jobs.is_empty() { all } else { self.jobs.iter().filter(|job| !job.is_over()).count() };
         debug_assert!(worked.is_err() || left == 0 || self.jobs.is_empty(), "jobs were forgotten");
         let forecasts = self.sorted_forecasts();
@@ -302,7 +311,25 @@ impl<'a> Pipeline<'a> {
         membership::group_with_peer(&node.config, path, Some(self.pair.my_name), self.pair.peer)
     }
 
+    /// Starts to write down what was confirmed, once what was confirmed before is: the network does not wait for the
+    /// database as long as that keeps up.
     async fn record_confirmed(&mut self) -> Result<(), SessionError> {
-        Ok(confirmed::record(self.node, std::mem::take(&mut self.confirmed)).await?)
+        self.is_recorded().await?;
+        let (node, confirmed) = (Arc::clone(self.node), std::mem::take(&mut self.confirmed));
+        self.recording = Some(tokio::spawn(async move { confirmed::record(&node, confirmed).await }));
+        Ok(())
+    }
+
+    async fn is_recorded(&mut self) -> Result<(), SessionError> {
+        let Some(recording) = self.recording.take() else { return Ok(()) };
+        let recorded = recording.await.map_err(|source| EngineError::Worker { operation: "update", source })?;
+        Ok(recorded?)
+    }
+
+    /// Writes down everything, also when something before could not be.
+    async fn record_all(&mut self) -> Result<(), SessionError> {
+        let before = self.is_recorded().await;
+        let last = confirmed::record(self.node, std::mem::take(&mut self.confirmed)).await;
+        before.and(last.map_err(SessionError::from))
     }
 }
