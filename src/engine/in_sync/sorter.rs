@@ -16,8 +16,8 @@ use crate::model::{Checktxt, SyncPath};
 /// How much of all lists together is in memory at once, in bytes.
 const MEMORY: usize = 64 << 20;
 
-/// How much of one list is: about a hundred thousand files need no temporary file.
-const MEMORY_OF_ONE: usize = 16 << 20;
+/// How much of one list is: fifty thousand files need no temporary file.
+const MEMORY_OF_ONE: usize = 8 << 20;
 
 /// What a listed file takes besides its texts, roughly.
 const OVERHEAD: usize = 64;
