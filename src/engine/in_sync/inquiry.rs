@@ -32,18 +32,14 @@ pub(super) async fn greet(node: &Node, pair: &Pair) -> Result<(Connection, Diale
     Err(refused("HELLO", &line, advice))
 }
 
-/// Everything that the peer knows within `scope` and shares with us, in name order. `sorter` takes it.
-pub(super) async fn list(
-    node: &Node,
-    pair: &Pair,
-    scope: &Scope,
-    mut sorter: Sorter,
-) -> Result<(Sorted, Dialect), Trouble> {
+/// Everything that the peer knows within `scope` and shares with us, in name order.
+pub(super) async fn list(node: &Node, pair: &Pair, scope: &Scope) -> Result<(Sorted, Dialect), Trouble> {
     let (mut connection, dialect) = greet(node, pair).await?;
     let file = match scope {
         Scope::File(path) => Some(path.as_bytes().to_vec()),
         Scope::All | Scope::Tree(_) => None,
     };
+    let mut sorter = Sorter::new();
     for keys in keys(node, pair).chunks(KEYS_AT_ONCE) {
         let request = Request::List { server: pair.peer.clone(), file: file.clone(), keys: keys.to_vec() };
         say(&mut connection, &request).await?;

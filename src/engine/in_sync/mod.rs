@@ -23,7 +23,6 @@ use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
 
 pub use self::differences::{Difference, Differences, Side};
-use self::sorter::Sorter;
 use super::contact::{self, SessionError};
 use super::membership::{self, Purpose};
 use super::{EngineError, Node, Report};
@@ -193,10 +192,9 @@ pub async fn compare<E>(
     options: &Options,
     take: impl FnMut(Findings) -> Result<(), E>,
 ) -> Result<(), E> {
-    let at_once = pairs.len().min(node.config.max_parallel_peers);
     let work = |node: Arc<Node>, pair: Pair| {
-        let (scope, options, sorter) = (scope.clone(), options.clone(), Sorter::one_of(at_once));
-        async move { task::compare(&node, pair, scope, &options, sorter).await }
+        let (scope, options) = (scope.clone(), options.clone());
+        async move { task::compare(&node, pair, scope, &options).await }
     };
     side_by_side(node, pairs, work, take).await
 }

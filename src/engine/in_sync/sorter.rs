@@ -13,11 +13,8 @@ use std::vec;
 use super::listing::Listed;
 use crate::model::{Checktxt, SyncPath};
 
-/// How much of all lists together is in memory at once, in bytes.
-const MEMORY: usize = 64 << 20;
-
-/// How much of one list is: about a hundred thousand files need no temporary file.
-const MEMORY_OF_ONE: usize = 16 << 20;
+/// How much of a list is in memory at once, in bytes.
+const MEMORY: usize = 4 << 20;
 
 /// What a listed file takes besides its texts, roughly.
 const OVERHEAD: usize = 64;
@@ -42,9 +39,8 @@ struct Run {
 }
 
 impl Sorter {
-    /// One of `lists` that are received at once.
-    pub(super) fn one_of(lists: usize) -> Self {
-        Self::with_limit(MEMORY_OF_ONE.min(MEMORY / lists.max(1)))
+    pub(super) fn new() -> Self {
+        Self::with_limit(MEMORY)
     }
 
     fn with_limit(limit: usize) -> Self {

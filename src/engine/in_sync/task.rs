@@ -11,7 +11,7 @@ use super::differences::{Difference, Differences, IN_MEMORY, Side};
 use super::kind::Kind;
 use super::listing::Listed;
 use super::merge::{Both, Merge};
-use super::sorter::{Sorted, Sorter};
+use super::sorter::Sorted;
 use super::{Findings, Found, Marking, Options, Pair, Trouble, agreement, inquiry};
 use crate::engine::contact::Dialect;
 use crate::engine::membership::Purpose;
@@ -22,12 +22,12 @@ use crate::model::{Scope, SyncPath};
 const CHUNK: usize = 1_000;
 
 /// What differs between the databases.
-pub(super) async fn compare(node: &Arc<Node>, pair: Pair, scope: Scope, options: &Options, sorter: Sorter) -> Findings {
+pub(super) async fn compare(node: &Arc<Node>, pair: Pair, scope: Scope, options: &Options) -> Findings {
     if options.announce {
         tracing::info!("Running in-sync check for {} <-> {}.", pair.my_name, pair.peer);
     }
     let mut report = Report::default();
-    let found = match find(node, &pair, &scope, options.marking, sorter).await {
+    let found = match find(node, &pair, &scope, options.marking).await {
         Ok(differences) if differences.is_empty() => Ok(Found::Nothing),
         Ok(differences) if options.diffs => show(node, &pair, differences, &mut report).await,
         Ok(differences) => Ok(Found::Differences(differences)),
@@ -40,14 +40,8 @@ pub(super) async fn compare(node: &Arc<Node>, pair: Pair, scope: Scope, options:
     Findings { pair, found, report }
 }
 
-async fn find(
-    node: &Node,
-    pair: &Pair,
-    scope: &Scope,
-    marking: Option<Marking>,
-    sorter: Sorter,
-) -> Result<Differences, Trouble> {
-    let (theirs, dialect) = inquiry::list(node, pair, scope, sorter).await?;
+async fn find(node: &Node, pair: &Pair, scope: &Scope, marking: Option<Marking>) -> Result<Differences, Trouble> {
+    let (theirs, dialect) = inquiry::list(node, pair, scope).await?;
     let mut merge = Merge::of(node.store.files(vec![scope.clone()]), in_chunks(theirs));
     let (mut differences, mut marks) = (Differences::new(), Vec::new());
     while let Some(both) = merge.next().await? {
