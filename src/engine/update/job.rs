@@ -25,10 +25,7 @@ pub(super) struct Job {
     pub(super) digest: Option<[u8; 32]>,
     /// Became part of this run as a missing parent: what is known below it follows.
     pub(super) adopted: bool,
-    /// The peer may have a directory where a file of ours shall be.
-    pub(super) directory_in_the_way: bool,
-    /// The peer has something else where a directory of ours shall be, or a link above it.
-    pub(super) no_directory_there: bool,
+    pub(super) obstacles: Obstacles,
     /// The job of the same file under another name that goes before this one: with both under way at once, the peer would
     /// take what comes under the first for a change of its own under the second.
     pub(super) other_spelling: Option<usize>,
@@ -72,6 +69,15 @@ pub(super) struct Past {
     pub(super) waits: u8,
 }
 
+/// What the peer has in the place of the file.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Obstacles {
+    /// Where something else of ours shall be, there may be a directory.
+    pub(super) directory: bool,
+    /// Where a directory of ours shall be, there is something else, or a link above it.
+    pub(super) no_directory: bool,
+}
+
 /// A removal among the other removals: a directory goes after what is in it.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Nest {
@@ -100,8 +106,7 @@ impl Job {
             past: Past::default(),
             digest: None,
             adopted: false,
-            directory_in_the_way: false,
-            no_directory_there: false,
+            obstacles: Obstacles::default(),
             other_spelling: None,
             nest: Nest::default(),
         }

@@ -34,7 +34,7 @@ impl Pipeline<'_> {
         match (question, answer.data) {
             (_, Some(Data::State { checktxt, signature })) => {
                 let is_missing = matches!(answer.reply, Reply::NotFound | Reply::PathNotFound);
-                self.jobs[number].no_directory_there =
+                self.jobs[number].obstacles.no_directory =
                     answer.reply == Reply::NotFound || !(is_missing || checktxt.is_directory());
                 match is_missing {
                     true if self.is_held_back(number) => Ok(()),
@@ -47,7 +47,7 @@ impl Pipeline<'_> {
             (Question::Flush, None) if self.is_held_back(number) => Ok(()),
             (Question::Flush, None) => self.decide(number).await,
             (Question::ClearTheWay, None) => {
-                self.jobs[number].directory_in_the_way = false;
+                self.jobs[number].obstacles.directory = false;
                 self.change(number);
                 Ok(())
             }
@@ -117,7 +117,7 @@ impl Pipeline<'_> {
             return Ok(());
         }
         if !equal {
-            self.jobs[number].directory_in_the_way |= theirs.is_directory();
+            self.jobs[number].obstacles.directory |= theirs.is_directory();
             return self.decide(number).await;
         }
         tracing::info!("File is already up to date on peer.");

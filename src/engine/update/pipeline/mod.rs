@@ -143,7 +143,7 @@ impl<'a> Pipeline<'a> {
         self.drain().await?;
         let emptied: HashSet<SyncPath> = self.jobs.iter().filter_map(|removal| removal.path().parent()).collect();
         for job in &mut pushes {
-            job.directory_in_the_way = emptied.contains(job.path());
+            job.obstacles.directory = emptied.contains(job.path());
         }
         self.add_pushes(pushes);
         self.drain().await?;
@@ -227,7 +227,7 @@ impl<'a> Pipeline<'a> {
             return;
         };
         let atomic = self.exchange.dialect == Dialect::Atomic;
-        if metadata.is_regular() && job.directory_in_the_way && !atomic {
+        if metadata.is_regular() && job.obstacles.directory && !atomic {
             // The C program's server hangs in a PATCH of a directory that it cannot remove; DEL tells us so.
             self.ask(number, &Request::Del { key, file }, Question::ClearTheWay);
             return;
@@ -258,7 +258,7 @@ impl<'a> Pipeline<'a> {
         // what MKLINK cannot replace would get the link's owner.
         let attributes_wait = match metadata.kind {
             FileKind::Directory => false,
-            FileKind::Symlink { .. } => job.forced || job.directory_in_the_way,
+            FileKind::Symlink { .. } => job.forced || job.obstacles.directory,
             _ => true,
         };
         if attributes_wait {

@@ -66,16 +66,16 @@ impl Pipeline<'_> {
             return false;
         }
         let Some(directory) = self.directory_above(number) else { return false };
-        let Job { progress, no_directory_there, .. } = self.jobs[directory];
+        let Job { progress, obstacles, .. } = self.jobs[directory];
         match progress {
-            _ if !no_directory_there => return false,
+            _ if !obstacles.no_directory => return false,
             Progress::Untimed | Progress::Done => return false,
             Progress::Asking | Progress::Underway => {
                 self.jobs[number].begin_anew();
                 self.wait_for(directory, number);
             }
             Progress::Failed => {
-                self.jobs[number].no_directory_there = true;
+                self.jobs[number].obstacles.no_directory = true;
                 self.fail(number, None);
             }
         }
