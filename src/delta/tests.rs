@@ -1,11 +1,15 @@
-//! Against rdiff, which is librsync's own program, and against enemies.
+//! Against librsync, with its own program rdiff, and against enemies.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Cursor;
 use std::path::Path;
 use std::process::Command;
 
 use proptest::prelude::*;
 
+use super::commands::MAGIC;
+use super::literal::LITERAL;
+use super::patch::READ_BASIS;
 use super::*;
 
 fn signature_of(content: &[u8]) -> Vec<u8> {
@@ -27,7 +31,7 @@ fn file_with(content: &[u8]) -> File {
 
 fn patched(basis: &[u8], delta: &[u8], limit: u64) -> Result<Vec<u8>, DeltaError> {
     let mut output = Vec::new();
-    let written = patch(file_with(basis), &mut &*delta, &mut output, limit)?;
+    let written = patch(&file_with(basis), &mut &*delta, &mut output, limit)?;
     assert_eq!(written, output.len() as u64);
     Ok(output)
 }
@@ -48,8 +52,29 @@ fn rdiff(directory: &Path, arguments: &[&str]) {
     assert!(status.expect("these tests need the program rdiff").success(), "rdiff {arguments:?}");
 }
 
+/// What librsync makes of a delta; `None`: it refuses.
+fn librsync_patched(basis: &[u8], delta: &[u8]) -> Option<Vec<u8>> {
+    let mut output = Vec::new();
+    librsync::Patch::new(Cursor::new(basis), delta).ok()?.read_to_end(&mut output).ok()?;
+    Some(output)
+}
+
+fn librsync_signature(content: &[u8]) -> Vec<u8> {
+    let mut output = Vec::new();
+    let mut job =
+        librsync::Signature::with_options(content, BLOCK_LENGTH, STRONG_LENGTH, librsync::SignatureType::MD4).unwrap();
+    job.read_to_end(&mut output).unwrap();
+    output
+}
+
+fn librsync_delta(new: &[u8], mut signature: &[u8]) -> Vec<u8> {
+    let mut output = Vec::new();
+    librsync::Delta::new(new, &mut signature).unwrap().read_to_end(&mut output).unwrap();
+    output
+}
+
 #[test]
-fn signature_and_delta_are_rdiffs_byte_for_byte() {
+fn signatures_are_rdiffs_byte_for_byte_and_it_takes_our_deltas() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name);
     let basis = noise(300_000, 1);
@@ -76,9 +101,15 @@ fn signature_and_delta_are_rdiffs_byte_for_byte() {
         rdiff(directory.path(), &["-f", "delta", "sig", "new", "delta"]);
         let signature = signature_of(old);
         assert!(signature == fs::read(path("sig")).unwrap());
+        assert_eq!(signature.len() as u64, signature_length(old.len() as u64));
         let delta = delta_of(new, &signature).unwrap();
-        assert!(delta == fs::read(path("delta")).unwrap(), "{} to {} bytes", old.len(), new.len());
+        let rdiffs = fs::read(path("delta")).unwrap();
+        assert!(delta.len() <= rdiffs.len(), "{} to {} bytes", old.len(), new.len());
         assert!(patched(old, &delta, new.len() as u64).unwrap() == new);
+        assert!(patched(old, &rdiffs, new.len() as u64).unwrap() == new);
+        fs::write(path("delta"), delta).unwrap();
+        rdiff(directory.path(), &["-f", "patch", "old", "delta", "patched"]);
+        assert!(fs::read(path("patched")).unwrap() == new);
     }
 }
 
@@ -96,7 +127,7 @@ fn without_a_basis_the_delta_is_literal_and_rdiff_takes_it() {
         let content = noise(length, 5);
         for signature in [&MISSING_BASIS[..], &signature_of(b"")] {
             let delta = delta_of(&content, signature).unwrap();
-            assert!(delta.len() <= length + 4 + 1 + 3 * (length / LITERAL + 1));
+            assert_eq!(delta.len() as u64, literal_length(length as u64));
             fs::write(directory.path().join("delta"), &delta).unwrap();
             rdiff(directory.path(), &["-f", "patch", "basis", "delta", "new"]);
             assert!(fs::read(directory.path().join("new")).unwrap() == content, "{length}");
@@ -131,36 +162,107 @@ fn broken_signatures_are_refused_before_anything_is_written() {
     }
 }
 
-#[test]
-fn signatures_made_to_keep_us_busy_get_the_whole_file() {
-    let new = vec![0; 200_000];
-    // All weak sums equal, all strong sums different: building librsync's table alone would take minutes.
+/// With the strong sum of this, and weak sums that an enemy chose.
+fn hostile_signature(blocks: impl Iterator<Item = u32>) -> Vec<u8> {
     let mut signature = signature_of(b"");
-    for block in 0..500_000u32 {
-        signature.extend_from_slice(&[0; 4]);
-        signature.extend_from_slice(&noise(16, block.into()));
+    for (number, weak) in blocks.enumerate() {
+        signature.extend_from_slice(&weak.to_be_bytes());
+        signature.extend_from_slice(&noise(16, number as u64));
     }
-    let delta = delta_of(&new, &signature).unwrap();
-    assert!(delta.len() > new.len(), "only literal commands");
-    assert!(patched(b"", &delta, 200_000).unwrap() == new);
+    signature
+}
 
-    let many = signature_of(&noise(10 * 2048, 1));
-    let mut output = Vec::new();
-    super::delta(&mut &noise(10 * 2048, 1)[..], &many, &mut output, Bounds { blocks: 9 }).unwrap();
-    assert!(output.len() > 10 * 2048);
+#[test]
+fn signatures_made_to_keep_us_busy_do_not() {
+    // librsync would take minutes for the first, and hours for the second: each position of the file asks for an MD4.
+    let zeroes = vec![0; 4 << 20];
+    let weak = sums::Rolling::of(&zeroes[..BLOCK_LENGTH]).sum();
+    for signature in [hostile_signature((0..500_000).map(|_| 7)), hostile_signature((0..500_000).map(|_| weak))] {
+        let delta = delta_of(&zeroes, &signature).unwrap();
+        assert!(delta.len() > zeroes.len(), "only literal commands");
+        assert!(patched(b"", &delta, 4 << 20).unwrap() == zeroes);
+    }
+}
+
+#[test]
+fn signatures_that_would_take_too_much_memory_get_the_whole_file() {
+    let content = noise(10 * 2048, 1);
+    let signature = signature_of(&content);
+    for (blocks, literal) in [(9, true), (10, false)] {
+        let bounds = Bounds { blocks };
+        let mut output = Vec::new();
+        delta(&mut &content[..], &signature, &mut output, bounds).unwrap();
+        assert_eq!(output.len() > content.len(), literal);
+        assert_eq!(is_literal(&signature, bounds).unwrap(), literal);
+        assert_eq!(bounds.signature_length() < signature.len(), literal);
+    }
+}
+
+#[test]
+fn what_moved_is_found_wherever_it_is() {
+    let basis = noise(1 << 20, 1);
+    let block = |number: usize| &basis[number * BLOCK_LENGTH..][..BLOCK_LENGTH];
+    let (short, odd) = (&basis[..], &basis[..(1 << 20) - 700]);
+    let reversed: Vec<u8> = (0..512).rev().flat_map(|number| block(number).to_vec()).collect();
+    let holes: Vec<u8> = (0..512).flat_map(|number| [block(number), &noise(number % 40, 3)].concat()).collect();
+    for (old, new, expected) in [
+        (short, [b"x", short].concat(), 100),
+        (short, basis[1..].to_vec(), BLOCK_LENGTH + 100),
+        (short, reversed, 512 * 10),
+        (short, holes, 512 * (10 + 20 + 3)),
+        (odd, [&noise(100, 5), odd].concat(), 200),
+        (odd, [odd, &noise(100, 5)].concat(), BLOCK_LENGTH + 200),
+        (odd, [&odd[odd.len() - 1348..], odd].concat(), 1348 + 100),
+        (odd, odd[odd.len() - 1348..].to_vec(), 20),
+    ] {
+        let delta = delta_of(&new, &signature_of(old)).unwrap();
+        assert!(delta.len() <= expected, "{} bytes, not {expected}", delta.len());
+        assert!(librsync_patched(old, &delta).unwrap() == new);
+    }
+}
+
+#[test]
+fn a_delta_has_its_length_whatever_becomes_of_the_file() {
+    for size in [1, 64, 65, 5000, LITERAL, LITERAL + 1, 100_000, 3 * LITERAL] {
+        let content = noise(size, 4);
+        let made = |content: &[u8]| {
+            let mut output = Vec::new();
+            let result = literal_delta(&mut &*content, size as u64, &mut output);
+            assert_eq!(output.len() as u64, literal_length(size as u64));
+            (result, output)
+        };
+        let (result, delta) = made(&content);
+        result.unwrap();
+        assert!(librsync_patched(b"", &delta).unwrap() == content);
+        // It grew: the rest is for the next time.
+        let (result, delta) = made(&[&content[..], b"more"].concat());
+        result.unwrap();
+        assert!(patched(b"", &delta, size as u64).unwrap() == content);
+        for cut in [0, size / 2, size - 1] {
+            let (result, delta) = made(&content[..cut]);
+            assert!(matches!(result, Err(DeltaError::Shrunk)), "{result:?}");
+            assert!(librsync_patched(b"", &delta).is_none(), "{size} cut to {cut}");
+            assert!(matches!(patched(b"", &delta, size as u64), Err(DeltaError::BadDelta(_))));
+        }
+        let mut output = Vec::new();
+        let result = literal_delta(&mut Broken(&content[..size / 2]), size as u64, &mut output);
+        assert!(matches!(result, Err(DeltaError::Io { operation: READ_NEW, .. })), "{result:?}");
+        assert_eq!(output.len() as u64, literal_length(size as u64));
+        assert!(librsync_patched(b"", &output).is_none());
+    }
 }
 
 #[test]
 fn a_delta_may_make_as_much_as_allowed_and_no_more() {
     // Copies the whole basis again and again: 48 KiB that would become a gigabyte.
     let basis = noise(65_535, 9);
-    let mut bomb = DELTA_MAGIC.to_vec();
+    let mut bomb = MAGIC.to_vec();
     for _ in 0..16_384 {
         bomb.extend_from_slice(&[0x46, 0, 0xff, 0xff]);
     }
     bomb.push(0);
     let mut output = Vec::new();
-    let result = patch(file_with(&basis), &mut &bomb[..], &mut output, 1_000_000);
+    let result = patch(&file_with(&basis), &mut &bomb[..], &mut output, 1_000_000);
     assert!(matches!(result, Err(DeltaError::TooLong { limit: 1_000_000 })));
     assert!(output.len() <= 1_000_000);
 
@@ -172,10 +274,10 @@ fn a_delta_may_make_as_much_as_allowed_and_no_more() {
 #[test]
 fn copies_stay_within_the_basis() {
     for copy in [&[0x45, 0, 7][..], &[0x45, 6, 1], &[0x54, 0x7f, 255, 255, 255, 255, 255, 255, 255, 1], &[0x45, 0, 0]] {
-        let delta = [&DELTA_MAGIC[..], copy, &[0]].concat();
+        let delta = [&MAGIC[..], copy, &[0]].concat();
         assert!(matches!(patched(b"potato", &delta, 100), Err(DeltaError::BadDelta(_))), "{copy:?}");
     }
-    let delta = [&DELTA_MAGIC[..], &[0x45, 0, 6, 0]].concat();
+    let delta = [&MAGIC[..], &[0x45, 0, 6, 0]].concat();
     assert_eq!(patched(b"potato", &delta, 100).unwrap(), b"potato");
 }
 
@@ -218,12 +320,13 @@ fn failures_here_are_told_from_failures_of_the_peer() {
     told(delta(&mut Broken(&content), &sums, sink, bounds), READ_NEW);
     told(delta(&mut Broken(&content), &MISSING_BASIS, sink, bounds), READ_NEW);
     told(delta(&mut &content[..], &sums, &mut Full, bounds), WRITE_DELTA);
-    told(patch(file_with(&content), &mut Broken(&good[..5]), sink, 9000).map(drop), "receive the delta");
-    told(patch(file_with(&content), &mut &good[..], &mut Full, 9000).map(drop), "write the patched file");
+    told(patch(&file_with(&content), &mut Broken(&good[..5]), sink, 9000).map(drop), "receive the delta");
+    told(patch(&file_with(&content), &mut &good[..], &mut Full, 9000).map(drop), "write the patched file");
     let directory = File::open("/").unwrap();
-    let result = patch(directory, &mut &good[..], sink, 9000);
+    let copying = [&MAGIC[..], &[0x45, 0, 6, 0]].concat();
+    let result = patch(&directory, &mut &copying[..], sink, 9000);
     assert!(matches!(result, Err(DeltaError::Io { operation: READ_BASIS, .. })), "{result:?}");
-    let result = patch(file_with(&content), &mut &good[..good.len() - 1], sink, 9000);
+    let result = patch(&file_with(&content), &mut &good[..good.len() - 1], sink, 9000);
     assert!(matches!(result, Err(DeltaError::BadDelta(_))), "{result:?}");
 }
 
@@ -238,8 +341,42 @@ proptest! {
     ) {
         let cut = cut.index(old.len() + 1);
         let new = [&old[cut..], &inserted, &old[..cut]].concat();
-        let delta = delta_of(&new, &signature_of(&old)).unwrap();
+        let signature = signature_of(&old);
+        prop_assert!(signature == librsync_signature(&old));
+        let delta = delta_of(&new, &signature).unwrap();
         prop_assert!(patched(&old, &delta, new.len() as u64).unwrap() == new);
+        prop_assert!(librsync_patched(&old, &delta).unwrap() == new);
+        let theirs = librsync_delta(&new, &signature);
+        prop_assert!(patched(&old, &theirs, new.len() as u64).unwrap() == new);
+    }
+
+    #[test]
+    fn files_of_few_different_blocks_arrive(
+        old in prop::collection::vec(0u8..4, 0..80),
+        new in prop::collection::vec((0u8..5, 0usize..3), 0..80),
+        tail in 0usize..BLOCK_LENGTH,
+    ) {
+        let block = |kind: u8| noise(BLOCK_LENGTH, kind.into());
+        let mut old: Vec<u8> = old.into_iter().flat_map(block).collect();
+        old.truncate(old.len().saturating_sub(tail));
+        let new: Vec<u8> =
+            new.into_iter().flat_map(|(kind, odd)| [block(kind), vec![9; odd]].concat()).chain(noise(tail, 1)).collect();
+        let delta = delta_of(&new, &signature_of(&old)).unwrap();
+        prop_assert!(librsync_patched(&old, &delta).unwrap() == new);
+        prop_assert!(patched(&old, &delta, new.len() as u64).unwrap() == new);
+    }
+
+    #[test]
+    fn a_delta_means_what_it_means_to_librsync(
+        commands in prop::collection::vec(prop_oneof![0u8..=0x56, 0u8..8, any::<u8>()], 0..60),
+    ) {
+        let basis = noise(300, 7);
+        let delta = [&MAGIC[..], &commands].concat();
+        let ours = patched(&basis, &delta, 1 << 20).ok();
+        // Commands that librsync takes though they are none of its own making are refused here.
+        if let Some(ours) = ours {
+            prop_assert!(librsync_patched(&basis, &delta).unwrap() == ours);
+        }
     }
 
     #[test]
@@ -252,7 +389,7 @@ proptest! {
         let header = [0x7273_0136, block_length, strong_length].map(u32::to_be_bytes).concat();
         // Strong sums of one byte may match by chance: then the delta is good for another basis.
         if let Ok(delta) = delta_of(&new, &[&header[..], &sums].concat()) {
-            prop_assert!(delta.starts_with(&DELTA_MAGIC) && delta.ends_with(&[0]));
+            prop_assert!(delta.starts_with(&MAGIC) && delta.ends_with(&[0]));
         }
         let _ = delta_of(&new, &sums);
     }
@@ -262,12 +399,12 @@ proptest! {
         commands in prop::collection::vec(prop_oneof![0u8..=0x56, any::<u8>()], 0..300),
         limit in 0u64..5000,
     ) {
-        let delta = [&DELTA_MAGIC[..], &commands].concat();
+        let delta = [&MAGIC[..], &commands].concat();
         let mut output = Vec::new();
-        let result = patch(file_with(b"a basis of a few bytes"), &mut &delta[..], &mut output, limit);
+        let result = patch(&file_with(b"a basis of a few bytes"), &mut &delta[..], &mut output, limit);
         prop_assert!(output.len() as u64 <= limit);
         let told_apart = matches!(result, Ok(_) | Err(DeltaError::BadDelta(_) | DeltaError::TooLong { .. }));
         prop_assert!(told_apart, "{:?}", result);
-        let _ = patch(file_with(b""), &mut &commands[..], &mut io::sink(), limit);
+        let _ = patch(&file_with(b""), &mut &commands[..], &mut io::sink(), limit);
     }
 }

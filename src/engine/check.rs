@@ -201,17 +201,33 @@ async fn find_removed(
     let worker = Arc::clone(node);
     let mut removals = blocking("check", move || removal::Removals::among(&worker.config, candidates)).await?;
     if !options.allow_mass_removal {
-        let mut rows = node.store.files(scopes.to_vec());
-        while let (true, Some(chunk)) = (removals.are_in_doubt(), rows.recv().await) {
-            let others = chunk?.into_iter().filter(|record| known.contains(&record.path));
-            others.for_each(|record| removals.note_known(&node.config, &record.path));
+        if removals.are_in_doubt() {
+            note_others(node, scopes, known, &mut removals).await?;
         }
-        drop(rows);
         let (worker, count) = (Arc::clone(node), known.len());
         removals = blocking("check", move || removals.judged(&worker.config, count)).await?;
     }
     removals.errors.into_iter().for_each(|error| report.error(error));
     Ok(removals.removed)
+}
+
+/// Tells of the files that were known when the check began, until no removal depends on any more of them.
+async fn note_others(
+    node: &Node,
+    scopes: &[Scope],
+    known: &Known,
+    removals: &mut removal::Removals,
+) -> Result<(), StoreError> {
+    let mut rows = node.store.files(scopes.to_vec());
+    while let Some(chunk) = rows.recv().await {
+        for record in chunk?.into_iter().filter(|record| known.contains(&record.path)) {
+            removals.note_known(&node.config, &record.path);
+        }
+        if !removals.are_in_doubt() {
+            break;
+        }
+    }
+    Ok(())
 }
 
 fn may_be_removed(node: &Node, path: &SyncPath, failures: &[Failure]) -> bool {

@@ -1,10 +1,11 @@
 //! The content of a file of ours, opened without following a symlink on the way and without blocking on a FIFO.
 
+mod hashing;
+
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io;
 
-use sha2::{Digest, Sha256};
-
+pub use self::hashing::Hashing;
 use crate::config::LocalPath;
 use crate::fs::{BeneathError, Locator, Place, Root};
 
@@ -67,49 +68,4 @@ pub fn digest_of(file: File) -> io::Result<[u8; 32]> {
     let mut content = Hashing::new(file);
     io::copy(&mut content, &mut io::sink())?;
     Ok(content.digest())
-}
-
-/// Hashes what passes through it: a file that is read, or one that is written.
-#[derive(Debug)]
-pub struct Hashing<F> {
-    file: F,
-    hash: Sha256,
-}
-
-impl<F> Hashing<F> {
-    #[must_use]
-    pub fn new(file: F) -> Self {
-        Self { file, hash: Sha256::new() }
-    }
-
-    #[must_use]
-    pub fn file(&self) -> &F {
-        &self.file
-    }
-
-    /// Of what has passed so far.
-    #[must_use]
-    pub fn digest(&self) -> [u8; 32] {
-        self.hash.clone().finalize().into()
-    }
-}
-
-impl<F: Read> Read for Hashing<F> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let length = self.file.read(buffer)?;
-        self.hash.update(&buffer[..length]);
-        Ok(length)
-    }
-}
-
-impl<F: Write> Write for Hashing<F> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let length = self.file.write(bytes)?;
-        self.hash.update(&bytes[..length]);
-        Ok(length)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
 }

@@ -6,6 +6,7 @@
 
 pub mod backup;
 pub mod beneath;
+pub mod large;
 pub mod meta;
 mod open;
 pub mod place;
@@ -17,6 +18,7 @@ pub mod walk;
 
 pub use backup::Backup;
 pub use beneath::{BeneathError, Locator, Resolver, Root};
+pub use large::read_ahead;
 pub use meta::metadata;
 pub use place::{DeviceKind, Place};
 pub use presence::{Presence, PresenceChecker, presence};

@@ -3,7 +3,7 @@
 //! What comes out depends on the bytes alone, never on how they were cut into packets. Memory stays bounded by the
 //! longest line and what is fed at a time.
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 use super::WireError;
 
@@ -61,6 +61,13 @@ impl Decoder {
         self.buffer.advance(length);
         self.searched = 0;
         length as u64
+    }
+
+    /// Takes what is there, at most `limit` bytes, as raw data.
+    pub fn piece(&mut self, limit: u64) -> Bytes {
+        let length = self.buffer.len().min(usize::try_from(limit).unwrap_or(usize::MAX));
+        self.searched = 0;
+        self.buffer.split_to(length).freeze()
     }
 }
 

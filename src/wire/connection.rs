@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::frame::Frame;
@@ -177,6 +178,12 @@ impl Connection {
     pub async fn read_body(&mut self, length: u64, sink: &mut Sink<'_>) -> Result<io::Result<()>, WireError> {
         self.flush().await?;
         self.reader.read_body(length, sink).await
+    }
+
+    /// As [`Reader::read_piece`].
+    pub async fn read_piece(&mut self, left: u64) -> Result<Bytes, WireError> {
+        self.flush().await?;
+        self.reader.read_piece(left).await
     }
 
     /// Everything until the peer closes: the content in the answer to TYPE. The inner error is the sink's.

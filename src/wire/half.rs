@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 
@@ -128,6 +128,17 @@ impl Reader {
                 return Err(WireError::Closed);
             }
         }
+    }
+
+    /// The next bytes of a body of which `left` are to come: as many as have arrived, at least one.
+    ///
+    /// # Errors
+    /// [`WireError`]: the peer closed, sent nothing in time, or the socket failed.
+    pub async fn read_piece(&mut self, left: u64) -> Result<Bytes, WireError> {
+        if self.decoder.is_empty() && !self.receive_in_time().await? {
+            return Err(WireError::Closed);
+        }
+        Ok(self.decoder.piece(left))
     }
 
     /// Waits for a frame, then takes all that have arrived, up to about `limit` bytes. None: the peer closed the connection

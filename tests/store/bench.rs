@@ -158,7 +158,9 @@ pub(crate) async fn files(store: &Store, scopes: Vec<Scope>) -> Vec<FileRecord> 
         found.extend(chunk.unwrap());
     }
     let mut expected: Vec<Fingerprint> = records.iter().map(|record| fingerprinter.of(record)).collect();
-    [&mut found, &mut expected].map(|prints| prints.sort_by_key(|print| (print.name, print.state)));
+    for prints in [&mut found, &mut expected] {
+        prints.sort_by_key(|print| (print.name, print.state));
+    }
     assert_eq!(found, expected, "{records:?}");
     let paths: Vec<SyncPath> = records.iter().map(|record| record.path.clone()).collect();
     let mut looked_up = store.records(&paths).await.unwrap();

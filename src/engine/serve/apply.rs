@@ -178,11 +178,6 @@ impl Target {
         Ok(())
     }
 
-    /// A file on the same file system as the target that vanishes when it is closed: large deltas wait in it.
-    pub(super) fn scratch(&self, rules: &Rules) -> io::Result<File> {
-        self.place.temp(rules.tempdir.as_deref())?.file().try_clone()
-    }
-
     /// Removes what is there, with a copy kept.
     pub(super) fn remove(&self, copies: Copies) -> Result<(), Refusal> {
         self.must_be_unchanged()?;
@@ -257,29 +252,28 @@ impl Target {
         Ok(if is_basis { Some(self.place.open_regular()?) } else { None })
     }
 
-    /// Builds the new content beside the target. Nothing is replaced yet.
+    /// Builds the new content beside the target, reading the delta to its end. Nothing is replaced yet.
     pub(super) fn assemble(
         &self,
-        basis: Option<File>,
-        mut delta: impl io::Read,
+        basis: Option<&File>,
+        delta: &mut dyn io::Read,
         attributes: Option<&Attributes>,
         rules: &Rules,
     ) -> Result<Assembled, Refusal> {
         let mut temp = self.place.temp(rules.tempdir.as_deref())?;
-        let old = match &basis {
-            Some(file) => Some((fs::meta::metadata_of(file)?, file.try_clone()?)),
-            None => None,
+        let old = basis.map(fs::meta::metadata_of).transpose()?;
+        let nothing;
+        let basis_or_nothing = if let Some(file) = basis {
+            file
+        } else {
+            nothing = File::open("/dev/null")?;
+            &nothing
         };
-        let basis = match basis {
-            Some(file) => file,
-            None => File::open("/dev/null")?,
-        };
-        let mut output = Hashing::new(io::BufWriter::with_capacity(1 << 16, temp.file()));
-        delta::patch(basis, &mut delta, &mut output, u64::MAX)?;
+        let mut output = Hashing::new(io::BufWriter::with_capacity(1 << 16, fs::large::Writer::new(temp.file())));
+        delta::patch(basis_or_nothing, delta, &mut output, u64::MAX)?;
         output.flush()?;
         let digest = output.digest();
-        drop(output);
-        self.complete(temp, digest, old.as_ref(), attributes, rules)
+        self.complete(temp, digest, old.as_ref().zip(basis), attributes, rules)
     }
 
     /// Gives new content its attributes: those of the old file that nobody sends, then those that were sent.
@@ -287,12 +281,11 @@ impl Target {
         &self,
         temp: TempFile,
         digest: [u8; 32],
-        old: Option<&(Metadata, File)>,
+        old: Option<(&Metadata, &File)>,
         attributes: Option<&Attributes>,
         rules: &Rules,
     ) -> Result<Assembled, Refusal> {
-        let (metadata, file) = old.map_or((None, None), |(metadata, file)| (Some(metadata), Some(file)));
-        let lost = temp.take_over(metadata, file);
+        let lost = temp.take_over(old.map(|(metadata, _)| metadata), old.map(|(_, file)| file));
         for lost in &lost {
             tracing::info!("WARNING: {}: not kept: {}", self.real.display(), chain(lost));
         }

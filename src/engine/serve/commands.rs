@@ -6,10 +6,11 @@ use super::permission::{self, Admitted};
 use super::query::{self, Measure, Signature};
 use super::receive::{Stop, time_of};
 use super::session::{Flow, Session, SessionError};
+use super::spool;
 use crate::engine::EngineError;
 use crate::engine::check::{self, CheckOptions};
 use crate::engine::membership::Purpose;
-use crate::model::{FileKind, MtimeUnit};
+use crate::model::{FileKind, Metadata, MtimeUnit};
 use crate::wire::{Attributes, OctetHeader, Reply, Request, WireError};
 
 impl Session {
@@ -86,27 +87,33 @@ impl Session {
     }
 
     async fn signature(&mut self, peer: &Peer, file: &Admitted) -> Result<Answered, SessionError> {
-        let not_there = |reply: Reply| (reply, b"---".to_vec(), 0, tempfile::spooled_tempfile(0));
+        let not_there = |reply: Reply| (reply, b"---".to_vec(), None);
         let signature = loop {
             match query::signature(peer, file, !self.receiver.has_unrecorded(None)).await? {
                 Some(signature) => break signature,
                 None => self.receiver.record(peer).await?,
             }
         };
-        let (reply, checktxt, length, data) = match signature {
+        let (reply, checktxt, signature) = match signature {
             Signature::Refused(reply) => return Ok(Answered::With(reply)),
             Signature::Missing(reply) => {
                 self.receiver.saw(&file.path, None);
                 not_there(reply)
             }
-            Signature::There { checktxt, metadata, length, data } => {
-                self.receiver.saw(&file.path, Some(*metadata));
-                (Reply::DataFollows, checktxt.as_bytes().to_vec(), length, data)
+            Signature::There { checktxt, metadata, looked, data } => {
+                self.receiver.saw(&file.path, Some(Metadata::clone(&metadata)));
+                (Reply::DataFollows, checktxt.as_bytes().to_vec(), Some((metadata, looked, data)))
             }
         };
         self.connection.write_line(&reply.encode()).await?;
         self.connection.write_line(&checktxt).await?;
-        query::send_stream(&mut self.connection, length, data).await?;
+        match signature {
+            None => self.connection.write(&OctetHeader::Length(0).encode()).await?,
+            Some((metadata, looked, mut data)) => {
+                data.send(&mut self.connection).await?;
+                self.receiver.keep(&file.path, &metadata, looked, data);
+            }
+        }
         Ok(Answered::With(Reply::CmdFinished))
     }
 
@@ -149,24 +156,29 @@ impl Session {
         file: Admitted,
         attributes: Option<Attributes>,
     ) -> Result<Result<(), Stop>, SessionError> {
-        let (mut patch, length, signature) = match self.receiver.begin_patch(peer, file, attributes).await {
+        let (patch, mut signature) = match self.receiver.begin_patch(peer, file, attributes).await {
             Ok(begun) => begun,
             Err(stop) => return Ok(Err(stop)),
         };
         self.connection.write_line(&Reply::SendData.encode()).await?;
-        query::send_stream(&mut self.connection, length, signature).await?;
+        signature.send(&mut self.connection).await?;
         let connection = &mut self.connection;
         let delta = async {
             Ok::<_, WireError>(match connection.read_octet_header().await? {
-                OctetHeader::Failed => Err(std::io::Error::from(rustix::io::Errno::IO)),
-                OctetHeader::Length(length) => connection.read_body(length, &mut |bytes| patch.push(bytes)).await?,
+                OctetHeader::Failed => None,
+                OctetHeader::Length(length) => Some(spool::receive(connection, length).await?),
             })
         };
-        let received = self.receiver.meanwhile(peer, delta).await??;
-        Ok(match received {
-            Ok(()) => self.receiver.finish_patch(peer, patch).await,
-            Err(error) => Err(error.into()),
-        })
+        let Some((delta, feed)) = self.receiver.meanwhile(peer, delta).await?? else {
+            return Ok(Err(std::io::Error::from(rustix::io::Errno::IO).into()));
+        };
+        if !delta.is_complete() {
+            self.receiver.record(peer).await?;
+        }
+        let patched = self.receiver.finish_patch(peer, patch, delta);
+        let (fed, patched) = tokio::join!(feed.run(&mut self.connection), patched);
+        fed?;
+        Ok(patched)
     }
 }
 

@@ -1,13 +1,15 @@
 //! The commands that only read: SIG, GETTM, GETSZ, TYPE, LIST.
 
 use std::borrow::Cow;
-use std::io::{ErrorKind, Seek, SeekFrom, Write};
+use std::io::{ErrorKind, Write};
+use std::time::SystemTime;
 
-use tempfile::{SpooledData, SpooledTempFile, spooled_tempfile};
+use tempfile::spooled_tempfile;
 
 use super::apply::{Refusal, is_large};
 use super::peer::Peer;
 use super::permission::Admitted;
+use super::spool::{IN_MEMORY, Spooled};
 use crate::config::{Config, LocalPath};
 use crate::delta;
 use crate::engine::membership::{self, Purpose};
@@ -18,13 +20,16 @@ use crate::model::{Checktxt, Metadata, MtimeUnit, Scope, SyncPath, encoding};
 use crate::wire::codec::MAX_LINE;
 use crate::wire::{Connection, Reply, WireError};
 
-/// Signatures above this size wait on disk.
-const IN_MEMORY: usize = 1 << 20;
-
 /// What SIG found.
 pub(super) enum Signature {
     Missing(Reply),
-    There { checktxt: Checktxt, metadata: Box<Metadata>, length: u64, data: SpooledTempFile },
+    /// `looked`: when it was in this state.
+    There {
+        checktxt: Checktxt,
+        metadata: Box<Metadata>,
+        looked: SystemTime,
+        data: Spooled,
+    },
     Refused(Reply),
 }
 
@@ -43,6 +48,7 @@ pub(super) async fn signature(
 ) -> Result<Option<Signature>, EngineError> {
     let (ignore, place) = (peer.node.config.ignore, file.place.clone());
     step("SIG", move || {
+        let looked = SystemTime::now();
         let metadata = match find(&place) {
             Ok(Some(metadata)) => metadata,
             Ok(None) => return Some(Signature::Missing(Reply::PathNotFound)),
@@ -54,7 +60,7 @@ pub(super) async fn signature(
         }
         let checktxt = Checktxt::of(&metadata, ignore, MtimeUnit::Zero);
         Some(match spool_signature(&place, &metadata) {
-            Ok((length, data)) => Signature::There { checktxt, metadata: Box::new(metadata), length, data },
+            Ok(data) => Signature::There { checktxt, metadata: Box::new(metadata), looked, data },
             Err(refusal) => Signature::Refused(refusal.reply()),
         })
     })
@@ -65,41 +71,24 @@ fn find(place: &LocalPath) -> Result<Option<Metadata>, BeneathError> {
     content::locate(place)?.metadata().map_err(BeneathError::Io)
 }
 
-fn spool_signature(place: &LocalPath, metadata: &Metadata) -> Result<(u64, SpooledTempFile), Refusal> {
-    let mut data = spooled_tempfile(IN_MEMORY);
+fn spool_signature(place: &LocalPath, metadata: &Metadata) -> Result<Spooled, Refusal> {
     if metadata.is_regular() {
-        delta::signature(&mut content::open(place)?, &mut data)?;
+        return signature_of(Some(&content::open(place)?));
     }
-    let length = data.seek(SeekFrom::End(0))?;
-    Ok((length, data))
+    Ok(Spooled::new(spooled_tempfile(0))?)
 }
 
 /// The signature of an open basis, or the bare header where there is none.
-pub(super) fn signature_of(basis: Option<&std::fs::File>) -> Result<(u64, SpooledTempFile), Refusal> {
+pub(super) fn signature_of(basis: Option<&std::fs::File>) -> Result<Spooled, Refusal> {
     let mut data = spooled_tempfile(IN_MEMORY);
     match basis {
         None => data.write_all(&delta::MISSING_BASIS)?,
         Some(mut file) => {
+            fs::read_ahead(file);
             delta::signature(&mut file, &mut data)?;
-            file.seek(SeekFrom::Start(0))?;
         }
     }
-    let length = data.seek(SeekFrom::End(0))?;
-    Ok((length, data))
-}
-
-/// Sends spooled data as an octet-stream.
-pub(super) async fn send_stream(
-    connection: &mut Connection,
-    length: u64,
-    mut data: SpooledTempFile,
-) -> Result<(), WireError> {
-    let failed = |source| WireError::Io { operation: "read spooled data for", peer: "the peer".to_owned(), source };
-    data.seek(SeekFrom::Start(0)).map_err(failed)?;
-    match data.into_inner() {
-        SpooledData::InMemory(mut cursor) => connection.write_octet_stream(length, &mut cursor).await,
-        SpooledData::OnDisk(file) => connection.write_octet_stream(length, &mut tokio::fs::File::from_std(file)).await,
-    }
+    Ok(Spooled::new(data)?)
 }
 
 /// GETTM and GETSZ: the number, −1 for what cannot be looked at.

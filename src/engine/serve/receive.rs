@@ -9,22 +9,25 @@
 //! Whatever a command is about to change is looked at before the check for local changes, and again right before the
 //! change: what happens in between is a conflict.
 
+mod kept;
 mod make;
 mod patch;
 mod shown;
 
 use std::io;
 use std::pin::pin;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::task::JoinHandle;
 
+use self::kept::Kept;
 pub(super) use self::make::{described, is_known, time_of};
 pub(super) use self::patch::warn_of_lost;
 use self::shown::Shown;
 use super::apply::{Assembled, Copies, Refusal, Rules, Target};
 use super::peer::Peer;
 use super::permission::{self, Admitted};
+use super::spool::Spooled;
 use crate::config::{Backup, LocalPath};
 use crate::engine::check;
 use crate::engine::membership::{self, Event, Purpose};
@@ -44,6 +47,7 @@ pub(super) struct Receiver {
     /// The state of files at their last SIG. SETIME alone says that both contents are equal: it counts only while the
     /// file is still what the peer compared.
     seen: Shown,
+    signatures: Kept,
     /// What is on disk and not in the tables yet, which name it as being received.
     unrecorded: Vec<(IntentId, Receipt)>,
 }
@@ -121,6 +125,12 @@ impl Receiver {
             Some(metadata) => self.seen.insert(path.clone(), metadata),
             None => self.seen.remove(path),
         }
+    }
+
+    /// Remembers the signature that the peer got, for the PATCH that may follow: of a file that was in this state at this
+    /// time.
+    pub(super) fn keep(&mut self, path: &SyncPath, metadata: &Metadata, looked: SystemTime, signature: Spooled) {
+        self.signatures.keep(path, metadata, looked, signature);
     }
 
     /// Ends the sequence, unless the next command still belongs to it. A refusal is logged: its commands have their

@@ -7,10 +7,8 @@
 use std::collections::VecDeque;
 use std::net::IpAddr;
 
-use tempfile::SpooledTempFile;
-
 use super::feed::{Content, Sent};
-use super::outbox::Outbox;
+use super::outbox::{Body, Outbox};
 use crate::delta::{Bounds, MISSING_BASIS};
 use crate::engine::contact::Dialect;
 use crate::model::Checktxt;
@@ -154,7 +152,7 @@ impl Exchange {
     }
 
     /// Sends the delta that the peer waits for; `None`: there is none, and the peer leaves its file as it is.
-    pub(super) fn send_delta(&mut self, awaited: Awaited, delta: Option<(u64, SpooledTempFile)>) {
+    pub(super) fn send_delta(&mut self, awaited: Awaited, delta: Option<(u64, Body)>) {
         match delta {
             Some((length, data)) => self.outbox.send_stream(length, data),
             None => self.outbox.send(OctetHeader::Failed.encode()),
@@ -223,7 +221,7 @@ impl Exchange {
         let OctetHeader::Length(length) = header else { return Ok(None) };
         let longest = Bounds::default().signature_length();
         let kept = if length > longest as u64 { MISSING_BASIS.len() } else { longest };
-        let mut signature = Vec::new();
+        let mut signature = Vec::with_capacity(usize::try_from(length).unwrap_or(kept).min(kept));
         let mut sink = |bytes: &[u8]| {
             let room = kept - signature.len();
             signature.extend_from_slice(&bytes[..bytes.len().min(room)]);

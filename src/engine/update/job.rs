@@ -26,8 +26,7 @@ pub(super) struct Job {
     pub(super) digest: Option<[u8; 32]>,
     /// Became part of this run as a missing parent: what is known below it follows.
     pub(super) adopted: bool,
-    /// The peer may have a directory where a file of ours shall be.
-    pub(super) directory_in_the_way: bool,
+    pub(super) obstacles: Obstacles,
     /// The job of the same file under another name that goes before this one: with both under way at once, the peer would
     /// take what comes under the first for a change of its own under the second.
     pub(super) other_spelling: Option<usize>,
@@ -82,6 +81,15 @@ pub(super) struct Past {
     pub(super) waits: u8,
 }
 
+/// What the peer has in the place of the file.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Obstacles {
+    /// Where something else of ours shall be, there may be a directory.
+    pub(super) directory: bool,
+    /// Where a directory of ours shall be, there is something else, or a link above it.
+    pub(super) no_directory: bool,
+}
+
 /// A removal among the other removals: a directory goes after what is in it.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Nest {
@@ -110,7 +118,7 @@ impl Job {
             past: Past::default(),
             digest: None,
             adopted: false,
-            directory_in_the_way: false,
+            obstacles: Obstacles::default(),
             other_spelling: None,
             nest: Nest::default(),
             theirs: Told::default(),

@@ -1,18 +1,23 @@
 //! What this side has of a file at the moment of the push: synchronous, run through `blocking`, one call a file.
 
-use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 
-use tempfile::{SpooledTempFile, spooled_tempfile};
+use bytes::Bytes;
+use tempfile::spooled_tempfile;
+use tokio::sync::mpsc;
 
+use super::contents::{Content, Contents};
+use super::outbox::Body;
 use crate::config::LocalPath;
 use crate::delta::{self, Bounds, DeltaError};
-use crate::engine::content::{self, Hashing};
-use crate::fs;
+use crate::engine::content;
 use crate::model::Metadata;
 
-/// Deltas above this size wait on disk for their turn.
+/// Deltas above this size wait on disk for their turn. A larger file that is sent whole is sent while it is read.
 const IN_MEMORY: usize = 1 << 20;
+
+/// Bytes of such a file that are sent at a time, and how many such pieces may wait.
+const PIECE: (usize, usize) = (256 * 1024, 4);
 
 /// Our file against the peer's signature.
 #[derive(Debug)]
@@ -24,9 +29,9 @@ pub(super) struct Compared {
 }
 
 /// Compares a regular file with the signature of the peer's.
-pub(super) fn compare(place: &LocalPath, theirs: &[u8]) -> Result<Compared, DeltaError> {
-    let mut content = Hashing::new(open(place)?);
-    let metadata = inspect(content.file())?;
+pub(super) fn compare(contents: &Contents, place: &LocalPath, theirs: &[u8]) -> Result<Compared, DeltaError> {
+    let mut content = open(contents, place)?;
+    let metadata = content.metadata.clone();
     let mut rest = Comparing { expected: theirs };
     let equal = match delta::signature(&mut content, &mut rest) {
         Ok(()) => rest.expected.is_empty(),
@@ -34,16 +39,20 @@ pub(super) fn compare(place: &LocalPath, theirs: &[u8]) -> Result<Compared, Delt
         Err(DeltaError::Io { source, .. }) if source.kind() == io::ErrorKind::InvalidData => false,
         Err(error) => return Err(error),
     };
-    let equal = equal && inspect(content.file())? == metadata;
-    Ok(Compared { metadata, digest: equal.then(|| content.digest()) })
+    let equal = equal && !has_changed(&content)?;
+    let digest = equal.then(|| content.digest());
+    if let Some(digest) = digest {
+        contents.learn(place, &metadata, digest);
+    }
+    Ok(Compared { metadata, digest })
 }
 
 /// SHA-256 of a regular file, with its state, which did not change meanwhile.
 pub(super) fn hash(place: &LocalPath) -> io::Result<(Metadata, [u8; 32])> {
-    let mut content = Hashing::new(content::open(place)?);
-    let before = fs::meta::metadata_of(content.file())?;
+    let mut content = content::Hashing::new(content::open(place)?);
+    let before = crate::fs::meta::metadata_of(content.file())?;
     io::copy(&mut content, &mut io::sink())?;
-    if fs::meta::metadata_of(content.file())? != before {
+    if crate::fs::meta::metadata_of(content.file())? != before {
         return Err(io::Error::other("it was changed while it was read"));
     }
     Ok((before, content.digest()))
@@ -55,37 +64,113 @@ pub(super) fn size(place: &LocalPath) -> u64 {
     content::locate(place).ok().and_then(|place| place.size().ok()).unwrap_or_default()
 }
 
-/// What is sent for a regular file.
+/// What was sent for a regular file.
 #[derive(Debug)]
-pub(super) struct Prepared {
-    pub(super) length: u64,
-    pub(super) delta: SpooledTempFile,
+pub(super) struct Sent {
     /// The state of the file that was read.
     pub(super) metadata: Metadata,
     pub(super) digest: [u8; 32],
-    /// It was changed while it was read: the content may be a mixture.
+    /// It was changed while it was read: the content may be a mixture, or was taken back.
     pub(super) changed: bool,
 }
 
-/// Makes the delta against the peer's signature.
-pub(super) fn prepare(place: &LocalPath, signature: &[u8]) -> Result<Prepared, DeltaError> {
-    let mut content = Hashing::new(open(place)?);
-    let metadata = inspect(content.file())?;
+/// What is to be sent for a regular file.
+#[derive(Debug)]
+pub(super) enum Prepared {
+    Delta { length: u64, delta: Body, sent: Sent },
+    Whole { length: u64, delta: Body, whole: Whole },
+}
+
+/// A large file that is sent as it is: its delta is as long as announced whatever becomes of the file.
+#[derive(Debug)]
+pub(super) struct Whole {
+    content: Content,
+    pieces: mpsc::Sender<Bytes>,
+}
+
+/// Makes the delta against the peer's signature, or all that is needed to make it while it is sent.
+pub(super) fn prepare(contents: &Contents, place: &LocalPath, signature: &[u8]) -> Result<Prepared, DeltaError> {
+    let mut content = open(contents, place)?;
+    let size = content.size();
+    if size > IN_MEMORY as u64 {
+        content.read_ahead();
+        if delta::is_literal(signature, Bounds::default())? {
+            let (pieces, receiver) = mpsc::channel(PIECE.1);
+            let whole = Whole { content, pieces };
+            return Ok(Prepared::Whole { length: delta::literal_length(size), delta: Body::Pieces(receiver), whole });
+        }
+    }
     let mut delta = spooled_tempfile(IN_MEMORY);
     delta::delta(&mut content, signature, &mut delta, Bounds::default())?;
     let length = delta
         .seek(SeekFrom::End(0))
         .map_err(|source| DeltaError::Io { operation: "measure the spooled delta", source })?;
-    let changed = inspect(content.file())? != metadata;
-    Ok(Prepared { length, delta, metadata, digest: content.digest(), changed })
+    let sent = Sent::of(content, true)?;
+    sent.teach(contents, place);
+    Ok(Prepared::Delta { length, delta: Body::Spooled(delta), sent })
 }
 
-fn open(place: &LocalPath) -> Result<File, DeltaError> {
-    content::open(place).map_err(|source| DeltaError::Io { operation: "open the file", source })
+impl Sent {
+    fn of(content: Content, is_whole: bool) -> Result<Self, DeltaError> {
+        let changed = !is_whole || has_changed(&content)?;
+        Ok(Self { metadata: content.metadata.clone(), digest: content.digest(), changed })
+    }
+
+    fn teach(&self, contents: &Contents, place: &LocalPath) {
+        if !self.changed {
+            contents.learn(place, &self.metadata, self.digest);
+        }
+    }
 }
 
-fn inspect(file: &File) -> Result<Metadata, DeltaError> {
-    fs::meta::metadata_of(file).map_err(|source| DeltaError::Io { operation: "look at the file", source })
+impl Whole {
+    /// Reads the file and sends it, while the other end of the delta is taken in. An error: what came out is refused by the
+    /// peer.
+    pub(super) fn send(self, contents: &Contents, place: &LocalPath) -> Result<Sent, DeltaError> {
+        let Self { mut content, pieces } = self;
+        let size = content.size();
+        let mut output = Pieces { sender: pieces, piece: Vec::new() };
+        let made = delta::literal_delta(&mut content, size, &mut output);
+        output.flush().map_err(|source| DeltaError::Io { operation: "send the file", source })?;
+        let is_whole = match made {
+            Err(DeltaError::Shrunk) => false,
+            other => other.map(|()| true)?,
+        };
+        let sent = Sent::of(content, is_whole)?;
+        sent.teach(contents, place);
+        Ok(sent)
+    }
+}
+
+/// Passes what is written on to the task that sends it, in pieces of one size; [`Write::flush`] sends the last.
+struct Pieces {
+    sender: mpsc::Sender<Bytes>,
+    piece: Vec<u8>,
+}
+
+impl Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.piece.len() >= PIECE.0 {
+            self.flush()?;
+        }
+        self.piece.reserve(PIECE.0.saturating_sub(self.piece.len()));
+        let length = bytes.len().min(PIECE.0 - self.piece.len());
+        self.piece.extend_from_slice(&bytes[..length]);
+        Ok(length)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let piece = std::mem::take(&mut self.piece);
+        self.sender.blocking_send(piece.into()).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+fn open(contents: &Contents, place: &LocalPath) -> Result<Content, DeltaError> {
+    contents.open(place).map_err(|source| DeltaError::Io { operation: "open the file", source })
+}
+
+fn has_changed(content: &Content) -> Result<bool, DeltaError> {
+    content.has_changed().map_err(|source| DeltaError::Io { operation: "look at the file", source })
 }
 
 /// Compares what is written with what is expected, and fails at the first difference.
@@ -123,6 +208,7 @@ mod tests {
             signature
         };
         let long = vec![7; 10_000];
+        let contents = Contents::default();
         for (ours, theirs, equal) in [
             (&b"same"[..], &b"same"[..], true),
             (b"", b"", true),
@@ -132,12 +218,53 @@ mod tests {
             (b"", b"x", false),
         ] {
             std::fs::write(directory.path().join("f"), ours).unwrap();
-            let compared = compare(&place, &signature_of(theirs)).unwrap();
+            let compared = compare(&contents, &place, &signature_of(theirs)).unwrap();
             assert_eq!(compared.digest.is_some(), equal, "{ours:?} {theirs:?}");
             assert_eq!(compared.digest.is_some(), compared.digest == content::digest(&place).ok());
         }
         std::fs::remove_file(directory.path().join("f")).unwrap();
-        assert!(compare(&place, &signature_of(b"x")).is_err());
-        assert!(prepare(&place, &signature_of(b"x")).is_err());
+        assert!(compare(&contents, &place, &signature_of(b"x")).is_err());
+        assert!(prepare(&contents, &place, &signature_of(b"x")).is_err());
+    }
+
+    /// All that a delta's receiver gets.
+    fn collect(body: Body, send: impl FnOnce() -> Result<Sent, DeltaError> + Send) -> (Vec<u8>, Sent) {
+        let Body::Pieces(mut pieces) = body else { panic!("it is sent while it is read") };
+        std::thread::scope(|scope| {
+            let sending = scope.spawn(send);
+            let mut delta = Vec::new();
+            while let Some(piece) = pieces.blocking_recv() {
+                delta.extend_from_slice(&piece);
+            }
+            (delta, sending.join().unwrap().unwrap())
+        })
+    }
+
+    #[test]
+    fn a_large_file_that_is_new_there_is_sent_while_it_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("f");
+        let place = LocalPath { root: directory.path().to_owned(), relative: b"f".to_vec() };
+        let content: Vec<u8> =
+            (0..3_000_001_u32).map(|number| number.wrapping_mul(2_654_435_761).to_le_bytes()[3]).collect();
+        for (before, changed) in [(3_000_001, false), (2_000_000, true), (3_500_000, true)] {
+            std::fs::write(&path, &content).unwrap();
+            let contents = Contents::default();
+            let prepared = prepare(&contents, &place, &delta::MISSING_BASIS).unwrap();
+            let Prepared::Whole { length, delta: body, whole } = prepared else { panic!("it is a large one") };
+            // What happens to the file meanwhile.
+            if changed {
+                std::fs::File::options().write(true).open(&path).unwrap().set_len(before).unwrap();
+            }
+            let (delta, sent) = collect(body, || whole.send(&contents, &place));
+            assert_eq!(delta.len() as u64, length);
+            assert_eq!(sent.changed, changed);
+            let nothing = tempfile::tempfile().unwrap();
+            let mut arrived = Vec::new();
+            match delta::patch(&nothing, &mut &delta[..], &mut arrived, u64::MAX) {
+                Ok(_) => assert!(before >= 3_000_001 && arrived == content),
+                Err(_) => assert!(before < 3_000_001, "what is too short is taken back"),
+            }
+        }
     }
 }

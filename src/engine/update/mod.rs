@@ -3,9 +3,10 @@
 //!
 //! A claim keeps other processes away, [`plan`] says what is to be done, [`session`] has one peer listen to us,
 //! [`exchange`] keeps requests and answers in step, [`pipeline`] brings the peer up to date, file by file ([`job`]), and
-//! [`confirmed`] writes down what arrived.
+//! [`confirmed`] writes down what arrived. [`contents`] has a file read once for all peers.
 
 mod confirmed;
+mod contents;
 mod exchange;
 mod feed;
 mod job;
@@ -17,15 +18,16 @@ mod session;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use self::contents::Contents;
 use super::{EngineError, Node, Report, claim, recover};
 use crate::model::errors::chain;
-use crate::model::{DirtyEntry, Scope, SyncPath};
+use crate::model::{Scope, SyncPath};
 use crate::store::{DirtyFilter, StoreError};
 use crate::wire::Connection;
 
@@ -65,32 +67,38 @@ pub struct Outcome {
     closing: Option<Connection>,
 }
 
+/// What all peers of a run have in common.
+#[derive(Debug)]
+struct Common {
+    node: Arc<Node>,
+    /// As [`UpdateOptions::dry_run`].
+    dry_run: bool,
+    contents: Arc<Contents>,
+}
+
 /// Pushes the dirty rows within `scopes` to their peers.
 ///
 /// # Errors
-/// When the dirty rows cannot be read. Everything that concerns one peer is counted in its report.
+/// When it cannot be read who has any. Everything that concerns one peer is counted in its report.
 pub async fn update(node: &Arc<Node>, scopes: Vec<Scope>, options: &UpdateOptions) -> Result<Outcome, EngineError> {
-    let mut work: BTreeMap<String, Vec<DirtyEntry>> = BTreeMap::new();
-    for entry in node.store.dirty(DirtyFilter { peer: None, scopes: scopes.clone() }).await? {
-        let wanted = options.peers.as_ref().is_none_or(|peers| peers.contains(&entry.peer.to_lowercase()));
-        if wanted {
-            work.entry(entry.peer.clone()).or_default().push(entry);
-        }
-    }
+    let with_rows: BTreeSet<String> = node.store.dirty_peers().await?.into_iter().map(|(_, peer)| peer).collect();
+    let wanted = |peer: &String| options.peers.as_ref().is_none_or(|peers| peers.contains(&peer.to_lowercase()));
+    let work: Vec<String> = with_rows.into_iter().filter(wanted).collect();
     let places = Arc::new(Semaphore::new(node.config.max_parallel_peers.max(1)));
+    let contents = Arc::new(Contents::for_peers(work.len()));
+    let run = Arc::new(Common { node: Arc::clone(node), dry_run: options.dry_run, contents });
     let (mut tasks, mut peers) = (JoinSet::new(), HashMap::new());
-    for (peer, entries) in work {
-        let (node, places, dry_run) = (Arc::clone(node), Arc::clone(&places), options.dry_run);
-        let served = peer.clone();
+    for peer in work {
+        let (run, places, served) = (Arc::clone(&run), Arc::clone(&places), peer.clone());
         let filter = DirtyFilter { peer: Some(peer.clone()), scopes: scopes.clone() };
         let task = tasks.spawn(async move {
             // The semaphore is never closed.
             let _place = places.acquire_owned().await.ok();
-            let mut outcome = if dry_run {
-                session::serve_peer(&node, &served, entries, true).await
-            } else {
-                alone(&node, &served, filter).await
-            };
+            let mut outcome = Outcome::default();
+            if let Err(error) = serve_rows(&run, &served, filter, &mut outcome).await {
+                let error = chain(&error);
+                outcome.report.error(format_args!("ERROR: {served}: {error}. What is dirty for it stays so."));
+            }
             if let Some(connection) = outcome.closing.take() {
                 part(&served, connection).await;
             }
@@ -119,26 +127,36 @@ pub async fn update(node: &Arc<Node>, scopes: Vec<Scope>, options: &UpdateOption
     Ok(total)
 }
 
-/// Serves a peer while no other process does. What another one has delivered meanwhile is no longer to be sent.
-async fn alone(node: &Arc<Node>, peer: &str, filter: DirtyFilter) -> Outcome {
-    let mut outcome = Outcome::default();
-    let serve = async {
-        let waiting = || tracing::info!("Waiting for another csync2 that is updating {peer} ...");
-        let claimed = claim::claim(&node.store, peer, &recover::holder(), waiting).await?;
-        let entries = node.store.dirty(filter).await;
-        if let Ok(entries) = &entries
-            && !entries.is_empty()
-        {
-            outcome = session::serve_peer(node, peer, entries.clone(), false).await;
+/// Serves a peer while no other process does. The rows are read by then: what another one has delivered meanwhile is no
+/// longer to be sent.
+async fn serve_rows(
+    run: &Arc<Common>,
+    peer: &str,
+    filter: DirtyFilter,
+    outcome: &mut Outcome,
+) -> Result<(), StoreError> {
+    let store = &run.node.store;
+    if run.dry_run {
+        let entries = store.dirty(filter).await?;
+        if !entries.is_empty() {
+            session::serve_peer(run, peer, entries, outcome).await;
         }
-        claimed.release().await?;
-        entries.map(drop)
-    };
-    let result: Result<(), StoreError> = serve.await;
-    if let Err(error) = result {
-        outcome.report.error(format_args!("ERROR: {peer}: {}. What is dirty for it stays so.", chain(&error)));
+        return Ok(());
     }
-    outcome
+    // Who has nothing of what this run is about is not waited for.
+    if filter.scopes != [Scope::All] && store.dirty(filter.clone()).await?.is_empty() {
+        return Ok(());
+    }
+    let waiting = || tracing::info!("Waiting for another csync2 that is updating {peer} ...");
+    let claimed = claim::claim(store, peer, &recover::holder(), waiting).await?;
+    let entries = store.dirty(filter).await;
+    if let Ok(entries) = &entries
+        && !entries.is_empty()
+    {
+        session::serve_peer(run, peer, entries.clone(), outcome).await;
+    }
+    claimed.release().await?;
+    entries.map(drop)
 }
 
 /// Waits until the peer has run its actions: scripts count on them when we return. Others may push to it meanwhile.

@@ -5,8 +5,9 @@ use std::io::{self, Seek, SeekFrom};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
+use bytes::{Buf, Bytes};
 use tempfile::{SpooledData, SpooledTempFile};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::mpsc;
@@ -20,8 +21,17 @@ use crate::wire::{WireError, Writer};
 /// Something to be sent.
 enum Item {
     Bytes(Vec<u8>),
-    Stream { length: u64, data: SpooledTempFile },
+    Stream { length: u64, data: Body },
     Content(Content),
+}
+
+/// The data of a stream.
+#[derive(Debug)]
+pub(super) enum Body {
+    /// Complete.
+    Spooled(SpooledTempFile),
+    /// Still being made.
+    Pieces(mpsc::Receiver<Bytes>),
 }
 
 /// Takes what is to be sent, in order. What waits here is bounded by the number of commands in flight. Dropping it ends
@@ -51,7 +61,7 @@ impl Outbox {
         let _ = self.sender.send(Item::Bytes(bytes));
     }
 
-    pub(super) fn send_stream(&self, length: u64, data: SpooledTempFile) {
+    pub(super) fn send_stream(&self, length: u64, data: Body) {
         let _ = self.sender.send(Item::Stream { length, data });
     }
 
@@ -154,7 +164,11 @@ impl Sending {
     }
 }
 
-fn source(mut data: SpooledTempFile) -> Result<Pin<Box<dyn AsyncRead + Send>>, WireError> {
+fn source(data: Body) -> Result<Pin<Box<dyn AsyncRead + Send>>, WireError> {
+    let mut data = match data {
+        Body::Spooled(data) => data,
+        Body::Pieces(pieces) => return Ok(Box::pin(Joined { pieces, rest: Bytes::new() })),
+    };
     data.seek(SeekFrom::Start(0)).map_err(|source| WireError::Io {
         operation: "read the spooled delta for",
         peer: "the peer".into(),
@@ -164,6 +178,31 @@ fn source(mut data: SpooledTempFile) -> Result<Pin<Box<dyn AsyncRead + Send>>, W
         SpooledData::InMemory(cursor) => Box::pin(cursor),
         SpooledData::OnDisk(file) => Box::pin(tokio::fs::File::from_std(file)),
     })
+}
+
+/// Pieces as one stream. It ends early when they do.
+struct Joined {
+    pieces: mpsc::Receiver<Bytes>,
+    rest: Bytes,
+}
+
+impl AsyncRead for Joined {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.rest.is_empty() {
+            match ready!(self.pieces.poll_recv(context)) {
+                Some(piece) => self.rest = piece,
+                None => return Poll::Ready(Ok(())),
+            }
+        }
+        let length = self.rest.len().min(buffer.remaining());
+        buffer.put_slice(&self.rest[..length]);
+        self.rest.advance(length);
+        Poll::Ready(Ok(()))
+    }
 }
 
 /// Counts the pieces that are taken from a source.

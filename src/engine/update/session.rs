@@ -3,39 +3,39 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::Outcome;
 use super::exchange::Exchange;
 use super::pipeline::{Pair, Pipeline, Worked};
 use super::plan::{self, Candidate};
+use super::{Common, Outcome};
 use crate::engine::contact::{self, SessionError, advice};
-use crate::engine::{Node, membership};
+use crate::engine::membership;
 use crate::model::DirtyEntry;
 use crate::model::errors::chain;
 use crate::wire::{Reply, Request};
 
 /// Brings one peer up to date. Never fails as a whole: the report says what went wrong.
-pub(super) async fn serve_peer(node: &Arc<Node>, peer: &str, entries: Vec<DirtyEntry>, dry_run: bool) -> Outcome {
-    let mut outcome = Outcome::default();
+pub(super) async fn serve_peer(run: &Arc<Common>, peer: &str, entries: Vec<DirtyEntry>, outcome: &mut Outcome) {
+    let node = &run.node;
     // With `-G`, peers of the other groups are none of this run's business.
     if node.groups.is_none() && !membership::pairs(&node.config).iter().any(|(_, other)| other == peer) {
         outcome.report.error(format_args!(
             "ERROR: {peer} is in no group of this configuration: {} entries stay dirty. `csync2 -R` removes them.",
             entries.len()
         ));
-        return outcome;
+        return;
     }
     let names = plan::by_name(node, entries, &mut outcome.report);
     if names.is_empty() {
-        return outcome;
+        return;
     }
     let plain = names.keys().all(|my_name| node.config.plain_allowed(my_name, peer));
     tracing::info!("Connecting to host {peer} ({}) ...", if plain { "PLAIN" } else { "SSL" });
     let left: usize = names.values().map(Vec::len).sum();
-    let purpose = if dry_run { contact::Purpose::DryRun } else { contact::Purpose::Push };
+    let purpose = if run.dry_run { contact::Purpose::DryRun } else { contact::Purpose::Push };
     match contact::connect(node, peer, plain, purpose).await {
         Ok((connection, dialect)) => {
             let exchange = Exchange::start(connection, dialect);
-            converse(node, peer, exchange, names, dry_run, &mut outcome).await;
+            converse(run, peer, exchange, names, outcome).await;
         }
         Err(error) => {
             let consequence = format!("{left} entries stay dirty; csync2 -u sends them.");
@@ -43,16 +43,14 @@ pub(super) async fn serve_peer(node: &Arc<Node>, peer: &str, entries: Vec<DirtyE
             tracing::info!("Host stays in dirty state. Try again later...");
         }
     }
-    outcome
 }
 
 /// Everything from the first HELLO on.
 pub(super) async fn converse(
-    node: &Arc<Node>,
+    run: &Arc<Common>,
     peer: &str,
     mut exchange: Exchange,
     names: BTreeMap<String, Vec<Candidate>>,
-    dry_run: bool,
     outcome: &mut Outcome,
 ) {
     let mut left: usize = names.values().map(Vec::len).sum();
@@ -71,7 +69,7 @@ pub(super) async fn converse(
             }
         }
         let pair = Pair { my_name: &my_name, peer };
-        let worked = Pipeline::new(node, pair, &mut exchange, dry_run).run(candidates).await;
+        let worked = Pipeline::new(run, pair, &mut exchange).run(candidates).await;
         left = left - count + worked.left;
         let Worked { report, forecasts, result, .. } = worked;
         outcome.report.merge(report);

@@ -276,7 +276,7 @@ fn grow(directory: &Path, tree: &Grown) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
     #[test]
     fn several_see_together_what_one_sees_alone(tree in tree(), visitors in 2usize..5) {
         let directory = tempfile::tempdir().unwrap();

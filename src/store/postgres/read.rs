@@ -239,7 +239,9 @@ pub(super) async fn known(client: &Object, paths: &[SyncPath]) -> Answer<Vec<Kno
             known.entry(path).or_default().marks.push(mark);
         }
     }
-    known.values_mut().for_each(|known| known.marks.sort_by(|one, other| one.peer.cmp(&other.peer)));
+    for known in known.values_mut() {
+        known.marks.sort_by(|one, other| one.peer.cmp(&other.peer));
+    }
     Ok(paths.iter().map(|path| known.get(path).cloned().unwrap_or_default()).collect())
 }
 

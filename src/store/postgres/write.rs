@@ -427,7 +427,7 @@ async fn at_once<'s>(
     let control = async |sql: &str| if alone { Ok(()) } else { client.batch_execute(sql).await };
     let begin = if durable { "BEGIN" } else { "BEGIN; SET LOCAL synchronous_commit = off" };
     let queries = future::try_join_all(prepared.iter().map(|(sql, parameters)| client.query(sql, parameters)));
-    let (_, answers, _) = future::try_join3(control(begin), queries, control("COMMIT")).await?;
+    let ((), answers, ()) = future::try_join3(control(begin), queries, control("COMMIT")).await?;
     Ok(answers)
 }
 

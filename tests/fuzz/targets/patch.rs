@@ -1,7 +1,7 @@
 //! A peer's delta: it is applied or refused, and never makes more than the limit.
 #![no_main]
 
-use std::io::Write;
+use std::io::{Cursor, Read, Write};
 
 use csync2::delta::patch;
 use libfuzzer_sys::fuzz_target;
@@ -14,9 +14,13 @@ fuzz_target!(|input: (u16, bool, Vec<u8>, Vec<u8>)| {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(&basis).unwrap();
     let mut output = Vec::new();
-    let result = patch(file, &mut &*delta, &mut output, limit);
+    let result = patch(&file, &mut &*delta, &mut output, limit);
     assert!(output.len() as u64 <= limit);
     if let Ok(written) = result {
         assert_eq!(written, output.len() as u64);
+        let mut expected = Vec::new();
+        let mut job = librsync::Patch::new(Cursor::new(&basis), &*delta).unwrap();
+        job.read_to_end(&mut expected).expect("what we take, librsync takes");
+        assert_eq!(output, expected);
     }
 });

@@ -122,7 +122,13 @@ impl Incoming {
             Some(file) => Some((fs::meta::metadata_of(&file)?, file)),
             None => None,
         };
-        target.complete(temp, digest, old.as_ref(), Some(attributes), &self.rules)
+        target.complete(
+            temp,
+            digest,
+            old.as_ref().map(|(metadata, file)| (metadata, file)),
+            Some(attributes),
+            &self.rules,
+        )
     }
 }
 

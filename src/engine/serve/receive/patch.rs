@@ -1,17 +1,14 @@
 //! PATCH: the signature of what we have goes out, a delta comes in, and the new content is built beside the old.
 
 use std::fs::File;
-use std::io;
-
-use tempfile::SpooledTempFile;
 
 use super::super::apply::{Assembled, Copies, Refusal, Rules, Target};
 use super::super::peer::Peer;
 use super::super::permission::Admitted;
 use super::super::query;
-use super::super::spool::Spool;
+use super::super::spool::{Incoming, Spooled};
 use super::{Assembly, Receiver, Sequence, State, Stop};
-use crate::engine::{EngineError, notice, step};
+use crate::engine::{EngineError, blocking, notice, step};
 use crate::model::SyncPath;
 use crate::model::errors::chain;
 use crate::wire::Attributes;
@@ -26,17 +23,6 @@ pub(in super::super) struct Patch {
     rules: Rules,
     /// Those that came along, in the second dialect.
     attributes: Option<Attributes>,
-    delta: Spool,
-}
-
-impl Patch {
-    /// The next piece of the delta.
-    ///
-    /// # Errors
-    /// When it cannot be kept.
-    pub(in super::super) fn push(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.delta.push(bytes, || self.target.scratch(&self.rules))
-    }
 }
 
 /// Says what the new file could not get of the old one. Owner and mode are the peer's to set, unless they are ignored.
@@ -54,36 +40,45 @@ pub(in super::super) async fn warn_of_lost(peer: &Peer, new: &Assembled) -> Resu
 }
 
 impl Receiver {
-    /// First half: everything up to the signature of the basis, with its length.
+    /// First half: everything up to the signature of the basis.
     pub(in super::super) async fn begin_patch(
         &mut self,
         peer: &Peer,
         file: Admitted,
         attributes: Option<Attributes>,
-    ) -> Result<(Patch, u64, SpooledTempFile), Stop> {
+    ) -> Result<(Patch, Spooled), Stop> {
         let (target, rules) = self.prepare(peer, &file).await.map_err(Stop::in_system_words)?;
+        let kept = self.signatures.take(&file.path, target.before.as_ref());
         let prepared = step("PATCH", move || {
             target.can_become_a_file()?;
             let copies = target.back_up(&rules)?;
             let basis = target.basis()?;
-            let (length, signature) = query::signature_of(basis.as_ref())?;
-            let delta = Spool::default();
-            let patch = Patch { path: file.path, target, copies, basis, rules, attributes, delta };
-            Ok::<_, Refusal>((patch, length, signature))
+            let signature = match kept {
+                Some(kept) => kept,
+                None => query::signature_of(basis.as_ref())?,
+            };
+            Ok::<_, Refusal>((Patch { path: file.path, target, copies, basis, rules, attributes }, signature))
         });
         Ok(prepared.await??)
     }
 
-    /// Second half: the delta is here.
-    pub(in super::super) async fn finish_patch(&mut self, peer: &Peer, patch: Patch) -> Result<(), Stop> {
-        let Patch { path, target, copies, basis, rules, attributes, delta } = patch;
+    /// Second half: the delta is here, or arrives meanwhile.
+    pub(in super::super) async fn finish_patch(
+        &mut self,
+        peer: &Peer,
+        patch: Patch,
+        mut delta: Incoming,
+    ) -> Result<(), Stop> {
+        let Patch { path, target, copies, basis, rules, attributes } = patch;
         let complete = attributes.is_some();
-        let built = step("PATCH", move || {
-            let mut new = target.assemble(basis, delta.into_reader()?, attributes.as_ref(), &rules)?;
+        let arrives = !delta.is_complete();
+        let build = move || {
+            let mut new = target.assemble(basis.as_ref(), &mut delta, attributes.as_ref(), &rules)?;
             let metadata = new.metadata()?;
             Ok::<_, Refusal>((target, new, metadata))
-        });
-        let (target, mut new, metadata) = built.await??;
+        };
+        let built = if arrives { blocking("PATCH", build).await? } else { step("PATCH", build).await? };
+        let (target, mut new, metadata) = built?;
         warn_of_lost(peer, &new).await?;
         // Owner, mode and time may come meanwhile; they are flushed with the name.
         let flush = new.start_flush(peer.node.config.durable)?;

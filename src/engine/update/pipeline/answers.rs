@@ -1,5 +1,7 @@
 //! What follows from the peer's answers.
 
+use std::sync::Arc;
+
 use super::{Pipeline, Task};
 use crate::engine::blocking;
 use crate::engine::contact::{Dialect, SessionError};
@@ -7,7 +9,7 @@ use crate::engine::update::Prospect;
 use crate::engine::update::confirmed::Confirmed;
 use crate::engine::update::exchange::{Answer, Awaited, Data, Question};
 use crate::engine::update::job::{Due, Progress};
-use crate::engine::update::local::{self, Compared, Prepared};
+use crate::engine::update::local::{self, Compared, Prepared, Sent};
 use crate::model::errors::chain;
 use crate::model::{Checktxt, FileKind, MtimeUnit};
 use crate::wire::Reply;
@@ -30,17 +32,22 @@ impl Pipeline<'_> {
             return self.on_refusal(number, &answer).await;
         }
         match (question, answer.data) {
-            (_, Some(Data::State { checktxt, signature })) => match answer.reply {
-                Reply::NotFound if self.is_held_back(number) => Ok(()),
-                Reply::NotFound | Reply::PathNotFound => self.on_missing(number).await,
-                _ => self.on_state(number, &checktxt, signature).await,
-            },
+            (_, Some(Data::State { checktxt, signature })) => {
+                let is_missing = matches!(answer.reply, Reply::NotFound | Reply::PathNotFound);
+                self.jobs[number].obstacles.no_directory =
+                    answer.reply == Reply::NotFound || !(is_missing || checktxt.is_directory());
+                match is_missing {
+                    true if self.is_held_back(number) => Ok(()),
+                    true => self.on_missing(number).await,
+                    false => self.on_state(number, &checktxt, signature).await,
+                }
+            }
             (_, Some(Data::Basis(signature))) => self.on_basis(awaited, signature).await,
             (question, Some(Data::Number(theirs))) => self.on_measure(number, question, theirs).await,
             (Question::Flush, None) if self.is_held_back(number) => Ok(()),
             (Question::Flush, None) => self.decide(number).await,
             (Question::ClearTheWay, None) => {
-                self.jobs[number].directory_in_the_way = false;
+                self.jobs[number].obstacles.directory = false;
                 self.change(number);
                 Ok(())
             }
@@ -110,7 +117,7 @@ impl Pipeline<'_> {
             return Ok(());
         }
         if !equal {
-            self.jobs[number].directory_in_the_way |= theirs.is_directory();
+            self.jobs[number].obstacles.directory |= theirs.is_directory();
             return self.decide(number).await;
         }
         tracing::info!("File is already up to date on peer.");
@@ -142,8 +149,8 @@ impl Pipeline<'_> {
             return Ok(true);
         }
         let Some(signature) = signature else { return Ok(false) };
-        let place = job.place.clone();
-        let compared = blocking("update", move || local::compare(&place, &signature)).await?;
+        let (place, contents) = (job.place.clone(), Arc::clone(self.contents));
+        let compared = blocking("update", move || local::compare(&contents, &place, &signature)).await?;
         // A file that cannot be read is found out, and said, when its delta is made.
         let Ok(Compared { metadata, digest: Some(digest) }) = compared else { return Ok(false) };
         let equal = described(&metadata);
@@ -171,20 +178,33 @@ impl Pipeline<'_> {
     /// The peer waits for the delta.
     async fn on_basis(&mut self, patch: Awaited, signature: Vec<u8>) -> Result<(), SessionError> {
         let (number, delta) = (patch.number, Awaited { question: Question::Change, ..patch });
-        let job = &mut self.jobs[number];
-        let place = job.place.clone();
-        let prepared = blocking("update", move || local::prepare(&place, &signature)).await?;
-        let Prepared { length, delta: data, metadata, digest, changed } = match prepared {
-            Ok(prepared) => prepared,
+        let (place, contents) = (self.jobs[number].place.clone(), Arc::clone(self.contents));
+        let prepared = blocking("update", move || local::prepare(&contents, &place, &signature)).await?;
+        let sent = match prepared {
+            Ok(Prepared::Delta { length, delta: body, sent }) => {
+                self.exchange.send_delta(delta, Some((length, body)));
+                Ok(sent)
+            }
+            Ok(Prepared::Whole { length, delta: body, whole }) => {
+                self.exchange.send_delta(delta, Some((length, body)));
+                let (place, contents) = (self.jobs[number].place.clone(), Arc::clone(self.contents));
+                blocking("update", move || whole.send(&contents, &place)).await?
+            }
+            Err(error) => {
+                self.exchange.send_delta(delta, None);
+                Err(error)
+            }
+        };
+        let Sent { metadata, digest, changed } = match sent {
+            Ok(sent) => sent,
             Err(error) => {
                 // The peer leaves its file as it is, and the session goes on.
-                self.exchange.send_delta(delta, None);
                 let place = self.jobs[number].place.absolute();
                 self.fail(number, Some(&format!("{}: {}", place.display(), chain(&error))));
                 return Ok(());
             }
         };
-        self.exchange.send_delta(delta, Some((length, data)));
+        let job = &mut self.jobs[number];
         job.outstanding += 1;
         if changed && job.past.resent {
             self.fail(number, Some("it was changed while it was sent; it goes with the next run"));

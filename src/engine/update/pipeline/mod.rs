@@ -19,16 +19,20 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
+use tokio::task::JoinHandle;
+
 use self::batch::Offers;
 use super::confirmed::{self, Confirmed};
+use super::contents::Contents;
 use super::exchange::{Awaited, Exchange, Question};
 use super::job::{Due, Job, Progress};
 use super::plan::{self, Candidate, Plan};
-use super::{Forecast, Prospect};
+use super::{Common, Forecast, Prospect};
 use crate::config::Group;
 use crate::engine::contact::{Dialect, SessionError};
-use crate::engine::{Node, Report, membership};
+use crate::engine::{EngineError, Node, Report, membership};
 use crate::model::{FileKind, Metadata, SyncPath};
+use crate::store::StoreError;
 use crate::wire::{Attributes, Request};
 
 /// SIG and FLUSH requests under way at once. Enough to fill a long line, few enough to bound what waits in memory.
@@ -75,6 +79,7 @@ pub(super) struct Pipeline<'a> {
     pair: Pair<'a>,
     exchange: &'a mut Exchange,
     dry_run: bool,
+    contents: &'a Arc<Contents>,
     jobs: Vec<Job>,
     /// The files that are pushed, by name.
     index: HashMap<SyncPath, usize>,
@@ -91,6 +96,8 @@ pub(super) struct Pipeline<'a> {
     confirmed: Vec<Confirmed>,
     /// In the batch dialect.
     offered: Offers,
+    /// Writes down what was confirmed before.
+    recording: Option<JoinHandle<Result<(), StoreError>>>,
     reported_parents: HashSet<SyncPath>,
     /// What to do about refusals, as far as it was said.
     advised: HashSet<String>,
@@ -100,12 +107,13 @@ pub(super) struct Pipeline<'a> {
 }
 
 impl<'a> Pipeline<'a> {
-    pub(super) fn new(node: &'a Arc<Node>, pair: Pair<'a>, exchange: &'a mut Exchange, dry_run: bool) -> Self {
+    pub(super) fn new(run: &'a Common, pair: Pair<'a>, exchange: &'a mut Exchange) -> Self {
         Self {
-            node,
+            node: &run.node,
             pair,
             exchange,
-            dry_run,
+            dry_run: run.dry_run,
+            contents: &run.contents,
             jobs: Vec::new(),
             index: HashMap::new(),
             ready: BinaryHeap::new(),
@@ -115,6 +123,7 @@ impl<'a> Pipeline<'a> {
             untimed: Vec::new(),
             confirmed: Vec::new(),
             offered: Offers::default(),
+            recording: None,
             reported_parents: HashSet::new(),
             advised: HashSet::new(),
             report: Report::default(),
@@ -126,7 +135,7 @@ impl<'a> Pipeline<'a> {
     pub(super) async fn run(mut self, candidates: Vec<Candidate>) -> Worked {
         let all = candidates.len();
         let worked = self.work(candidates).await;
-        let recorded = self.record_confirmed().await;
+        let recorded = self.record_all().await;
         let left = if self.jobs.is_empty() { all } else { self.jobs.iter().filter(|job| !job.is_over()).count() };
         debug_assert!(worked.is_err() || left == 0 || self.jobs.is_empty(), "jobs were forgotten");
         let forecasts = self.sorted_forecasts();
@@ -139,7 +148,7 @@ impl<'a> Pipeline<'a> {
         self.drain().await?;
         let emptied: HashSet<SyncPath> = self.jobs.iter().filter_map(|removal| removal.path().parent()).collect();
         for job in &mut pushes {
-            job.directory_in_the_way = emptied.contains(job.path());
+            job.obstacles.directory = emptied.contains(job.path());
         }
         self.add_pushes(pushes);
         self.drain().await?;
@@ -224,7 +233,7 @@ impl<'a> Pipeline<'a> {
             return;
         };
         let atomic = self.exchange.dialect == Dialect::Atomic;
-        if metadata.is_regular() && job.directory_in_the_way && !atomic {
+        if metadata.is_regular() && job.obstacles.directory && !atomic {
             // The C program's server hangs in a PATCH of a directory that it cannot remove; DEL tells us so.
             self.ask(number, &Request::Del { key, file }, Question::ClearTheWay);
             return;
@@ -255,7 +264,7 @@ impl<'a> Pipeline<'a> {
         // what MKLINK cannot replace would get the link's owner.
         let attributes_wait = match metadata.kind {
             FileKind::Directory => false,
-            FileKind::Symlink { .. } => job.forced || job.directory_in_the_way,
+            FileKind::Symlink { .. } => job.forced || job.obstacles.directory,
             _ => true,
         };
         if attributes_wait {
@@ -312,7 +321,25 @@ impl<'a> Pipeline<'a> {
         if self.confirmed.len() >= RECORD_AT { self.record_confirmed().await } else { Ok(()) }
     }
 
+    /// Starts to write down what was confirmed, once what was confirmed before is: the network does not wait for the
+    /// database as long as that keeps up.
     async fn record_confirmed(&mut self) -> Result<(), SessionError> {
-        Ok(confirmed::record(self.node, std::mem::take(&mut self.confirmed)).await?)
+        self.is_recorded().await?;
+        let (node, confirmed) = (Arc::clone(self.node), std::mem::take(&mut self.confirmed));
+        self.recording = Some(tokio::spawn(async move { confirmed::record(&node, confirmed).await }));
+        Ok(())
+    }
+
+    async fn is_recorded(&mut self) -> Result<(), SessionError> {
+        let Some(recording) = self.recording.take() else { return Ok(()) };
+        let recorded = recording.await.map_err(|source| EngineError::Worker { operation: "update", source })?;
+        Ok(recorded?)
+    }
+
+    /// Writes down everything, also when something before could not be.
+    async fn record_all(&mut self) -> Result<(), SessionError> {
+        let before = self.is_recorded().await;
+        let last = confirmed::record(self.node, std::mem::take(&mut self.confirmed)).await;
+        before.and(last.map_err(SessionError::from))
     }
 }

@@ -60,21 +60,25 @@ impl Pipeline<'_> {
         }
     }
 
-    /// Leaves a file alone that may lie behind a link there, until our directory is known to have taken the link's place:
-    /// the C program's server would write through it. Once the peer has answered for the directory, the file is asked about
-    /// again.
+    /// Leaves a file alone as long as a link may be in the place of its directory: the C program's server would write
+    /// through it. Once the peer has answered for the directory, the file is asked about again.
     pub(super) fn is_held_back(&mut self, number: usize) -> bool {
         if self.dry_run || self.jobs[number].is_removal() {
             return false;
         }
         let Some(directory) = self.directory_above(number) else { return false };
-        match self.jobs[directory].progress {
+        let Job { progress, obstacles, .. } = self.jobs[directory];
+        match progress {
+            _ if !obstacles.no_directory => return false,
+            Progress::Untimed | Progress::Done => return false,
             Progress::Asking | Progress::Underway => {
                 self.jobs[number].begin_anew();
                 self.wait_for(directory, number);
             }
-            Progress::Failed if !self.jobs[number].forced => self.fail(number, None),
-            _ => return false,
+            Progress::Failed => {
+                self.jobs[number].obstacles.no_directory = true;
+                self.fail(number, None);
+            }
         }
         true
     }

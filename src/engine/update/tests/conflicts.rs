@@ -80,37 +80,42 @@ async fn what_is_made_gets_its_attributes() {
     }
 }
 
+const A_LINK: &str = "OK (data_follows).\nv1:type=lnk:target=e\noctet-stream 0\nOK (cmd_finished).\n";
 const BEHIND_A_LINK: &str = "OK (not_found).\n---\noctet-stream 0\nOK (cmd_finished).\n";
 
 /// The peer has made a link of the directory. The C program's server writes through it until MKDIR has taken its place.
 #[tokio::test]
 async fn nothing_is_sent_through_a_link_that_a_disputed_directory_replaces() {
-    for (method, forced, errors) in [("first", false, 0), ("first", true, 0), ("none", false, 1)] {
+    for (method, forced, errors) in [("first", false, 0), ("first", true, 0), ("none", false, 1), ("none", true, 1)] {
         let home = Home::with(&format!("include %d%; auto {method};")).await;
-        home.put(&["d/", "d/e/", "d/e/f", "d/g"]);
+        home.put(&["d/", "d/e/", "d/e/f", "d/g", "d/h/", "d/h/i"]);
         home.mark(&["d"], false).await;
-        home.mark(&["d/e/f", "d/g"], forced).await;
+        home.mark(&["d/e", "d/e/f", "d/g", "d/h/i"], forced).await;
         let (mut flushed, mut is_link) = (false, true);
-        let peer = Peer::new(&["%d%", "%d%/d", "%d%/d/e"]).scripted(move |command, name| match (command, name) {
-            ("FLUSH", "%d%/d") => {
-                flushed = true;
-                Act::Normally
-            }
-            ("MKDIR", "%d%/d") if !flushed => Act::Say(ALSO_DIRTY.into()),
-            ("MKDIR", "%d%/d") => {
-                is_link = false;
-                Act::Normally
-            }
-            ("SIG", name) if is_link && name != "%d%/d" => Act::Say(BEHIND_A_LINK.into()),
-            ("PATCH" | "ATOMICPATCH", name) if is_link => panic!("{name} is written through the link"),
-            _ => Act::Normally,
-        });
+        let peer =
+            Peer::new(&["%d%", "%d%/d", "%d%/d/e", "%d%/d/h"]).scripted(move |command, name| match (command, name) {
+                ("FLUSH", "%d%/d") => {
+                    flushed = true;
+                    Act::Normally
+                }
+                ("MKDIR", "%d%/d") if !flushed => Act::Say(ALSO_DIRTY.into()),
+                ("MKDIR", "%d%/d") => {
+                    is_link = false;
+                    Act::Normally
+                }
+                ("SIG", "%d%/d") if is_link => Act::Say(A_LINK.into()),
+                ("SIG", "%d%/d/e") if is_link => Act::Say(BEHIND_A_LINK.into()),
+                ("PATCH" | "ATOMICPATCH", name) if is_link => panic!("{name} is written through the link"),
+                _ => Act::Normally,
+            });
         let (outcome, peer) = home.update(peer).await;
         let story = format!("{method} {forced}: {:?}", heard(&peer));
         assert_eq!(outcome.report.errors, errors, "{story}");
-        let all = ["d", "d/e/f", "d/g"];
+        let all = ["d", "d/e", "d/e/f", "d/g", "d/h/i"];
         assert_eq!(home.dirty().await, if errors == 0 { &[][..] } else { &all[..] }, "{story}");
-        assert_eq!(count(&peer, "DELTA d/g") == 1 && count(&peer, "DELTA d/e/f") == 1, errors == 0, "{story}");
+        for file in ["DELTA d/g", "DELTA d/e/f", "DELTA d/h/i"] {
+            assert_eq!(count(&peer, file), 1 - errors, "{story}");
+        }
     }
 }
 

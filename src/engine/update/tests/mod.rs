@@ -1,6 +1,7 @@
 //! Pushes to a peer that is made for tests: what is sent, which rows go, and what is reported.
 
 mod conflicts;
+mod many;
 mod names;
 mod peer;
 
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use self::peer::{Act, Cut, Peer, Shared};
 use super::exchange::Exchange;
-use super::{Outcome, Prospect, plan, session};
+use super::{Common, Outcome, Prospect, plan, session};
 use crate::config::reference::Scratch;
 use crate::config::{Config, Selection, Source};
 use crate::engine::contact::Dialect;
@@ -38,21 +39,27 @@ impl Home {
 
     /// With these statements in the group.
     async fn with(statements: &str) -> Self {
+        let config = |tree: &str| {
+            format!(
+                "prefix d {{ on *: {tree}; }}\nprefix sub {{ on *: {tree}/sub; }}\n\
+                 group g {{ host p h q; key k; {statements} }}\n\
+                 group also {{ host h@other p; key k; include %d%/other; }}\n"
+            )
+        };
+        Self::configured(config, 0).await
+    }
+
+    /// With a configuration that knows where the tree is; peers listen on this port.
+    async fn configured(config: impl FnOnce(&str) -> String, port: u16) -> Self {
         let scratch = Scratch::new();
         let tree = scratch.path("tree");
         fs::create_dir(&tree).unwrap();
-        let text = format!(
-            "prefix d {{ on *: {tree}; }}\nprefix sub {{ on *: {tree}/sub; }}\n\
-             group g {{ host p h q; key k; {statements} }}\n\
-             group also {{ host h@other p; key k; include %d%/other; }}\n",
-            tree = tree.display()
-        );
-        scratch.write("csync2.cfg", text);
+        scratch.write("csync2.cfg", config(tree.to_str().unwrap()));
         let source = Source { system_dir: scratch.root(), config_name: String::new() };
         let config = Config::load(&source, &Selection { my_name: "h".into(), groups: None }).unwrap();
         let location = Location::Sqlite(scratch.path("state.db3"));
         let store = Store::open(&location, &StoreOptions::default()).await.unwrap();
-        let place = Place { system_dir: scratch.root(), config_name: String::new(), groups: None, bind: None, port: 0 };
+        let place = Place { system_dir: scratch.root(), config_name: String::new(), groups: None, bind: None, port };
         Self { node: Arc::new(Node::new(Arc::new(config), store, place)), scratch, dialect: Dialect::Upstream }
     }
 
@@ -115,7 +122,8 @@ impl Home {
         let names = plan::by_name(&self.node, self.rows().await, &mut Report::default());
         let mut outcome = Outcome::default();
         let exchange = Exchange::start(connection, self.dialect);
-        session::converse(&self.node, "p", exchange, names, dry_run, &mut outcome).await;
+        let run = Arc::new(Common { node: Arc::clone(&self.node), dry_run, contents: Arc::default() });
+        session::converse(&run, "p", exchange, names, &mut outcome).await;
         (outcome, peer)
     }
 }

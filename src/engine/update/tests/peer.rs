@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::io::{DuplexStream, duplex};
+use tokio::io::{AsyncRead, AsyncWrite, duplex};
 
 use crate::delta;
 use crate::wire::{Connection, OctetHeader, Reply, Request, Timeouts, WireError};
@@ -151,7 +151,8 @@ fn name_of(request: &Request) -> String {
     String::from_utf8_lossy(&name).into_owned()
 }
 
-async fn serve(peer: Shared, stream: DuplexStream) -> Result<(), WireError> {
+/// One session.
+pub(super) async fn serve(peer: Shared, stream: impl AsyncRead + AsyncWrite + Send + 'static) -> Result<(), WireError> {
     let mut connection = Connection::new(stream, None, Timeouts::default());
     while let Some(line) = connection.read_line().await? {
         let request = Request::parse(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"));

@@ -1,0 +1,259 @@
+//! What was read in this run, for the peers that come later: all of them get the same files at about the same time.
+//! Synchronous, as what reads files is.
+
+use std::collections::{HashMap, VecDeque};
+use std::fs::File;
+use std::io::{self, Cursor, Read};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+
+use crate::config::LocalPath;
+use crate::engine::content::{self, Hashing};
+use crate::fs;
+use crate::model::{FileKind, Metadata};
+
+/// Larger files, in bytes, are read for each peer; their digests are kept.
+const SMALL: u64 = 64 << 10;
+
+/// Contents that are kept, in bytes.
+const ROOM: usize = 16 << 20;
+
+/// Digests of larger files that are kept.
+const DIGESTS: usize = 4_096;
+
+/// The contents of small files and the digests of larger ones, each with the state in which it was read.
+#[derive(Debug, Default)]
+pub(super) struct Contents {
+    /// Somebody else will ask.
+    are_shared: bool,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    /// Who comes first reads, and the others wait for it.
+    small: HashMap<PathBuf, Arc<Mutex<Option<Small>>>>,
+    /// In the order in which they were read, with their sizes.
+    order: VecDeque<(PathBuf, usize)>,
+    bytes: usize,
+    digests: HashMap<PathBuf, (Metadata, [u8; 32])>,
+}
+
+/// A small file that did not change while it was read.
+#[derive(Debug, Clone)]
+struct Small {
+    metadata: Metadata,
+    content: Bytes,
+    digest: [u8; 32],
+}
+
+/// A regular file, to be read once.
+#[derive(Debug)]
+pub(super) struct Content {
+    /// Its state before it was read.
+    pub(super) metadata: Metadata,
+    body: Body,
+}
+
+#[derive(Debug)]
+enum Body {
+    Kept(Cursor<Bytes>, [u8; 32]),
+    Known(File, [u8; 32]),
+    New(Hashing<File>),
+}
+
+impl Contents {
+    /// For so many peers: one alone needs nothing to be kept.
+    pub(super) fn for_peers(number: usize) -> Self {
+        Self { are_shared: number > 1, ..Self::default() }
+    }
+
+    /// Opens a file, or takes what is known of it.
+    ///
+    /// # Errors
+    /// Those of opening it, and of reading a small one.
+    pub(super) fn open(&self, place: &LocalPath) -> io::Result<Content> {
+        if !self.are_shared {
+            return Content::of(content::open(place)?);
+        }
+        let path = place.absolute();
+        let now = content::locate(place).ok().and_then(|at| at.metadata().ok()).flatten();
+        let Some(now) = now else { return Content::of(content::open(place)?) };
+        let FileKind::Regular { size } = now.kind else { return Content::of(content::open(place)?) };
+        if size > SMALL {
+            let mut content = Content::of(content::open(place)?)?;
+            if let (Some((metadata, digest)), Body::New(file)) = (self.kept().digests.get(&path), &content.body)
+                && *metadata == content.metadata
+            {
+                content.body = Body::Known(file.file().try_clone()?, *digest);
+            }
+            return Ok(content);
+        }
+        let slot = Arc::clone(self.kept().small.entry(path.clone()).or_default());
+        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(small) = slot.as_ref().filter(|small| small.metadata == now) {
+            return Ok(small.clone().into());
+        }
+        let mut content = Content::of(content::open(place)?)?;
+        let mut bytes = Vec::new();
+        content.by_ref().take(SMALL + 1).read_to_end(&mut bytes)?;
+        let Body::New(file) = content.body else { return Content::of(content::open(place)?) };
+        if bytes.len() as u64 > SMALL || fs::meta::metadata_of(file.file())? != content.metadata {
+            return Content::of(content::open(place)?);
+        }
+        let small = Small { metadata: content.metadata, content: bytes.into(), digest: file.digest() };
+        *slot = Some(small.clone());
+        drop(slot);
+        self.kept().make_room(path, small.content.len());
+        Ok(small.into())
+    }
+
+    /// Keeps the digest of a file that was read to its end and did not change meanwhile.
+    pub(super) fn learn(&self, place: &LocalPath, metadata: &Metadata, digest: [u8; 32]) {
+        let FileKind::Regular { size } = metadata.kind else { return };
+        let mut kept = self.kept();
+        if self.are_shared && size > SMALL && kept.digests.len() < DIGESTS {
+            kept.digests.insert(place.absolute(), (metadata.clone(), digest));
+        }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Kept {
+    /// Notes what was read, and forgets the oldest when that is too much.
+    fn make_room(&mut self, path: PathBuf, size: usize) {
+        self.bytes += size;
+        self.order.push_back((path, size));
+        while self.bytes > ROOM
+            && let Some((oldest, size)) = self.order.pop_front()
+        {
+            self.small.remove(&oldest);
+            self.bytes -= size;
+        }
+    }
+}
+
+impl From<Small> for Content {
+    fn from(small: Small) -> Self {
+        Self { metadata: small.metadata, body: Body::Kept(Cursor::new(small.content), small.digest) }
+    }
+}
+
+impl Content {
+    fn of(file: File) -> io::Result<Self> {
+        Ok(Self { metadata: fs::meta::metadata_of(&file)?, body: Body::New(Hashing::new(file)) })
+    }
+
+    /// Bytes.
+    pub(super) fn size(&self) -> u64 {
+        match self.metadata.kind {
+            FileKind::Regular { size } => size,
+            _ => 0,
+        }
+    }
+
+    /// It is about to be read from its start to its end.
+    pub(super) fn read_ahead(&self) {
+        match &self.body {
+            Body::Kept(..) => {}
+            Body::Known(file, _) => fs::read_ahead(file),
+            Body::New(file) => fs::read_ahead(file.file()),
+        }
+    }
+
+    /// Whether it is another than when it was opened.
+    ///
+    /// # Errors
+    /// Those of stat.
+    pub(super) fn has_changed(&self) -> io::Result<bool> {
+        let file = match &self.body {
+            Body::Kept(..) => return Ok(false),
+            Body::Known(file, _) => file,
+            Body::New(file) => file.file(),
+        };
+        Ok(fs::meta::metadata_of(file)? != self.metadata)
+    }
+
+    /// SHA-256 of all of it, when it was read to its end.
+    pub(super) fn digest(self) -> [u8; 32] {
+        match self.body {
+            Body::Kept(_, digest) | Body::Known(_, digest) => digest,
+            Body::New(file) => file.digest(),
+        }
+    }
+}
+
+impl Read for Content {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match &mut self.body {
+            Body::Kept(content, _) => content.read(buffer),
+            Body::Known(file, _) => file.read(buffer),
+            Body::New(file) => file.read(buffer),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Scratch(tempfile::TempDir);
+
+    impl Scratch {
+        fn put(&self, name: &str, content: &[u8]) -> LocalPath {
+            std::fs::write(self.0.path().join(name), content).unwrap();
+            LocalPath { root: self.0.path().to_owned(), relative: name.as_bytes().to_vec() }
+        }
+    }
+
+    /// What a peer gets, and whether the disk was asked for it.
+    fn read(contents: &Contents, place: &LocalPath) -> (Vec<u8>, [u8; 32], bool) {
+        let mut content = contents.open(place).unwrap();
+        let mut bytes = Vec::new();
+        content.read_to_end(&mut bytes).unwrap();
+        assert!(!content.has_changed().unwrap());
+        let hashed = matches!(content.body, Body::New(_));
+        let (metadata, digest) = (content.metadata.clone(), content.digest());
+        contents.learn(place, &metadata, digest);
+        (bytes, digest, hashed)
+    }
+
+    #[test]
+    fn a_file_is_read_once_until_it_changes() {
+        let scratch = Scratch(tempfile::tempdir().unwrap());
+        let contents = Contents::for_peers(8);
+        for (name, size, hashed) in [("small", 1000, false), ("large", 100_000, true)] {
+            let place = scratch.put(name, &vec![1; size]);
+            let first = read(&contents, &place);
+            assert_eq!((first.0.len(), first.2), (size, hashed));
+            for _ in 1..8 {
+                assert!(read(&contents, &place) == (vec![1; size], first.1, false));
+            }
+            scratch.put(name, &vec![2; size + 1]);
+            let changed = read(&contents, &place);
+            assert!(changed.0 == vec![2; size + 1] && changed.1 != first.1);
+            assert_eq!(changed.1, content::digest(&place).unwrap());
+        }
+        std::fs::remove_file(scratch.0.path().join("small")).unwrap();
+        assert!(contents.open(&scratch.put("other", b"")).is_ok());
+        let gone = LocalPath { root: scratch.0.path().to_owned(), relative: b"small".to_vec() };
+        assert!(contents.open(&gone).is_err(), "what is gone is not in the cache");
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let scratch = Scratch(tempfile::tempdir().unwrap());
+        let contents = Contents::for_peers(2);
+        for number in 0..ROOM / (60 << 10) + 20 {
+            read(&contents, &scratch.put(&number.to_string(), &vec![0; 60 << 10]));
+        }
+        let kept = contents.kept();
+        assert!(kept.bytes <= ROOM && kept.bytes > ROOM / 2);
+        assert_eq!(kept.small.len(), kept.order.len());
+    }
+}
