@@ -1,9 +1,13 @@
 //! Sessions of the second dialect as they were recorded (tests/fixtures/fork): every line is understood, every request
-//! is written back as it was sent, and both directions stay in step to the end.
+//! is written back as it was sent, and both directions stay in step to the end. The frames of the batch dialect are those that
+//! docs/protocol.md shows.
 
 use std::io;
 use std::path::Path;
 
+use bytes::BytesMut;
+use csync2::wire::batch::{Answer, Push};
+use csync2::wire::frame::Frame;
 use csync2::wire::{Connection, OctetHeader, Reply, Request, Timeouts};
 
 /// What one side sent, as a connection to read it from.
@@ -102,4 +106,51 @@ async fn recorded_sessions_are_understood_line_by_line() {
         sessions += 1;
     }
     assert_eq!(sessions, 10);
+}
+
+/// The frames in the document: which side sends each, and its bytes. One begins with `>` or `<` and may go on in further lines
+/// of hexadecimal numbers.
+fn documented() -> Vec<(char, Vec<u8>)> {
+    let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/protocol.md");
+    let document = std::fs::read_to_string(document).unwrap();
+    let (_, section) = document.split_once("\n## The batch dialect\n").expect("the section");
+    let mut frames: Vec<(char, Vec<u8>)> = Vec::new();
+    for line in section.lines().filter_map(|line| line.strip_prefix("    ")) {
+        let (side, numbers) = match line.split_at_checked(2) {
+            Some(("> ", numbers)) => (Some('>'), numbers),
+            Some(("< ", numbers)) => (Some('<'), numbers),
+            Some(("  ", numbers)) => (None, numbers),
+            // The name of a message.
+            _ => continue,
+        };
+        let bytes = numbers.split(' ').map(|number| u8::from_str_radix(number, 16).expect("a hexadecimal number"));
+        match (side, frames.last_mut()) {
+            (Some(side), _) => frames.push((side, bytes.collect())),
+            (None, Some((_, frame))) => frame.extend(bytes),
+            (None, None) => panic!("`{line}' goes on with nothing"),
+        }
+    }
+    frames
+}
+
+#[test]
+fn every_message_is_documented_as_it_is_sent() {
+    let (mut pushes, mut answers) = (Vec::new(), Vec::new());
+    for (side, bytes) in documented() {
+        let mut buffer = BytesMut::from(&bytes[..]);
+        let frame = Frame::take(&mut buffer).unwrap().expect("a whole frame");
+        assert!(buffer.is_empty(), "{bytes:02x?}");
+        let kind = frame.kind;
+        if side == '>' {
+            assert_eq!(Push::parse(frame).unwrap().encode(), bytes);
+            pushes.push(kind);
+        } else {
+            assert_eq!(Answer::parse(frame).unwrap().encode(), bytes);
+            answers.push(kind);
+        }
+    }
+    for (documented, expected) in [(&mut pushes, 0x01..=0x08), (&mut answers, 0x81..=0x87)] {
+        documented.dedup();
+        assert!(documented.iter().copied().eq(expected), "{documented:02x?}");
+    }
 }

@@ -83,7 +83,7 @@ const fn help(section: Section, synopsis: &'static str, text: &'static str) -> H
 }
 
 /// Every option, in the order of the help text.
-pub static OPTIONS: [OptionRecord; 41] = [
+pub static OPTIONS: [OptionRecord; 42] = [
     switch('h', &[help(WithFiles, "-h [-r] file..", "Add (recursive) hints for check to db")]),
     switch(
         'c',
@@ -259,6 +259,14 @@ pub static OPTIONS: [OptionRecord; 41] = [
             "--allow-mass-removal",
             "Mark for removal what a check found gone even where it looks like a missing directory or an unmounted \
              file system.",
+        )],
+    ),
+    long(
+        "no-batches",
+        &[help(
+            Modifiers,
+            "--no-batches",
+            "Do not speak the batch dialect, which is for hosts that both run this program, but the one of older ones.",
         )],
     ),
     long("help", &[help(Modifiers, "--help", "Print this text.")]),

@@ -98,6 +98,8 @@ pub struct Settings {
     pub auto_name: bool,
     /// `--allow-mass-removal`: mark a vanished tree for removal.
     pub allow_mass_removal: bool,
+    /// `--no-batches`: speak the dialects of other csync2 programs only.
+    pub no_batches: bool,
     pub log: LogOptions,
 }
 
@@ -138,6 +140,7 @@ impl Settings {
             directories_to: value("W").map(|descriptor| parse_descriptor(descriptor)).transpose()?,
             auto_name: matches.get_count("auto-name") > 0,
             allow_mass_removal: matches.get_count("allow-mass-removal") > 0,
+            no_batches: matches.get_count("no-batches") > 0,
             log: log_options(matches, environment),
         })
     }

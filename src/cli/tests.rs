@@ -183,7 +183,8 @@ fn every_switch_is_a_setting() {
     assert_eq!(bare.my_name, "node.test");
     assert_eq!(bare.port, settings::DEFAULT_PORT);
     assert_eq!(bare.log, LogOptions::default());
-    let all = settings(&["-xrdvvvFIXUABabtl", "-s", "stamps", "-O", "--allow-mass-removal", "--auto-name"]);
+    let all =
+        settings(&["-xrdvvvFIXUABabtl", "-s", "stamps", "-O", "--allow-mass-removal", "--auto-name", "--no-batches"]);
     let expected = Settings {
         recursive: true,
         dry_run: true,
@@ -194,6 +195,7 @@ fn every_switch_is_a_setting() {
         asynchronous: true,
         allow_mass_removal: true,
         auto_name: true,
+        no_batches: true,
         log: LogOptions {
             verbosity: 3,
             syslog: true,
@@ -371,6 +373,7 @@ fn the_help_text_says_what_the_c_programs_says() {
         "-b",
         "--allow-mass-removal",
         "--auto-name",
+        "--no-batches",
         "--help",
         "--version",
     ];

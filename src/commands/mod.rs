@@ -90,6 +90,7 @@ fn node_settings(settings: &Settings, read_only: bool) -> NodeSettings {
         my_name: settings.my_name.clone(),
         bind: settings.bind.clone(),
         auto_name: settings.auto_name,
+        no_batches: settings.no_batches,
         port: settings.port,
         groups: settings.groups.clone(),
         database: settings.database.clone(),

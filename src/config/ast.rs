@@ -59,10 +59,12 @@ pub enum Setting {
     MaxRemovals,
     AutoName,
     ActionTimeout,
+    Batches,
+    Durability,
 }
 
 impl Setting {
-    pub const ALL: [(&'static str, Self); 8] = [
+    pub const ALL: [(&'static str, Self); 10] = [
         ("parallel-peers", Self::ParallelPeers),
         ("max-sessions", Self::MaxSessions),
         ("connect-timeout", Self::ConnectTimeout),
@@ -71,6 +73,8 @@ impl Setting {
         ("max-removals", Self::MaxRemovals),
         ("auto-name", Self::AutoName),
         ("action-timeout", Self::ActionTimeout),
+        ("batches", Self::Batches),
+        ("durability", Self::Durability),
     ];
 
     pub fn from_word(word: &[u8]) -> Option<Self> {

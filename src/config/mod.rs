@@ -89,6 +89,11 @@ pub struct Config {
     pub auto_name: bool,
     /// How long the command of an action may run; `None`: as long as it likes.
     pub action_timeout: Option<Duration>,
+    /// `batches no`: the batch dialect is neither offered nor asked for.
+    pub batches: bool,
+    /// `durability none`: received files are not flushed to the disk, and a power cut may cost or empty those of the last
+    /// half minute.
+    pub durable: bool,
 }
 
 /// A set of hosts, and the files they share.

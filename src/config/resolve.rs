@@ -56,6 +56,8 @@ pub(super) fn resolve(document: &Document, selection: &Selection, system_dir: &P
         max_removals: None,
         auto_name: false,
         action_timeout: None,
+        batches: true,
+        durable: true,
     };
     let mut resolver = Resolver { document, selection, system_dir, config, unnamed_groups: 0 };
     for block in &document.blocks {
@@ -155,6 +157,11 @@ impl Resolver<'_> {
             "no" => Ok(false),
             _ => Err(invalid("expected `yes` or `no`")),
         };
+        let durable = match text.as_str() {
+            "full" => Ok(true),
+            "none" => Ok(false),
+            _ => Err(invalid("expected `full` or `none`")),
+        };
         let seconds = |number: u32| Duration::from_secs(number.into());
         let config = &mut self.config;
         match setting {
@@ -166,6 +173,8 @@ impl Resolver<'_> {
             Setting::ActionTimeout => config.action_timeout = Some(seconds(number?)),
             Setting::MaxRemovals => config.max_removals = Some(limit?),
             Setting::AutoName => config.auto_name = yes?,
+            Setting::Batches => config.batches = yes?,
+            Setting::Durability => config.durable = durable?,
         }
         Ok(())
     }

@@ -252,11 +252,31 @@ fn report_failure(report: &mut Report, Failure { path, operation, error, .. }: &
 /// # Errors
 /// Those of the store.
 pub async fn examine(node: &Arc<Node>, paths: Vec<SyncPath>, options: CheckOptions) -> Result<Report, EngineError> {
-    let mut report = Report::default();
+    Ok(examine_all(node, paths, options).await?.report)
+}
+
+/// What came of looking at single names.
+#[derive(Debug, Default)]
+pub struct Examined {
+    pub report: Report,
+    /// Those that could not be decided, each with an error in the report.
+    pub undecided: Vec<SyncPath>,
+}
+
+/// As [`examine`], with the names that could not be decided.
+///
+/// # Errors
+/// Those of the store.
+pub async fn examine_all(
+    node: &Arc<Node>,
+    paths: Vec<SyncPath>,
+    options: CheckOptions,
+) -> Result<Examined, EngineError> {
+    let mut examined = Examined::default();
     let mut paths = paths;
     for attempt in 0..ATTEMPTS {
         if paths.is_empty() {
-            return Ok(report);
+            return Ok(examined);
         }
         if attempt > 0 {
             // A session is receiving the file, or another check has just written its row.
@@ -264,27 +284,32 @@ pub async fn examine(node: &Arc<Node>, paths: Vec<SyncPath>, options: CheckOptio
         }
         let mut rows = look_up(node, &paths).await?;
         let worker = Arc::clone(node);
-        let examined = blocking("check", move || -> Vec<_> {
-            let examined = paths.into_iter().map(|path| {
+        let looked = blocking("check", move || -> Vec<_> {
+            let looked = paths.into_iter().map(|path| {
                 let known = rows.remove(&path);
-                examine_one(&worker, path, known, options)
+                (path.clone(), examine_one(&worker, path, known, options))
             });
-            examined.collect()
+            looked.collect()
         });
         let mut changes = Vec::new();
-        for outcome in examined.await? {
-            match outcome {
+        for (path, looked) in looked.await? {
+            match looked {
                 Ok(change) => changes.extend(change),
-                Err(disbelief) => report.error(disbelief),
+                Err(disbelief) => {
+                    examined.report.error(disbelief);
+                    examined.undecided.push(path);
+                }
             }
         }
         paths = Vec::new();
         write_in_chunks(node, changes, &mut paths).await?;
     }
     for path in paths {
+        let report = &mut examined.report;
         report.error(format_args!("ERROR: {path} is being received or checked all the time: it was not checked."));
+        examined.undecided.push(path);
     }
-    Ok(report)
+    Ok(examined)
 }
 
 /// Whether a row says of a file exactly what is there now (`None`: nothing): then there is nothing to check.

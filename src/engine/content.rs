@@ -7,7 +7,7 @@ use std::io;
 
 pub use self::hashing::Hashing;
 use crate::config::LocalPath;
-use crate::fs::{BeneathError, Place, Root};
+use crate::fs::{BeneathError, Locator, Place, Root};
 
 /// The open directory and the name in it that a path on this disk stands for.
 ///
@@ -18,6 +18,17 @@ pub fn locate(place: &LocalPath) -> Result<Place, BeneathError> {
         return Root::place_of(&place.root).map_err(of_root);
     }
     Root::open(&place.root).map_err(of_root)?.locate(&place.relative)
+}
+
+/// The same for one of many, in order.
+///
+/// # Errors
+/// As [`locate`].
+pub fn locate_with(locator: &mut Locator, place: &LocalPath) -> Result<Place, BeneathError> {
+    if place.relative.is_empty() {
+        return locate(place);
+    }
+    locator.below(&place.root).map_err(of_root)?.locate(&place.relative)
 }
 
 /// A root that is missing is a missing parent of everything below it.
@@ -46,7 +57,15 @@ pub fn open(place: &LocalPath) -> io::Result<File> {
 /// # Errors
 /// Those of opening and reading it.
 pub fn digest(place: &LocalPath) -> io::Result<[u8; 32]> {
-    let mut content = Hashing::new(open(place)?);
+    digest_of(open(place)?)
+}
+
+/// SHA-256 of an open file, from where it stands.
+///
+/// # Errors
+/// Those of reading it.
+pub fn digest_of(file: File) -> io::Result<[u8; 32]> {
+    let mut content = Hashing::new(file);
     io::copy(&mut content, &mut io::sink())?;
     Ok(content.digest())
 }

@@ -11,6 +11,7 @@ use crate::store::{Location, Store, StoreError, StoreOptions};
 
 /// What was given on the command line and in the environment, as far as it says where a node stands.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "one for each switch, and independent")]
 pub struct NodeSettings {
     pub system_dir: PathBuf,
     /// `-C`; empty without one.
@@ -28,6 +29,8 @@ pub struct NodeSettings {
     pub database: Option<String>,
     /// `-A`.
     pub asynchronous: bool,
+    /// `--no-batches`: as `batches no` in every configuration.
+    pub no_batches: bool,
     /// For listings: a database that may not be written is opened all the same.
     pub read_only: bool,
 }
@@ -68,6 +71,12 @@ impl NodeSettings {
     /// # Errors
     /// What is wrong with it.
     pub async fn load(&self, config_name: &str) -> Result<Config, OpenError> {
+        let mut config = self.load_as_member(config_name).await?;
+        config.batches &= !self.no_batches;
+        Ok(config)
+    }
+
+    async fn load_as_member(&self, config_name: &str) -> Result<Config, OpenError> {
         let source = Source { system_dir: self.system_dir.clone(), config_name: config_name.to_owned() };
         let mut selection = Selection { my_name: self.my_name.clone(), groups: self.groups.clone() };
         let config = Config::load(&source, &selection)?;

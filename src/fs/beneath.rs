@@ -116,6 +116,49 @@ impl Root {
     }
 }
 
+/// Finds the places of many names, one after the other: the last directory stays open, so that a list in name order costs
+/// little. For one unit of work: what is renamed meanwhile is found where it was.
+#[derive(Debug, Default)]
+pub struct Locator {
+    root: Option<(PathBuf, Root)>,
+    /// A place in the directory of that name.
+    last: Option<(Vec<u8>, Place)>,
+}
+
+impl Locator {
+    /// Takes the root below which names are looked up from here on.
+    ///
+    /// # Errors
+    /// As [`Root::open`].
+    pub fn below(&mut self, root: &Path) -> io::Result<&mut Self> {
+        if self.root.as_ref().is_none_or(|(path, _)| path != root) {
+            self.last = None;
+            self.root = Some((root.to_owned(), Root::open(root)?));
+        }
+        Ok(self)
+    }
+
+    /// As [`Root::locate`].
+    ///
+    /// # Errors
+    /// As [`Root::locate`].
+    pub fn locate(&mut self, relative: &[u8]) -> Result<Place, BeneathError> {
+        let (parent, name) = open::split(relative);
+        if let Some((directory, place)) = &self.last
+            && directory == parent
+        {
+            check_component(name)?;
+            return Ok(place.sibling(open::c_string(name)?));
+        }
+        let Some((_, root)) = &self.root else { return Err(BeneathError::ParentMissing) };
+        let place = root.locate(relative)?;
+        if !relative.is_empty() {
+            self.last = Some((parent.to_vec(), place.clone()));
+        }
+        Ok(place)
+    }
+}
+
 fn check_component(component: &[u8]) -> Result<(), BeneathError> {
     match component {
         b"" | b"." | b".." => Err(BeneathError::Io(io::Error::new(

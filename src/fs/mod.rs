@@ -17,7 +17,7 @@ mod testing;
 pub mod walk;
 
 pub use backup::Backup;
-pub use beneath::{BeneathError, Resolver, Root};
+pub use beneath::{BeneathError, Locator, Resolver, Root};
 pub use large::read_ahead;
 pub use meta::metadata;
 pub use place::{DeviceKind, Place};

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, chmodat, chownat, fchmod, fstat, mkdirat,
@@ -25,17 +26,22 @@ pub enum DeviceKind {
     Block,
 }
 
-/// An open parent directory and a name in it, whether something is there or not.
-#[derive(Debug)]
+/// An open parent directory and a name in it, whether something is there or not. Places in one directory may share its
+/// descriptor.
+#[derive(Debug, Clone)]
 pub struct Place {
-    parent: OwnedFd,
+    parent: Arc<OwnedFd>,
     /// One component; `.` for the root of the file system, which has no name.
     name: CString,
 }
 
 impl Place {
     pub(super) fn new(parent: OwnedFd, name: CString) -> Self {
-        Self { parent, name }
+        Self { parent: Arc::new(parent), name }
+    }
+
+    pub(super) fn shared_parent(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.parent)
     }
 
     pub(super) fn parent(&self) -> BorrowedFd<'_> {
@@ -47,8 +53,17 @@ impl Place {
     }
 
     /// Another name in the same directory.
-    pub(super) fn sibling(&self, name: CString) -> io::Result<Self> {
-        Ok(Self { parent: self.parent.try_clone()?, name })
+    pub(super) fn sibling(&self, name: CString) -> Self {
+        Self { parent: self.shared_parent(), name }
+    }
+
+    /// Tells its directory from others: device and inode.
+    ///
+    /// # Errors
+    /// Those of fstat.
+    pub fn directory(&self) -> io::Result<(u64, u64)> {
+        let found = meta::metadata_of(self.parent())?;
+        Ok((found.device, found.inode))
     }
 
     /// `None`: nothing is there.
@@ -67,7 +82,7 @@ impl Place {
     /// # Errors
     /// Any of lstat's, also that nothing is there.
     pub fn size(&self) -> io::Result<u64> {
-        let stat = statat(&self.parent, &*self.name, AtFlags::SYMLINK_NOFOLLOW)?;
+        let stat = statat(&*self.parent, &*self.name, AtFlags::SYMLINK_NOFOLLOW)?;
         Ok(u64::try_from(stat.st_size).unwrap_or_default())
     }
 
@@ -81,10 +96,10 @@ impl Place {
             FileType::RegularFile => Ok(()),
             _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
         };
-        refuse(statat(&self.parent, &*self.name, AtFlags::SYMLINK_NOFOLLOW)?.st_mode)?;
+        refuse(statat(&*self.parent, &*self.name, AtFlags::SYMLINK_NOFOLLOW)?.st_mode)?;
         // Should a FIFO take its place in this moment, NONBLOCK keeps us from hanging.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let file = openat(&self.parent, &*self.name, flags, Mode::empty())?;
+        let file = openat(&*self.parent, &*self.name, flags, Mode::empty())?;
         refuse(fstat(&file)?.st_mode)?;
         Ok(file.into())
     }
@@ -99,12 +114,12 @@ impl Place {
     /// # Errors
     /// A directory that is not empty, no permission, and so on.
     pub fn remove(&self) -> io::Result<()> {
-        let is_directory = match statat(&self.parent, &*self.name, AtFlags::SYMLINK_NOFOLLOW) {
+        let is_directory = match statat(&*self.parent, &*self.name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => return Ok(()),
             stat => FileType::from_raw_mode(stat?.st_mode) == FileType::Directory,
         };
         let flags = if is_directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
-        match unlinkat(&self.parent, &*self.name, flags) {
+        match unlinkat(&*self.parent, &*self.name, flags) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -116,7 +131,7 @@ impl Place {
     /// # Errors
     /// Something else is there, no permission, and so on.
     pub fn make_directory(&self, mode: u32) -> io::Result<()> {
-        match mkdirat(&self.parent, &*self.name, Mode::RWXU) {
+        match mkdirat(&*self.parent, &*self.name, Mode::RWXU) {
             Ok(()) => self.set_mode(mode),
             Err(Errno::EXIST) if self.metadata()?.is_some_and(|found| found.is_directory()) => Ok(()),
             Err(error) => Err(error.into()),
@@ -144,7 +159,7 @@ impl Place {
     }
 
     fn make_node(&self, kind: FileType, device: u64) -> io::Result<()> {
-        Ok(mknodat(&self.parent, &*self.name, kind, Mode::RUSR | Mode::WUSR, device)?)
+        Ok(mknodat(&*self.parent, &*self.name, kind, Mode::RUSR | Mode::WUSR, device)?)
     }
 
     /// Makes a symlink whose target is these bytes.
@@ -152,7 +167,7 @@ impl Place {
     /// # Errors
     /// Something is there, an empty or overlong target, no permission, and so on.
     pub fn make_symlink(&self, target: &[u8]) -> io::Result<()> {
-        Ok(symlinkat(&*open::c_string(target)?, &self.parent, &*self.name)?)
+        Ok(symlinkat(&*open::c_string(target)?, &*self.parent, &*self.name)?)
     }
 
     /// Changes the owner, of a symlink its own; `None` leaves that one as it is. Where both are right already nothing is
@@ -162,11 +177,11 @@ impl Place {
     /// Nothing there, no permission, an id of 2³² − 1 (which would mean "leave it") as `InvalidInput`.
     pub fn set_owner(&self, uid: Option<u32>, gid: Option<u32>) -> io::Result<()> {
         let owner = owner_ids(uid, gid)?;
-        let now = statat(&self.parent, &*self.name, AtFlags::SYMLINK_NOFOLLOW)?;
+        let now = statat(&*self.parent, &*self.name, AtFlags::SYMLINK_NOFOLLOW)?;
         if uid.is_none_or(|uid| uid == now.st_uid) && gid.is_none_or(|gid| gid == now.st_gid) {
             return Ok(());
         }
-        Ok(chownat(&self.parent, &*self.name, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW)?)
+        Ok(chownat(&*self.parent, &*self.name, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
     /// Sets the permission bits of `mode` (0o7777; others are ignored). Belongs after [`Place::set_owner`]: a change of
@@ -176,7 +191,7 @@ impl Place {
     /// Kind `InvalidInput` for a symlink, which has no mode of its own; else the system's.
     pub fn set_mode(&self, mode: u32) -> io::Result<()> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let handle = openat(&self.parent, &*self.name, flags, Mode::empty())?;
+        let handle = openat(&*self.parent, &*self.name, flags, Mode::empty())?;
         let now = fstat(&handle)?.st_mode;
         if FileType::from_raw_mode(now) == FileType::Symlink {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a symlink has no mode"));
@@ -196,7 +211,7 @@ impl Place {
     fn set_mode_by_opening(&self, mode: u32) -> io::Result<()> {
         match self.metadata()?.map(|found| found.kind) {
             Some(FileKind::Directory) => {
-                let opened = openat(&self.parent, &*self.name, open::READ | OFlags::NOFOLLOW, Mode::empty())?;
+                let opened = openat(&*self.parent, &*self.name, open::READ | OFlags::NOFOLLOW, Mode::empty())?;
                 Ok(fchmod(opened, permission_bits(mode))?)
             }
             _ => Ok(fchmod(self.open_regular()?, permission_bits(mode))?),
@@ -208,7 +223,7 @@ impl Place {
     /// # Errors
     /// Nothing there, no permission, a time that the file system cannot keep.
     pub fn set_times(&self, mtime: Timestamp) -> io::Result<()> {
-        Ok(utimensat(&self.parent, &*self.name, &both_times(mtime), AtFlags::SYMLINK_NOFOLLOW)?)
+        Ok(utimensat(&*self.parent, &*self.name, &both_times(mtime), AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
     /// The names in the directory that is there, sorted, without `.` and `..`.
@@ -216,7 +231,7 @@ impl Place {
     /// # Errors
     /// Nothing or no directory there, no permission, and so on.
     pub fn entries(&self) -> io::Result<Vec<Vec<u8>>> {
-        let opened = openat(&self.parent, &*self.name, open::READ | OFlags::NOFOLLOW, Mode::empty())?;
+        let opened = openat(&*self.parent, &*self.name, open::READ | OFlags::NOFOLLOW, Mode::empty())?;
         let mut entries = Vec::new();
         walk::read_names(opened.as_fd(), |name, _| entries.push(name.to_bytes().to_vec()))?;
         entries.sort_unstable();
@@ -270,7 +285,7 @@ impl Place {
                 node.set_mode(old.mode)?;
             }
             node.set_times(old.mtime)?;
-            rustix::fs::renameat(&node.parent, &*node.name, &self.parent, &*self.name)?;
+            rustix::fs::renameat(&*node.parent, &*node.name, &*self.parent, &*self.name)?;
             self.sync_directory()
         };
         put_in_place().inspect_err(|_: &io::Error| node.clear_the_way())?;

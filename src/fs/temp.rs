@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::fs::{
     AtFlags, CWD, Mode, OFlags, XattrFlags, fchmod, fchown, fgetxattr, flistxattr, fremovexattr, fsetxattr, fstat,
@@ -32,7 +33,7 @@ pub struct NotTakenOver {
 /// A new file with a temporary name, or without one yet. Dropping it without [`TempFile::persist`] removes it.
 #[derive(Debug)]
 pub struct TempFile {
-    directory: OwnedFd,
+    directory: Arc<OwnedFd>,
     name: CString,
     file: File,
     beside: bool,
@@ -47,22 +48,22 @@ impl TempFile {
         let in_tempdir = |path: &Path| {
             let directory = open::directory(path).ok()?;
             let same_file_system = fstat(&directory).ok()?.st_dev == fstat(place.parent()).ok()?.st_dev;
-            same_file_system.then(|| Self::create_in(directory, place.name(), false).ok()).flatten()
+            same_file_system.then(|| Self::create_in(Arc::new(directory), place.name(), false).ok()).flatten()
         };
         match tempdir.and_then(in_tempdir) {
             Some(temp) => Ok(temp),
-            None => Self::create_in(place.parent().try_clone_to_owned()?, place.name(), true),
+            None => Self::create_in(place.shared_parent(), place.name(), true),
         }
     }
 
-    fn create_in(directory: OwnedFd, name: &CStr, beside: bool) -> io::Result<Self> {
+    fn create_in(directory: Arc<OwnedFd>, name: &CStr, beside: bool) -> io::Result<Self> {
         if let Some(file) = nameless(&directory) {
             let name = temporary_name(name.to_bytes(), KEPT[0])?;
             return Ok(Self { directory, name, file, beside, named: false, flushed: false });
         }
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let (name, file) =
-            under_fresh_name(name, |candidate| Ok(openat(&directory, candidate, flags, Mode::RUSR | Mode::WUSR)?))?;
+            under_fresh_name(name, |candidate| Ok(openat(&*directory, candidate, flags, Mode::RUSR | Mode::WUSR)?))?;
         Ok(Self { directory, name, file: file.into(), beside, named: true, flushed: false })
     }
 
@@ -177,7 +178,7 @@ impl TempFile {
             self.give_name(place)?;
         }
         if self.named {
-            match renameat(&self.directory, &*self.name, place.parent(), place.name()) {
+            match renameat(&*self.directory, &*self.name, place.parent(), place.name()) {
                 // The tempdir is another mount of the same file system.
                 Err(Errno::XDEV) if !self.beside => {
                     let (copy, _) = copy_of(place, &File::from(self.reopen()?))?;
@@ -194,17 +195,25 @@ impl TempFile {
         if durable { open::sync(place.parent()) } else { Ok(()) }
     }
 
+    /// Makes its content durable, for a [`TempFile::persist`] that does not.
+    ///
+    /// # Errors
+    /// Those of fsync.
+    pub fn sync(&self) -> io::Result<()> {
+        self.file.sync_all()
+    }
+
     /// From the start, for reading.
     fn reopen(&self) -> io::Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(openat(&self.directory, &*self.name, flags, Mode::empty())?)
+        Ok(openat(&*self.directory, &*self.name, flags, Mode::empty())?)
     }
 }
 
 impl Drop for TempFile {
     fn drop(&mut self) {
         if self.named {
-            let _ = unlinkat(&self.directory, &*self.name, AtFlags::empty());
+            let _ = unlinkat(&*self.directory, &*self.name, AtFlags::empty());
         }
     }
 }
@@ -234,7 +243,7 @@ pub(super) fn copy_of(place: &Place, mut source: &File) -> io::Result<(TempFile,
 /// Makes something under a temporary name beside `place`, and returns the place where it is now.
 pub(super) fn make_beside(place: &Place, make: impl Fn(&Place) -> io::Result<()>) -> io::Result<Place> {
     under_fresh_name(place.name(), |candidate| {
-        let beside = place.sibling(candidate.into())?;
+        let beside = place.sibling(candidate.into());
         make(&beside).map(|()| beside)
     })
     .map(|(_, beside)| beside)

@@ -14,6 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::frame::Frame;
 use super::half::{self, Peer, Reader, Sink, Stream, Writer};
 use super::pipe::Pipe;
 use super::socket::Socket;
@@ -160,6 +161,17 @@ impl Connection {
     pub async fn read_octet_header(&mut self) -> Result<OctetHeader, WireError> {
         self.flush().await?;
         self.reader.read_octet_header().await
+    }
+
+    /// As [`Reader::read_frames`].
+    pub async fn read_frames(&mut self, limit: usize) -> Result<Vec<Frame>, WireError> {
+        self.flush().await?;
+        self.reader.read_frames(limit).await
+    }
+
+    /// As [`Reader::frames_at_hand`].
+    pub async fn frames_at_hand(&mut self, limit: usize) -> Result<Vec<Frame>, WireError> {
+        self.reader.frames_at_hand(limit).await
     }
 
     /// As [`Reader::read_body`].

@@ -9,9 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 
 use super::codec::{Decoder, MAX_LINE};
+use super::frame::{self, Frame};
 use super::{OctetHeader, Timeouts, WireError};
 
 /// Bytes read at a time, and bytes that wait before they are sent unasked.
@@ -137,6 +139,50 @@ impl Reader {
             return Err(WireError::Closed);
         }
         Ok(self.decoder.piece(left))
+    }
+
+    /// Waits for a frame, then takes all that have arrived, up to about `limit` bytes. None: the peer closed the connection
+    /// between two frames. Nothing is lost when the caller stops waiting.
+    ///
+    /// # Errors
+    /// [`WireError`]: a frame is too long or was cut off, nothing came in time, or the socket failed.
+    pub async fn read_frames(&mut self, limit: usize) -> Result<Vec<Frame>, WireError> {
+        self.gather(limit, true).await
+    }
+
+    /// The same without waiting: none may be there.
+    ///
+    /// # Errors
+    /// As [`Reader::read_frames`].
+    pub async fn frames_at_hand(&mut self, limit: usize) -> Result<Vec<Frame>, WireError> {
+        self.gather(limit, false).await
+    }
+
+    async fn gather(&mut self, limit: usize, wait: bool) -> Result<Vec<Frame>, WireError> {
+        let (mut frames, mut taken) = (Vec::new(), 0);
+        loop {
+            while taken < limit
+                && let Some(frame) = Frame::take(self.decoder.buffer())?
+            {
+                taken += frame::HEADER + frame.body.len();
+                frames.push(frame);
+            }
+            let more = if frames.is_empty() && wait {
+                self.receive_in_time().await?
+            } else if taken < limit {
+                // A read that has to wait has taken nothing.
+                self.receive().now_or_never().transpose()?.unwrap_or_default()
+            } else {
+                false
+            };
+            if !more {
+                return if frames.is_empty() && wait && !self.decoder.is_empty() {
+                    Err(WireError::Closed)
+                } else {
+                    Ok(frames)
+                };
+            }
+        }
     }
 
     /// As [`super::Connection::read_rest`], without sending anything.

@@ -10,6 +10,10 @@ pub enum Reply {
     PathNotFound,
     CuLater,
     ActivatingSsl,
+    /// The version of the batch dialect that the server will speak, or speaks from here on.
+    Batch {
+        version: u32,
+    },
     /// Any other `OK (…` line, as it came.
     OtherOk(Vec<u8>),
     AlsoDirty,
@@ -61,6 +65,7 @@ static FIXED: [(Reply, &str, &str); 18] = [
 const UNKNOWN_MISSPELT: &str = "Unkown command";
 
 const OK: &[u8] = b"OK (";
+const BATCH: (&str, &str) = ("OK (batch ", ").");
 const IDENTIFY: (&str, &str) = ("Dear ", ", please identify first.");
 
 impl Reply {
@@ -69,6 +74,9 @@ impl Reply {
     pub fn parse(line: &[u8]) -> Self {
         if let Some((reply, _, _)) = FIXED.iter().find(|(_, _, beginning)| line.starts_with(beginning.as_bytes())) {
             return reply.clone();
+        }
+        if let Some(version) = version(line) {
+            return Self::Batch { version };
         }
         if line.starts_with(OK) {
             return Self::OtherOk(line.to_vec());
@@ -88,6 +96,7 @@ impl Reply {
     pub fn encode(&self) -> Vec<u8> {
         let mut line = match self {
             Self::OtherOk(line) => line.clone(),
+            Self::Batch { version } => format!("{}{version}{}", BATCH.0, BATCH.1).into_bytes(),
             Self::IdentifyFirst { address } => format!("{}{address}{}", IDENTIFY.0, IDENTIFY.1).into_bytes(),
             Self::Text(text) => text.clone().into_bytes(),
             fixed => {
@@ -124,6 +133,7 @@ impl Reply {
             | Self::PathNotFound
             | Self::CuLater
             | Self::ActivatingSsl
+            | Self::Batch { .. }
             | Self::OtherOk(_) => true,
             Self::AlsoDirty
             | Self::ParentDirMissing
@@ -140,6 +150,11 @@ impl Reply {
             | Self::Text(_) => false,
         }
     }
+}
+
+/// The version in the answer to BATCH.
+fn version(line: &[u8]) -> Option<u32> {
+    std::str::from_utf8(line).ok()?.strip_prefix(BATCH.0)?.strip_suffix(BATCH.1)?.parse().ok()
 }
 
 /// The answer as the peer wrote it, for messages.
@@ -169,6 +184,8 @@ mod tests {
         assert_eq!(Reply::parse(b"Unkown command!"), Reply::UnknownCommand);
         assert_eq!(Reply::parse(b"OK (whatever)."), Reply::OtherOk(b"OK (whatever).".to_vec()));
         assert_eq!(Reply::parse(b"Permission denied"), Reply::Text("Permission denied".into()), "strerror's text");
+        assert_eq!(Reply::parse(b"OK (batch 1)."), Reply::Batch { version: 1 });
+        assert_eq!(Reply::Batch { version: 1 }.to_string(), "OK (batch 1).");
         let dear = Reply::IdentifyFirst { address: "::1".into() };
         assert_eq!(Reply::parse(b"Dear ::1, please identify first."), dear);
         assert_eq!(dear.to_string(), "Dear ::1, please identify first.");

@@ -31,6 +31,15 @@ pub enum Request {
     },
     /// `ATOMICPATCH` with nothing behind it: asks which dialect the server speaks.
     AtomicDialect,
+    /// `BATCH LOWEST HIGHEST`: asks whether the server speaks one of these versions of the batch dialect.
+    BatchDialect {
+        lowest: u32,
+        highest: u32,
+    },
+    /// `BATCH VERSION`: frames follow (see `batch`).
+    Batch {
+        version: u32,
+    },
     Sig {
         key: String,
         file: Vec<u8>,
@@ -203,6 +212,7 @@ impl Request {
             }
             b"HELLO" => Self::Hello { name: fields.text() },
             b"ATOMICPATCH" if fields.decoded.len() == 0 => Self::AtomicDialect,
+            b"BATCH" => Self::parse_batch(fields)?,
             b"LIST" => Self::List {
                 server: fields.text(),
                 file: Some(fields.bytes()).filter(|file| file != b"-"),
@@ -213,6 +223,17 @@ impl Request {
         })
     }
 
+    /// One number begins, two ask; anything else is no command.
+    fn parse_batch(fields: &mut Fields) -> Option<Self> {
+        let numbers: Option<Vec<u32>> =
+            fields.decoded.by_ref().map(|field| std::str::from_utf8(&field).ok()?.parse().ok()).collect();
+        match *numbers?.as_slice() {
+            [version] => Some(Self::Batch { version }),
+            [lowest, highest] => Some(Self::BatchDialect { lowest, highest }),
+            _ => None,
+        }
+    }
+
     /// The line, with its `\n`. A name of some thousand bytes can make it longer than a peer reads: the connection
     /// refuses to send such a line.
     #[must_use]
@@ -220,6 +241,11 @@ impl Request {
         let mut line = Line::new(self.command());
         match self {
             Self::Ssl | Self::AtomicDialect | Self::Bye => {}
+            Self::BatchDialect { lowest, highest } => {
+                line.number(lowest);
+                line.number(highest);
+            }
+            Self::Batch { version } => line.number(version),
             Self::Config { name } => line.field(name),
             Self::Group { names } => line.field(names.join(",").as_bytes()),
             Self::Hello { name } => line.field(name.as_bytes()),
@@ -286,6 +312,7 @@ impl Request {
             Self::Group { .. } => "GROUP",
             Self::Hello { .. } => "HELLO",
             Self::AtomicDialect | Self::AtomicPatch { .. } => "ATOMICPATCH",
+            Self::BatchDialect { .. } | Self::Batch { .. } => "BATCH",
             Self::Sig { .. } => "SIG",
             Self::Mark { .. } => "MARK",
             Self::Type { .. } => "TYPE",
@@ -434,6 +461,10 @@ mod tests {
     #[test]
     fn both_dialects_are_understood() {
         assert_eq!(parse("ATOMICPATCH"), Ok(Request::AtomicDialect));
+        assert_eq!(parse("BATCH 1 3"), Ok(Request::BatchDialect { lowest: 1, highest: 3 }));
+        assert_eq!(parse("batch 1"), Ok(Request::Batch { version: 1 }));
+        assert_eq!(parse("BATCH"), Err(RequestError::Unknown));
+        assert_eq!(parse("BATCH one"), Err(RequestError::Unknown));
         let mtime = Timestamp { seconds: -1, nanoseconds: 999_999_999 };
         let attributes = Attributes { uid: 1, gid: 2, mode: 16872, mtime };
         let (key, file) = (String::from("k"), b"/d".to_vec());
@@ -476,6 +507,8 @@ mod tests {
             Just(Request::Ssl),
             Just(Request::Bye),
             Just(Request::AtomicDialect),
+            any::<(u32, u32)>().prop_map(|(lowest, highest)| Request::BatchDialect { lowest, highest }),
+            any::<u32>().prop_map(|version| Request::Batch { version }),
             "[a-z0-9]{0,9}".prop_map(|name| Request::Config { name: name.into_bytes() }),
             prop::collection::vec("[a-z]{1,5}", 1..4).prop_map(|names| Request::Group { names }),
             word().prop_map(|name| Request::Hello { name }),

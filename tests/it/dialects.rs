@@ -141,9 +141,10 @@ fn session_with(story: impl FnOnce(&mut Peer, &Node)) {
     let command = alpha.command(alpha.program, ["-x"]);
     let run = thread::spawn(|| crate::support::process::run(command));
     let mut peer = Peer { stream: BufReader::new(listener.accept().expect("accept").0) };
-    // Both lines come before either is answered: finding out the dialect costs no round trip.
+    // All lines come before any is answered: finding out the dialect costs no round trip.
     peer.hear("CONFIG ");
     peer.hear("ATOMICPATCH\n");
+    peer.hear("BATCH 1 1\n");
     story(&mut peer, alpha);
     peer.hear("BYE");
     peer.say("OK (cu_later).\n");
@@ -160,7 +161,7 @@ const OK: &str = "OK (cmd_finished).\n";
 #[test]
 fn a_c_peer_gets_the_attributes_along_with_the_delta() {
     session_with(|peer, alpha| {
-        peer.say(&format!("{OK}Unkown command!\n"));
+        peer.say(&format!("{OK}Unkown command!\nUnkown command!\n"));
         peer.hear(&format!("HELLO {}\n", alpha.host));
         peer.say(OK);
         peer.hear("SIG ");
@@ -178,7 +179,7 @@ fn a_c_peer_gets_the_attributes_along_with_the_delta() {
 #[test]
 fn a_peer_of_the_second_dialect_gets_a_file_whole() {
     session_with(|peer, alpha| {
-        peer.say(&format!("{OK}Dear {}, please identify first.\n", alpha.host));
+        peer.say(&format!("{OK}Dear {}, please identify first.\nUnknown command!\n", alpha.host));
         peer.hear(&format!("HELLO {}\n", alpha.host));
         peer.say(OK);
         peer.hear("SIG ");
@@ -188,6 +189,32 @@ fn a_peer_of_the_second_dialect_gets_a_file_whole() {
         peer.hear_delta();
         peer.say(OK);
     });
+}
+
+/// Whoever does not want batches gets none, from whichever side they come; the outcome is the same.
+#[test]
+fn batches_are_spoken_unless_either_side_wants_none() {
+    let plain = "nossl * *;\nprefix d { on {alpha}: {alpha.tree}; on {beta}: {beta.tree}; }\n\
+                 group demo { host {alpha} {beta}; key demo.key; include %d%; }\n";
+    let without = format!("batches no;\n{plain}");
+    for (alphas, betas, option, dialect) in [
+        (plain, plain, "-t", "Batch { version: 1 }"),
+        (without.as_str(), plain, "-t", "Atomic"),
+        (plain, without.as_str(), "-t", "Atomic"),
+        (plain, plain, "--no-batches", "Atomic"),
+    ] {
+        let cluster = Cast::plain(Program::Ours, Program::Ours).cluster(["alpha", "beta"]).build();
+        let (alpha, beta) = (&cluster["alpha"], &cluster["beta"]);
+        cluster.configure_node("alpha", alphas);
+        cluster.configure_node("beta", betas);
+        beta.csync2(["-cIr", "/"]).success();
+        beta.serve();
+        alpha.put(&tree! { "d" => dir(), "d/f" => "content", "p" => fifo() });
+        alpha.csync2(["-xvvv", option]).success().logs(&format!("speaks the dialect {dialect}."));
+        cluster.expect_agreement();
+        alpha.expect_clean();
+        beta.expect_clean();
+    }
 }
 
 /// What scripts for the fork pass is taken, and the debug log is a file of this user alone, without keys.
@@ -205,7 +232,7 @@ fn options_of_the_fork_are_taken() {
     alpha.csync2(["-ub", "-P", &beta.host, &to_log]).success().silent();
     cluster.expect_agreement();
     let text = fs::read_to_string(&log).expect("read the log");
-    assert!(text.contains("Local> ATOMICPATCH %d%/f") && !text.contains(crate::support::cluster::KEY), "{text}");
+    assert!(text.contains("Local> OFFER %d%/f") && !text.contains(crate::support::cluster::KEY), "{text}");
     assert_eq!(fs::metadata(&log).expect("stat").permissions().mode() & 0o7777, 0o600);
 
     // Never through a link, as somebody else might have put it there.

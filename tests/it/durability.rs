@@ -12,24 +12,9 @@ use crate::support::{Cast, Program, Table, dir, tree};
 
 #[test]
 fn received_files_are_durable_whatever_the_database_is() {
-    for options in [&["-iii"][..], &["-iii", "-A", "-B"]] {
-        let cluster = Cast::plain(Program::Ours, Program::Ours).cluster(["alpha", "beta"]).build();
-        let (alpha, beta) = (&cluster["alpha"], &cluster["beta"]);
-        alpha.put(&tree! { "f" => "content", "d" => dir() });
-        beta.csync2(["-cIr", "/"]).success();
-        let log = beta.base().join("calls");
-        let trace = ["strace", "-f", "-y", "-e", "trace=fsync,fdatasync,rename,renameat,renameat2,linkat", "-o"];
-        let trace = [&trace[..], &[log.to_str().expect("UTF-8")]].concat();
-        // Should strace be killed, the server goes with it.
-        let server = wrap(&["setpriv", "--pdeathsig", "KILL"], &beta.command(beta.program, options));
-        let command = wrap(&trace, &server);
-        let daemon = Daemon::start(&command, "Csync2 daemon running.");
-        alpha.csync2(["-xA"]).success();
-        assert_eq!(daemon.wait(), Some(0));
-        cluster.expect_agreement();
-
-        let calls = fs::read_to_string(&log).expect("read strace's log");
-        let tree = beta.tree_dir().display().to_string();
+    for (options, words) in [("-iii", ""), ("-iii -A -B", ""), ("-iii", "batches no;"), ("-iii -A -B", "batches no;")] {
+        let options: Vec<&str> = options.split(' ').collect();
+        let (calls, tree) = calls_of_receiving(&options, words);
         let flushed = |line: &str, what: &str| line.contains("sync(") && line.contains(&format!("<{tree}{what}"));
         let at = |what: &str, find: &dyn Fn(&str) -> bool| {
             calls.lines().position(find).unwrap_or_else(|| panic!("{what} is missing with {options:?}:\n{calls}"))
@@ -42,6 +27,34 @@ fn received_files_are_durable_whatever_the_database_is() {
         at("fsync of the directory", &|line| flushed(line, ">"));
         let of_database = calls.lines().filter(|line| line.contains("sync(") && line.contains(".db3")).count();
         assert_eq!(of_database == 0, options.contains(&"-A"), "{calls}");
+    }
+}
+
+/// The calls of a server that receives a file and a directory, as strace tells them, and where it does.
+fn calls_of_receiving(options: &[&str], words: &str) -> (String, String) {
+    let cluster = Cast::plain(Program::Ours, Program::Ours).cluster(["alpha", "beta"]).top(words).build();
+    let (alpha, beta) = (&cluster["alpha"], &cluster["beta"]);
+    alpha.put(&tree! { "f" => "content", "d" => dir() });
+    beta.csync2(["-cIr", "/"]).success();
+    let log = beta.base().join("calls");
+    let trace = ["strace", "-f", "-y", "-e", "trace=fsync,fdatasync,rename,renameat,renameat2,linkat", "-o"];
+    let trace = [&trace[..], &[log.to_str().expect("UTF-8")]].concat();
+    // Should strace be killed, the server goes with it.
+    let server = wrap(&["setpriv", "--pdeathsig", "KILL"], &beta.command(beta.program, options));
+    let command = wrap(&trace, &server);
+    let daemon = Daemon::start(&command, "Csync2 daemon running.");
+    alpha.csync2(["-xA"]).success();
+    assert_eq!(daemon.wait(), Some(0));
+    cluster.expect_agreement();
+    (fs::read_to_string(&log).expect("read strace's log"), beta.tree_dir().display().to_string())
+}
+
+#[test]
+fn who_wants_no_durability_gets_files_without_a_flush() {
+    for words in ["durability none;", "durability none; batches no;"] {
+        let (calls, tree) = calls_of_receiving(&["-iii"], words);
+        assert!(calls.contains("\"f\""), "{calls}");
+        assert!(!calls.lines().any(|line| line.contains("sync(") && line.contains(&format!("<{tree}"))), "{calls}");
     }
 }
 

@@ -9,7 +9,7 @@ use crate::support::cast::Backend;
 use crate::support::cluster::{Cluster, Node};
 use crate::support::process::{Output, run, wrap};
 use crate::support::tree::{device, file, socket};
-use crate::support::{Cast, Postgres, Program, Table, assert_same, dir, link, scenarios, tree};
+use crate::support::{Cast, Postgres, Program, Table, Tree, assert_same, dir, link, scenarios, tree};
 
 scenarios! { ours:
     an_unreadable_directory_removes_nothing
@@ -29,10 +29,51 @@ scenarios! { ours:
     a_dry_run_with_a_new_directory_changes_nothing
     two_runs_at_once_both_succeed
     a_silent_peer_does_not_delay_the_others
+    a_server_that_is_killed_in_a_batch_leaves_files_old_or_new
 }
 
 /// The ordinary user that runs a node's program.
 const NOBODY: u32 = 65534;
+
+/// Wherever the kill meets it: nothing is half there, and nothing that arrived counts as a change of its own.
+fn a_server_that_is_killed_in_a_batch_leaves_files_old_or_new(cast: Cast) {
+    const FILES: usize = 300;
+    let cluster = cast.cluster(["alpha", "beta"]).start();
+    let (alpha, beta) = (&cluster["alpha"], &cluster["beta"]);
+    let old = |number: usize| "o".repeat(number + 1);
+    let all = |content: &dyn Fn(usize) -> String| {
+        (0..FILES).fold(Tree::new(), |tree, number| tree.with(format!("d/f{number}"), file(&content(number))))
+    };
+    alpha.put(&all(&old));
+    alpha.csync2(["-x"]).success();
+    for round in 1..=3 {
+        let content = |round: usize, number: usize| format!("{round}{}", "n".repeat(number + round));
+        let new = |number: usize| content(round, number);
+        let now = |number: usize| beta.read(&format!("d/f{number}"));
+        alpha.put(&all(&new));
+        let arrived = || (0..FILES).filter(|&number| now(number).starts_with(&round.to_string())).count();
+        let command = alpha.command(alpha.program, ["-x"]);
+        let push = std::thread::spawn(|| run(command));
+        while arrived() < round * 20 {
+            std::thread::yield_now();
+        }
+        beta.stop();
+        push.join().expect("the push");
+        for number in 0..FILES {
+            let whole = now(number);
+            let before = if round == 1 { old(number) } else { content(round - 1, number) };
+            assert!(whole == new(number) || whole == before, "d/f{number} is neither old nor new: {whole}");
+        }
+        beta.csync2(["-crv", "/"]).success().logs_no("Marking");
+        let names = fs::read_dir(beta.path("d")).expect("read the directory").count();
+        assert_eq!(names, FILES, "temporary files are left");
+        beta.serve();
+        alpha.csync2(["-x"]).success();
+        cluster.expect_agreement();
+        alpha.expect_clean();
+        beta.expect_clean();
+    }
+}
 
 /// Gives a node's files to an ordinary user.
 pub(crate) fn hand_over(node: &Node) {

@@ -1,4 +1,4 @@
-//! Which of the two dialects a peer speaks, and how it tells times.
+//! Which of the dialects a peer speaks, and how it tells times.
 
 use crate::model::{MtimeUnit, Timestamp, checktxt};
 
@@ -9,13 +9,15 @@ pub(in crate::engine) enum Dialect {
     Upstream,
     /// Times in nanoseconds, ATOMICPATCH.
     Atomic,
+    /// One of ours: frames may follow a HELLO (protocol.md, 'The batch dialect'); else as the second one.
+    Batch { version: u32 },
 }
 
 impl Dialect {
     fn unit(self) -> MtimeUnit {
         match self {
             Self::Upstream => MtimeUnit::Seconds,
-            Self::Atomic => MtimeUnit::Nanoseconds,
+            Self::Atomic | Self::Batch { .. } => MtimeUnit::Nanoseconds,
         }
     }
 
@@ -28,7 +30,7 @@ impl Dialect {
     pub(in crate::engine) fn comparable(self, mtime: Timestamp) -> Timestamp {
         match self {
             Self::Upstream => Timestamp::from_seconds(mtime.seconds),
-            Self::Atomic => mtime,
+            Self::Atomic | Self::Batch { .. } => mtime,
         }
     }
 
@@ -36,7 +38,7 @@ impl Dialect {
     pub(in crate::engine) fn mtime(self, number: i64) -> Timestamp {
         match self {
             Self::Upstream => self.comparable(checktxt::mtime_of_unknown_unit(number)),
-            Self::Atomic => Timestamp::from_nanoseconds(number),
+            Self::Atomic | Self::Batch { .. } => Timestamp::from_nanoseconds(number),
         }
     }
 }

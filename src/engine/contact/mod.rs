@@ -10,6 +10,7 @@ pub(super) use self::dialect::Dialect;
 use super::{EngineError, Node, Report, notice};
 use crate::model::errors::chain;
 use crate::store::StoreError;
+use crate::wire::batch::VERSIONS;
 use crate::wire::trust::{self, Trust};
 use crate::wire::{Connection, Reply, Request, Timeouts, TlsError, WireError, dial};
 
@@ -50,12 +51,22 @@ pub(super) fn report_failure(report: &mut Report, peer: &str, error: &SessionErr
     report.error(format_args!("{peer}: {reason}{stop}{advice} {consequence}"));
 }
 
+/// What a session is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Files are pushed, in batches where both can.
+    Push,
+    /// A push that changes nothing: no certificate is pinned either.
+    DryRun,
+    Compare,
+}
+
 /// Everything before the first HELLO.
 pub(super) async fn connect(
     node: &Node,
     peer: &str,
     plain: bool,
-    dry_run: bool,
+    purpose: Purpose,
 ) -> Result<(Connection, Dialect), SessionError> {
     let config = &node.config;
     let timeouts =
@@ -66,11 +77,15 @@ pub(super) async fn connect(
         connection.write_line(&Request::Ssl.encode()).await?;
         expect_ok(&mut connection, "SSL", advice::on_ssl).await?;
         connection = connection.start_tls_client(&identity).await?;
-        verify(node, peer, connection.peer_certificate().unwrap_or_default(), dry_run).await?;
+        verify(node, peer, connection.peer_certificate().unwrap_or_default(), purpose == Purpose::DryRun).await?;
     }
     let mut requests = vec![Request::Config { name: node.config_name.clone().into_bytes() }];
     requests.extend(node.groups.clone().map(|names| Request::Group { names }));
     requests.push(Request::AtomicDialect);
+    let batches = config.batches && purpose == Purpose::Push;
+    if batches {
+        requests.push(Request::BatchDialect { lowest: VERSIONS.0, highest: VERSIONS.1 });
+    }
     for request in &requests {
         connection.write_line(&request.encode()).await?;
     }
@@ -79,11 +94,14 @@ pub(super) async fn connect(
         expect_ok(&mut connection, "GROUP", String::new).await?;
     }
     // A peer that knows the command asks us to identify first.
-    let line = connection.read_line().await?.ok_or(WireError::Closed)?;
-    let dialect = match Reply::parse(&line) {
+    let mut dialect = match Reply::parse(&line(&mut connection).await?) {
         Reply::IdentifyFirst { .. } => Dialect::Atomic,
         _ => Dialect::Upstream,
     };
+    // One that knows this one says which version.
+    if batches && let Reply::Batch { version } = Reply::parse(&line(&mut connection).await?) {
+        dialect = Dialect::Batch { version };
+    }
     tracing::debug!("{peer} speaks the dialect {dialect:?}.");
     Ok((connection, dialect))
 }
@@ -102,6 +120,10 @@ async fn verify(node: &Node, peer: &str, presented: &[u8], dry_run: bool) -> Res
         _ if dry_run => Ok(()),
         _ => Ok(notice::warn_of_certificate(&node.store, peer, presented).await?),
     }
+}
+
+async fn line(connection: &mut Connection) -> Result<Vec<u8>, WireError> {
+    connection.read_line().await?.ok_or(WireError::Closed)
 }
 
 async fn expect_ok(

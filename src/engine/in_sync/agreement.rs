@@ -20,7 +20,7 @@ pub(super) fn agree(ours: &FileRecord, theirs: &Checktxt, dialect: Dialect) -> b
         (Some(_), Some(our_time), Some(number)) => {
             let of_dialect = match dialect {
                 Dialect::Upstream => None,
-                Dialect::Atomic => Some(Timestamp::from_nanoseconds(number)),
+                Dialect::Atomic | Dialect::Batch { .. } => Some(Timestamp::from_nanoseconds(number)),
             };
             // The second dialect's tables may hold rows that the C program wrote, in seconds.
             let readings = [of_dialect, Some(mtime_of_unknown_unit(number))];

@@ -19,7 +19,7 @@ pub(super) async fn greet(node: &Node, pair: &Pair) -> Result<(Connection, Diale
     let Pair { my_name, peer } = pair;
     let plain = node.config.plain_allowed(my_name, peer);
     tracing::info!("Connecting to host {peer} ({}) ...", if plain { "PLAIN" } else { "SSL" });
-    let connected = contact::connect(node, peer, plain, false).await;
+    let connected = contact::connect(node, peer, plain, contact::Purpose::Compare).await;
     let (mut connection, dialect) = connected.map_err(Trouble::Connection)?;
     say(&mut connection, &Request::Hello { name: my_name.clone() }).await?;
     let line = hear(&mut connection).await?;

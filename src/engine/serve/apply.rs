@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use crate::config::{Backup, LocalPath};
 use crate::delta::{self, DeltaError};
 use crate::engine::content::{self, Hashing};
-use crate::fs::{self, BeneathError, DeviceKind, Place, TempFile};
+use crate::fs::{self, BeneathError, DeviceKind, Locator, Place, TempFile};
 use crate::model::errors::{chain, strerror};
 use crate::model::{FileKind, Ignore, Metadata, Timestamp};
 use crate::wire::{Attributes, Reply};
@@ -27,6 +27,8 @@ pub(super) enum Refusal {
     ParentMissing,
     /// A component of the path is something else.
     NotADirectory,
+    /// A component of the path is a symlink.
+    BehindSymlink,
     /// Somebody here changed the file since the peer asked for it: a conflict, not to be covered up.
     ChangedHere,
 }
@@ -45,12 +47,18 @@ impl Refusal {
         }
     }
 
+    /// Nothing can be there.
+    pub(super) fn is_absence(&self) -> bool {
+        matches!(self, Self::ParentMissing | Self::NotADirectory)
+    }
+
     /// What the peer is told.
     pub(super) fn reply(self) -> Reply {
         match self {
             Self::Answer(reply) => reply,
             Self::ParentMissing => Reply::ParentDirMissing,
             Self::NotADirectory => Reply::Text("Not a directory".to_owned()),
+            Self::BehindSymlink => Reply::Text("Too many levels of symbolic links".to_owned()),
             Self::ChangedHere => Reply::AlsoDirty,
         }
     }
@@ -61,7 +69,7 @@ impl From<BeneathError> for Refusal {
         match error {
             BeneathError::ParentMissing => Self::ParentMissing,
             BeneathError::NotADirectory => Self::NotADirectory,
-            BeneathError::BehindSymlink => Self::text("Too many levels of symbolic links"),
+            BeneathError::BehindSymlink => Self::BehindSymlink,
             BeneathError::Io(error) => Self::from(error),
         }
     }
@@ -105,9 +113,21 @@ pub(super) struct Target {
 
 impl Target {
     pub(super) fn find(local: &LocalPath) -> Result<Self, Refusal> {
-        let place = content::locate(local)?;
+        Self::at(content::locate(local)?, local)
+    }
+
+    /// The same for one of many, in order.
+    pub(super) fn find_with(locator: &mut Locator, local: &LocalPath) -> Result<Self, Refusal> {
+        Self::at(content::locate_with(locator, local)?, local)
+    }
+
+    fn at(place: Place, local: &LocalPath) -> Result<Self, Refusal> {
         let before = place.metadata()?;
         Ok(Self { place, real: local.absolute(), before })
+    }
+
+    pub(super) fn place(&self) -> &Place {
+        &self.place
     }
 
     pub(super) fn now(&self) -> Result<Option<Metadata>, Refusal> {
@@ -146,7 +166,7 @@ impl Target {
     }
 
     /// Removes what is there, ignoring errors, to make room for something of another kind.
-    pub(super) fn clear_the_way(&self) {
+    fn clear_the_way(&self) {
         self.place.clear_the_way();
     }
 
@@ -158,13 +178,36 @@ impl Target {
         Ok(())
     }
 
-    pub(super) fn remove(&self) -> Result<(), Refusal> {
+    /// Removes what is there, with a copy kept.
+    pub(super) fn remove(&self, copies: Copies) -> Result<(), Refusal> {
+        self.must_be_unchanged()?;
+        self.keep(copies)?;
         Ok(self.place.remove()?)
+    }
+
+    /// Makes anything but a regular file in place of what is there, with the attributes that are known by then. The outer
+    /// error: nothing is known of what is there now.
+    pub(super) fn put(
+        &self,
+        copies: Copies,
+        kind: &FileKind,
+        attributes: impl IntoIterator<Item = Attribute>,
+        ignore: Ignore,
+    ) -> Result<Made, Refusal> {
+        let make = || {
+            self.must_be_unchanged()?;
+            self.keep(copies)?;
+            self.make(kind)?;
+            attributes.into_iter().try_for_each(|attribute| self.set(attribute, ignore))
+        };
+        let outcome = make();
+        let left = self.now()?;
+        Ok(Made { outcome, is_gone: self.before.is_some() && left.is_none(), left })
     }
 
     /// Makes anything but a regular file (sockets are not created), in place of what is there. Owner, mode and time follow
     /// in commands of their own.
-    pub(super) fn make(&self, kind: &FileKind) -> Result<(), Refusal> {
+    fn make(&self, kind: &FileKind) -> Result<(), Refusal> {
         self.clear_the_way();
         match kind {
             FileKind::Directory => self.place.make_directory(UNTIL_SETMOD)?,
@@ -230,7 +273,19 @@ impl Target {
         delta::patch(basis_or_nothing, delta, &mut output, u64::MAX)?;
         output.flush()?;
         let digest = output.digest();
-        let lost = temp.take_over(old.as_ref(), basis);
+        self.complete(temp, digest, old.as_ref().zip(basis), attributes, rules)
+    }
+
+    /// Gives new content its attributes: those of the old file that nobody sends, then those that were sent.
+    pub(super) fn complete(
+        &self,
+        temp: TempFile,
+        digest: [u8; 32],
+        old: Option<(&Metadata, &File)>,
+        attributes: Option<&Attributes>,
+        rules: &Rules,
+    ) -> Result<Assembled, Refusal> {
+        let lost = temp.take_over(old.map(|(metadata, _)| metadata), old.map(|(_, file)| file));
         for lost in &lost {
             tracing::info!("WARNING: {}: not kept: {}", self.real.display(), chain(lost));
         }
@@ -250,13 +305,13 @@ impl Target {
         }
     }
 
-    /// Puts the new content in place of the old, durably.
-    pub(super) fn replace(&self, assembled: Assembled) -> Result<Option<Metadata>, Refusal> {
+    /// Puts the new content in place of the old.
+    pub(super) fn replace(&self, assembled: Assembled, durable: bool) -> Result<Option<Metadata>, Refusal> {
         if self.before.as_ref().is_some_and(Metadata::is_directory) {
             // No rename replaces a directory by a file.
             self.place.remove()?;
         }
-        assembled.temp.persist(&self.place, true)?;
+        assembled.temp.persist(&self.place, durable)?;
         Ok(self.place.metadata()?)
     }
 
@@ -269,6 +324,16 @@ impl Target {
 /// Of a regular file: whether reading it may take longer than a moment.
 pub(super) fn is_large(metadata: &Metadata) -> bool {
     matches!(metadata.kind, FileKind::Regular { size } if size > LARGE)
+}
+
+/// What became of a [`Target::put`].
+#[derive(Debug)]
+pub(super) struct Made {
+    pub(super) outcome: Result<(), Refusal>,
+    /// Something was there, and nothing is now.
+    pub(super) is_gone: bool,
+    /// What is there now.
+    pub(super) left: Option<Metadata>,
 }
 
 /// Whether nobody changed the file between two looks. A directory's ctime changes with every file made in it.
@@ -300,10 +365,15 @@ impl Assembled {
         if self.temp.is_beside() { self.temp.name().to_vec() } else { Vec::new() }
     }
 
-    /// Starts to flush its content, on a thread of its own: what follows need not wait for the disk.
-    pub(super) fn start_flush(&mut self) -> io::Result<JoinHandle<io::Result<()>>> {
+    /// Makes the content durable, ahead of a [`Target::replace`] that does not.
+    pub(super) fn sync(&self) -> Result<(), Refusal> {
+        Ok(self.temp.sync()?)
+    }
+
+    /// Starts to flush its content if that is wanted, on a thread of its own: what follows need not wait for the disk.
+    pub(super) fn start_flush(&mut self, durable: bool) -> io::Result<JoinHandle<io::Result<()>>> {
         let content = self.temp.file().try_clone()?;
-        Ok(tokio::task::spawn_blocking(move || content.sync_data()))
+        Ok(tokio::task::spawn_blocking(move || if durable { content.sync_data() } else { Ok(()) }))
     }
 
     pub(super) fn content_is_flushed(&mut self) {
@@ -340,6 +410,16 @@ pub(super) enum Attribute {
 }
 
 impl Attribute {
+    /// Those that this kind of file has, as the other dialects set them.
+    pub(super) fn of_kind(kind: &FileKind, attributes: &Attributes) -> Vec<Self> {
+        let [owner, mode, time] = Self::all(attributes);
+        match kind {
+            FileKind::Symlink { .. } => vec![owner],
+            FileKind::Socket => Vec::new(),
+            _ => vec![owner, mode, time],
+        }
+    }
+
     /// What the second dialect sends along, in the order in which it must be set: a new owner clears setuid bits.
     pub(super) fn all(attributes: &Attributes) -> [Self; 3] {
         let Attributes { uid, gid, mode, mtime } = *attributes;
@@ -347,7 +427,7 @@ impl Attribute {
     }
 
     /// Whether there is nothing to be done.
-    fn is_set_on(self, metadata: &Metadata, ignore: Ignore) -> bool {
+    pub(super) fn is_set_on(self, metadata: &Metadata, ignore: Ignore) -> bool {
         match self {
             Self::Owner { uid, gid } => (ignore.uid || uid == metadata.uid) && (ignore.gid || gid == metadata.gid),
             Self::Mode(mode) => ignore.mode || mode & 0o7777 == metadata.mode & 0o7777,

@@ -215,6 +215,8 @@ fn is_of_one_file(command: &Request) -> bool {
         | Request::Group { .. }
         | Request::Hello { .. }
         | Request::AtomicDialect
+        | Request::BatchDialect { .. }
+        | Request::Batch { .. }
         | Request::Bye => false,
     }
 }
@@ -246,6 +248,8 @@ fn subject(command: &Request) -> Option<(&str, &[u8])> {
         | Request::Group { .. }
         | Request::Hello { .. }
         | Request::AtomicDialect
+        | Request::BatchDialect { .. }
+        | Request::Batch { .. }
         | Request::Bye => None,
     }
 }
@@ -264,7 +268,7 @@ fn made(command: Request) -> Option<(FileKind, Option<Attributes>)> {
 }
 
 /// FLUSH: looks at the file once more, so that its row is that of what is on disk, and forgets that it is dirty.
-async fn flush(peer: &Peer, file: &Admitted) -> Result<(), EngineError> {
+pub(super) async fn flush(peer: &Peer, file: &Admitted) -> Result<(), EngineError> {
     check::examine(&peer.node, vec![file.path.clone()], CheckOptions::default()).await?;
     Ok(peer.node.store.flush(&file.path).await?)
 }

@@ -1,6 +1,7 @@
 //! Serving: accepts sessions within a limit and runs each to its end, whatever becomes of the others.
 
 mod apply;
+mod batch;
 mod commands;
 mod peer;
 mod permission;

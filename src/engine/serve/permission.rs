@@ -1,5 +1,8 @@
 //! What a peer may do to a file, and what happens when it may not.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
 use super::peer::Peer;
 use crate::config::LocalPath;
 use crate::engine::EngineError;
@@ -80,15 +83,32 @@ const NOT_CHECKED: &str = "The file cannot be checked here, see the log of this 
 /// Looks at the file on disk as `-c FILE` would. If it is dirty then, it is marked for everybody in the groups that
 /// hold the peer, and the peer is told.
 pub(super) async fn dirty_check(peer: &Peer, path: &SyncPath) -> Result<Option<Reply>, EngineError> {
+    Ok(dirty_checks(peer, vec![path.clone()]).await?.remove(path))
+}
+
+/// The same for many files: those that the peer may not change, each with its answer.
+pub(super) async fn dirty_checks(peer: &Peer, paths: Vec<SyncPath>) -> Result<HashMap<SyncPath, Reply>, EngineError> {
     let node = &peer.node;
-    if check::examine(node, vec![path.clone()], CheckOptions::default()).await?.errors > 0 {
-        return Ok(Some(Reply::Text(NOT_CHECKED.to_owned())));
+    let examined = check::examine_all(node, paths.clone(), CheckOptions::default()).await?;
+    let unchecked = examined.undecided.into_iter().map(|path| (path, Reply::Text(NOT_CHECKED.to_owned())));
+    let mut refused: HashMap<SyncPath, Reply> = unchecked.collect();
+    // As the check has left it.
+    let known = node.store.known(paths.clone()).await?;
+    for (path, known) in paths.into_iter().zip(known) {
+        if let Entry::Vacant(free) = refused.entry(path)
+            && !known.marks.is_empty()
+        {
+            mark_for_groups_of(peer, free.key()).await?;
+            free.insert(Reply::AlsoDirty);
+        }
     }
-    if !node.store.is_dirty(path).await? {
-        return Ok(None);
-    }
-    mark_for_groups_of(peer, path).await?;
-    Ok(Some(Reply::AlsoDirty))
+    Ok(refused)
+}
+
+/// A file that somebody here changed while it was being received.
+pub(super) async fn mark_changed(peer: &Peer, path: &SyncPath) -> Result<(), EngineError> {
+    check::examine(&peer.node, vec![path.clone()], CheckOptions::default()).await?;
+    mark_for_groups_of(peer, path).await
 }
 
 /// Marks a file for all hosts of the groups that hold the peer. What is marked already stays as it is: the C program

@@ -21,14 +21,15 @@ use std::time::{Duration, SystemTime};
 use tokio::task::JoinHandle;
 
 use self::kept::Kept;
-pub(super) use self::make::time_of;
+pub(super) use self::make::{described, is_known, time_of};
+pub(super) use self::patch::warn_of_lost;
 use self::shown::Shown;
 use super::apply::{Assembled, Copies, Refusal, Rules, Target};
 use super::peer::Peer;
 use super::permission::{self, Admitted};
 use super::spool::Spooled;
 use crate::config::{Backup, LocalPath};
-use crate::engine::check::{self, CheckOptions};
+use crate::engine::check;
 use crate::engine::membership::{self, Event, Purpose};
 use crate::engine::{EngineError, step};
 use crate::model::{Checktxt, Metadata, SyncPath};
@@ -168,8 +169,7 @@ impl Receiver {
         if matches!(refusal, Refusal::ChangedHere) {
             self.saw(path, None);
             self.record(peer).await?;
-            check::examine(&peer.node, vec![path.clone()], CheckOptions::default()).await?;
-            permission::mark_for_groups_of(peer, path).await?;
+            permission::mark_changed(peer, path).await?;
         }
         Ok(refusal.reply())
     }
@@ -193,7 +193,15 @@ impl Receiver {
         let Some(Sequence { path, state }) = self.open.take() else { return Ok(()) };
         match state {
             State::Made { place, intent, left } => {
-                let synced = step("MK", move || Target::find(&place).and_then(|target| target.sync())).await?;
+                let durable = peer.node.config.durable;
+                let synced =
+                    step(
+                        "MK",
+                        move || {
+                            if durable { Target::find(&place).and_then(|target| target.sync()) } else { Ok(()) }
+                        },
+                    )
+                    .await?;
                 self.unrecorded.push((intent, receipt(peer, path, left.into(), Actions::Schedule)));
                 Ok(synced?)
             }
@@ -209,12 +217,13 @@ impl Receiver {
                 };
                 let flushed = flush.await.map_err(|source| EngineError::Worker { operation: "PATCH", source })?;
                 let digest = Some(new.digest);
+                let durable = peer.node.config.durable;
                 let replaced = step("PATCH", move || {
                     flushed?;
                     new.content_is_flushed();
                     target.must_be_unchanged()?;
                     target.keep(copies)?;
-                    target.replace(new)
+                    target.replace(new, durable)
                 });
                 match replaced.await? {
                     Ok(now) => {
@@ -309,11 +318,7 @@ impl Receiver {
         temp_name: Vec<u8>,
         target: Option<Checktxt>,
     ) -> Result<IntentId, EngineError> {
-        let (path, sender) = (path.clone(), peer.name.clone());
-        let intent = Intent { path, peer: sender, temp_name, target, holder: peer.holder.clone() };
-        let begun = peer.node.store.next_receives(self.receipts(), vec![intent]).await?;
-        self.unrecorded.clear();
-        Ok(begun[0])
+        self.begin_with(peer, intent(peer, path, temp_name, target)).await
     }
 
     async fn begin_file(
@@ -323,18 +328,23 @@ impl Receiver {
         new: &Assembled,
         metadata: &Metadata,
     ) -> Result<IntentId, EngineError> {
-        let target = peer.node.record(path.clone(), metadata, None).checktxt;
-        self.begin(peer, path, new.name(), Some(target)).await
+        self.begin_with(peer, file_intent(peer, path, new, metadata)).await
+    }
+
+    async fn begin_with(&mut self, peer: &Peer, intent: Intent) -> Result<IntentId, EngineError> {
+        let begun = peer.node.store.next_receives(self.receipts(), vec![intent]).await?;
+        self.unrecorded.clear();
+        Ok(begun[0])
     }
 }
 
 /// What is on disk after a command.
 #[derive(Debug, Default)]
-struct OnDisk {
+pub(super) struct OnDisk {
     /// `None`: the file is gone.
-    metadata: Option<Metadata>,
+    pub(super) metadata: Option<Metadata>,
     /// Of the content, where it has passed through our hands.
-    digest: Option<[u8; 32]>,
+    pub(super) digest: Option<[u8; 32]>,
 }
 
 impl From<Option<Metadata>> for OnDisk {
@@ -345,9 +355,18 @@ impl From<Option<Metadata>> for OnDisk {
 
 /// Whether a change that was received calls for the group's actions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Actions {
+pub(super) enum Actions {
     Schedule,
     None,
+}
+
+pub(super) fn intent(peer: &Peer, path: &SyncPath, temp_name: Vec<u8>, target: Option<Checktxt>) -> Intent {
+    let (path, sender) = (path.clone(), peer.name.clone());
+    Intent { path, peer: sender, temp_name, target, holder: peer.holder.clone() }
+}
+
+pub(super) fn file_intent(peer: &Peer, path: &SyncPath, new: &Assembled, metadata: &Metadata) -> Intent {
+    intent(peer, path, new.name(), Some(peer.node.record(path.clone(), metadata, None).checktxt))
 }
 
 async fn abandon(peer: &Peer, intent: Option<IntentId>) -> Result<(), EngineError> {
@@ -365,8 +384,8 @@ async fn given_up(peer: &Peer, intent: Option<IntentId>, refusal: Refusal) -> St
     }
 }
 
-/// What is on disk because the peer wanted it.
-fn receipt(peer: &Peer, path: SyncPath, found: OnDisk, actions: Actions) -> Receipt {
+/// What is on disk because the peer wanted it. The session runs the actions that it calls for.
+pub(super) fn receipt(peer: &Peer, path: SyncPath, found: OnDisk, actions: Actions) -> Receipt {
     let actions = match actions {
         Actions::Schedule => membership::actions_for(&peer.node.config, &path, Event::Received),
         Actions::None => Vec::new(),
@@ -376,7 +395,7 @@ fn receipt(peer: &Peer, path: SyncPath, found: OnDisk, actions: Actions) -> Rece
     Receipt { path, sender: peer.name.clone(), record, actions }
 }
 
-fn rules(peer: &Peer, path: &SyncPath) -> Rules {
+pub(super) fn rules(peer: &Peer, path: &SyncPath) -> Rules {
     let config = &peer.node.config;
     let mut backups: Vec<Backup> = Vec::new();
     for backup in membership::groups_of(config, path, Purpose::Sync).filter_map(|group| group.backup.as_ref()) {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::batch;
 use super::peer::{self, Jobs, Peer};
 use super::receive::Receiver;
 use super::registry::{Known, Registry};
@@ -17,6 +18,7 @@ use crate::engine::recover;
 use crate::engine::{EngineError, Node, Report};
 use crate::model::MtimeUnit;
 use crate::model::errors::chain;
+use crate::wire::batch::VERSIONS;
 use crate::wire::{Connection, Identity, Reply, Request, RequestError, WireError};
 
 /// Why a session ended before BYE.
@@ -243,7 +245,20 @@ impl Session {
                 self.reads_on = true;
                 self.identify_first()
             }
-            Request::Ssl | Request::Config { .. } => Reply::UnknownCommand,
+            Request::BatchDialect { lowest, highest } => match self.version(lowest, highest) {
+                Some(version) => Reply::Batch { version },
+                None => Reply::UnknownCommand,
+            },
+            Request::Batch { version } if self.version(version, version).is_some() => match self.peer.clone() {
+                None => self.identify_first(),
+                Some(peer) => {
+                    self.settle().await?;
+                    self.answer(&Reply::Batch { version }).await?;
+                    batch::serve(&mut self.connection, &peer).await?;
+                    return Ok(Flow::Continue);
+                }
+            },
+            Request::Batch { .. } | Request::Ssl | Request::Config { .. } => Reply::UnknownCommand,
             command => match self.peer.clone() {
                 None => self.identify_first(),
                 Some(peer) => return self.serve(&peer, command).await,
@@ -256,6 +271,12 @@ impl Session {
     /// An answer with its reason, for those that read on. Others get the bare text that they know.
     fn explained(&self, reply: Reply, reason: impl FnOnce() -> String) -> Reply {
         if self.reads_on { reply.because(&reason()) } else { reply }
+    }
+
+    /// The highest version of the batch dialect within these bounds that is spoken here.
+    fn version(&self, lowest: u32, highest: u32) -> Option<u32> {
+        let ours = VERSIONS.0.max(lowest)..=VERSIONS.1.min(highest);
+        (self.known.config.batches && !ours.is_empty()).then_some(*ours.end())
     }
 
     fn identify_first(&self) -> Reply {

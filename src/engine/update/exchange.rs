@@ -7,11 +7,14 @@
 use std::collections::VecDeque;
 use std::net::IpAddr;
 
+use super::feed::{Content, Sent};
 use super::outbox::{Body, Outbox};
 use crate::delta::{Bounds, MISSING_BASIS};
 use crate::engine::contact::Dialect;
 use crate::model::Checktxt;
+use crate::wire::batch::{Answer as BatchAnswer, Push};
 use crate::wire::codec::MAX_LINE;
+use crate::wire::frame::Frame;
 use crate::wire::{Connection, OctetHeader, Reader, Reply, Request, WireError};
 
 /// What was asked: it decides how much belongs to the answer.
@@ -70,6 +73,20 @@ pub(super) enum Data {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct LineTooLong;
 
+/// What happened while frames are spoken.
+#[derive(Debug)]
+pub(super) enum Happened {
+    Sent(Sent),
+    Answers(Vec<BatchAnswer>),
+}
+
+/// Bytes of answers that are acted on together.
+const ANSWERS: usize = 1 << 18;
+
+fn parsed(frames: Vec<Frame>) -> Result<Vec<BatchAnswer>, WireError> {
+    frames.into_iter().map(BatchAnswer::parse).collect()
+}
+
 #[derive(Debug)]
 pub(super) struct Exchange {
     reader: Reader,
@@ -79,6 +96,8 @@ pub(super) struct Exchange {
     /// Behind a PATCH whose delta is not sent.
     held: Vec<(Vec<u8>, Awaited)>,
     patching: bool,
+    /// The answer to BATCH is to come.
+    entering: bool,
 }
 
 impl Exchange {
@@ -91,6 +110,7 @@ impl Exchange {
             expected: VecDeque::new(),
             held: Vec::new(),
             patching: false,
+            entering: false,
         }
     }
 
@@ -231,6 +251,62 @@ impl Exchange {
                 Ok(None) => return Err(WireError::Closed),
                 Err(error) => return Err(error),
             }
+        }
+    }
+
+    /// Frames follow. The answer comes ahead of the peer's first one.
+    pub(super) fn begin_frames(&mut self) {
+        if let Dialect::Batch { version } = self.dialect {
+            self.outbox.send(Request::Batch { version }.encode());
+            self.entering = true;
+        }
+    }
+
+    pub(super) fn send_frames(&mut self, frames: Vec<u8>) {
+        self.outbox.send(frames);
+    }
+
+    pub(super) fn send_content(&mut self, content: Content) {
+        self.outbox.send_content(content);
+    }
+
+    /// What happens next: a content is about to leave whole, or the peer has answered. Of one file, that comes first.
+    pub(super) async fn happened(&mut self) -> Result<Happened, WireError> {
+        self.enter().await?;
+        loop {
+            let sent = self.outbox.progress();
+            tokio::select! {
+                biased;
+                Some(sent) = self.outbox.sent() => return Ok(Happened::Sent(sent)),
+                frames = self.reader.read_frames(ANSWERS) => match frames {
+                    Err(WireError::TimedOut { .. }) if self.outbox.progress() != sent => {}
+                    Err(error) => return Err(error),
+                    Ok(frames) if frames.is_empty() => return Err(WireError::Closed),
+                    Ok(frames) => return Ok(Happened::Answers(parsed(frames)?)),
+                },
+            }
+        }
+    }
+
+    async fn enter(&mut self) -> Result<(), WireError> {
+        if std::mem::take(&mut self.entering) {
+            let line = self.line().await?;
+            if !matches!(Reply::parse(&line), Reply::Batch { .. }) {
+                let answer = String::from_utf8_lossy(&line).into_owned();
+                return Err(WireError::Protocol(format!("the peer answered BATCH with `{answer}'")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Back to lines, when no offer is open.
+    pub(super) async fn leave(&mut self) -> Result<(), WireError> {
+        self.outbox.send(Push::Leave.encode());
+        self.enter().await?;
+        match parsed(self.reader.read_frames(1).await?)?.as_slice() {
+            [BatchAnswer::Left] => Ok(()),
+            [] => Err(WireError::Closed),
+            _ => Err(WireError::Protocol("the peer answered what nobody asked".to_owned())),
         }
     }
 

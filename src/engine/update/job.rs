@@ -2,6 +2,7 @@
 
 use crate::config::LocalPath;
 use crate::model::{DirtyEntry, Metadata, SyncPath};
+use crate::wire::batch::Theirs;
 
 /// A file to be brought to the state it has here.
 #[derive(Debug)]
@@ -30,6 +31,17 @@ pub(super) struct Job {
     /// take what comes under the first for a change of its own under the second.
     pub(super) other_spelling: Option<usize>,
     pub(super) nest: Nest,
+    /// What the peer has in its place, as it said along with the conflict.
+    pub(super) theirs: Told,
+}
+
+/// What a peer says along with a conflict.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Told {
+    #[default]
+    NotYet,
+    NothingThere,
+    There(Theirs),
 }
 
 /// How far a job has come.
@@ -109,6 +121,7 @@ impl Job {
             obstacles: Obstacles::default(),
             other_spelling: None,
             nest: Nest::default(),
+            theirs: Told::default(),
         }
     }
 

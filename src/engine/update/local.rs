@@ -47,6 +47,17 @@ pub(super) fn compare(contents: &Contents, place: &LocalPath, theirs: &[u8]) -> 
     Ok(Compared { metadata, digest })
 }
 
+/// SHA-256 of a regular file, with its state, which did not change meanwhile.
+pub(super) fn hash(place: &LocalPath) -> io::Result<(Metadata, [u8; 32])> {
+    let mut content = content::Hashing::new(content::open(place)?);
+    let before = crate::fs::meta::metadata_of(content.file())?;
+    io::copy(&mut content, &mut io::sink())?;
+    if crate::fs::meta::metadata_of(content.file())? != before {
+        return Err(io::Error::other("it was changed while it was read"));
+    }
+    Ok((before, content.digest()))
+}
+
 /// The size that the system gives for a file of any kind, as the answer to GETSZ has it: a link is as long as its target.
 /// 0 for what is gone.
 pub(super) fn size(place: &LocalPath) -> u64 {

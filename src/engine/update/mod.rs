@@ -8,6 +8,7 @@
 mod confirmed;
 mod contents;
 mod exchange;
+mod feed;
 mod job;
 mod local;
 mod outbox;

@@ -13,12 +13,16 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::feed::{Content, Contents, Sent};
+use crate::engine::blocking;
+use crate::model::errors::chain;
 use crate::wire::{WireError, Writer};
 
 /// Something to be sent.
 enum Item {
     Bytes(Vec<u8>),
     Stream { length: u64, data: Body },
+    Content(Content),
 }
 
 /// The data of a stream.
@@ -38,14 +42,17 @@ pub(super) struct Outbox {
     task: AbortOnDropHandle<Result<Writer, WireError>>,
     /// Pieces of streams that have gone out.
     progress: Arc<AtomicU64>,
+    sent: mpsc::UnboundedReceiver<Sent>,
 }
 
 impl Outbox {
     pub(super) fn start(writer: Writer) -> Self {
         let (sender, receiver) = mpsc::unbounded_channel();
+        let (tell, sent) = mpsc::unbounded_channel();
         let progress = Arc::new(AtomicU64::new(0));
-        let task = AbortOnDropHandle::new(tokio::spawn(send_all(writer, receiver, Arc::clone(&progress))));
-        Self { sender, task, progress }
+        let sending = Sending { writer, tell, progress: Arc::clone(&progress) };
+        let task = AbortOnDropHandle::new(tokio::spawn(sending.run(receiver)));
+        Self { sender, task, progress, sent }
     }
 
     // A writer that failed has closed the channel: whoever waits for the answer sees the connection end.
@@ -56,6 +63,15 @@ impl Outbox {
 
     pub(super) fn send_stream(&self, length: u64, data: Body) {
         let _ = self.sender.send(Item::Stream { length, data });
+    }
+
+    pub(super) fn send_content(&self, content: Content) {
+        let _ = self.sender.send(Item::Content(content));
+    }
+
+    /// What came of the next content, in the order in which they were given.
+    pub(super) async fn sent(&mut self) -> Option<Sent> {
+        self.sent.recv().await
     }
 
     /// Grows while a long stream is being sent.
@@ -72,24 +88,80 @@ impl Outbox {
     }
 }
 
-async fn send_all(
-    mut writer: Writer,
-    mut items: mpsc::UnboundedReceiver<Item>,
+/// The task.
+struct Sending {
+    writer: Writer,
+    tell: mpsc::UnboundedSender<Sent>,
     progress: Arc<AtomicU64>,
-) -> Result<Writer, WireError> {
-    while let Some(item) = items.recv().await {
-        match item {
-            Item::Bytes(bytes) => writer.write(&bytes).await?,
-            Item::Stream { length, data } => {
-                let mut source = Counted { source: source(data)?, progress: Arc::clone(&progress) };
-                writer.write_octet_stream(length, &mut source).await?;
+}
+
+impl Sending {
+    async fn run(mut self, mut items: mpsc::UnboundedReceiver<Item>) -> Result<Writer, WireError> {
+        let mut next = None;
+        loop {
+            let item = match next.take() {
+                Some(item) => item,
+                None => match items.recv().await {
+                    Some(item) => item,
+                    None => return Ok(self.writer),
+                },
+            };
+            match item {
+                Item::Bytes(bytes) => self.writer.write(&bytes).await?,
+                Item::Stream { length, data } => {
+                    let mut source = Counted { source: source(data)?, progress: Arc::clone(&self.progress) };
+                    self.writer.write_octet_stream(length, &mut source).await?;
+                }
+                Item::Content(content) => {
+                    let mut contents = Contents::default();
+                    contents.push(content);
+                    while let Ok(item) = items.try_recv() {
+                        match item {
+                            Item::Content(content) => contents.push(content),
+                            other => {
+                                next = Some(other);
+                                break;
+                            }
+                        }
+                    }
+                    self.send_contents(contents).await?;
+                }
+            }
+            if items.is_empty() && next.is_none() {
+                self.writer.flush().await?;
             }
         }
-        if items.is_empty() {
-            writer.flush().await?;
+    }
+
+    /// Reads the next piece while the last one is on its way.
+    async fn send_contents(&mut self, mut contents: Contents) -> Result<(), WireError> {
+        let mut frames = Vec::new();
+        loop {
+            let is_over = contents.is_empty();
+            let read = async {
+                if is_over {
+                    return Ok((contents, (Vec::new(), Vec::new())));
+                }
+                blocking("update", move || {
+                    let made = contents.frames();
+                    (contents, made)
+                })
+                .await
+            };
+            let (written, read) = tokio::join!(self.writer.write(&frames), read);
+            written?;
+            self.progress.fetch_add(1, Ordering::Relaxed);
+            if is_over {
+                return Ok(());
+            }
+            let sent;
+            (contents, (frames, sent)) = read.map_err(|error| WireError::Protocol(chain(&error)))?;
+            for one in sent {
+                // Nobody listens any more when the session has ended.
+                let _ = self.tell.send(one);
+            }
         }
     }
-    Ok(writer)
 }
 
 fn source(data: Body) -> Result<Pin<Box<dyn AsyncRead + Send>>, WireError> {

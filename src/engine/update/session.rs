@@ -31,7 +31,8 @@ pub(super) async fn serve_peer(run: &Arc<Common>, peer: &str, entries: Vec<Dirty
     let plain = names.keys().all(|my_name| node.config.plain_allowed(my_name, peer));
     tracing::info!("Connecting to host {peer} ({}) ...", if plain { "PLAIN" } else { "SSL" });
     let left: usize = names.values().map(Vec::len).sum();
-    match contact::connect(node, peer, plain, run.dry_run).await {
+    let purpose = if run.dry_run { contact::Purpose::DryRun } else { contact::Purpose::Push };
+    match contact::connect(node, peer, plain, purpose).await {
         Ok((connection, dialect)) => {
             let exchange = Exchange::start(connection, dialect);
             converse(run, peer, exchange, names, outcome).await;

@@ -1,13 +1,13 @@
 //! Everything but contents: MKDIR and its like, DEL, SETOWN, SETMOD, SETIME.
 
-use super::super::apply::{Attribute, Refusal, Target, is_untouched};
+use super::super::apply::{Attribute, Made, Refusal, Target, is_untouched};
 use super::super::peer::Peer;
 use super::super::permission::Admitted;
 use super::{Actions, OnDisk, Receiver, Sequence, State, Stop, given_up, receipt};
 use crate::engine::EngineError;
 use crate::engine::step;
 use crate::model::checktxt::mtime_of_unknown_unit;
-use crate::model::{Checktxt, FileKind, Ignore, Metadata, MtimeUnit, Timestamp};
+use crate::model::{Checktxt, FileKind, FileRecord, Ignore, Metadata, MtimeUnit, Timestamp};
 use crate::wire::Attributes;
 
 impl Receiver {
@@ -26,19 +26,9 @@ impl Receiver {
         // Sockets are not created: what is in their place goes all the same.
         let described = (kind != FileKind::Socket).then(|| described(&kind, ignore));
         let intent = self.begin(peer, &file.path, Vec::new(), described).await?;
-        let made = step("MK", move || {
-            let make = || {
-                target.must_be_unchanged()?;
-                target.keep(copies)?;
-                target.make(&kind)?;
-                attributes.iter().flat_map(Attribute::all).try_for_each(|attribute| target.set(attribute, ignore))
-            };
-            let outcome = make();
-            let left = target.now()?;
-            Ok::<_, Refusal>((outcome, target.before.is_some() && left.is_none(), left))
-        });
+        let made = step("MK", move || target.put(copies, &kind, attributes.iter().flat_map(Attribute::all), ignore));
         match made.await? {
-            Ok((Ok(()), _, left)) => {
+            Ok(Made { outcome: Ok(()), left, .. }) => {
                 self.saw(&file.path, left.clone());
                 let is_there = left.is_some();
                 let state = State::Made { place: file.place, intent, left };
@@ -46,12 +36,12 @@ impl Receiver {
                 // In place of a socket nothing is left that attributes could follow for.
                 if is_there { Ok(()) } else { self.finish(peer).await }
             }
-            Ok((Err(refusal), is_gone, _)) if is_gone => {
+            Ok(Made { outcome: Err(refusal), is_gone: true, .. }) => {
                 // The way was cleared for nothing: that is no removal of ours, to be sent to everybody.
                 self.unrecorded.push((intent, receipt(peer, file.path, OnDisk::default(), Actions::None)));
                 Err(refusal.into())
             }
-            Ok((Err(refusal), ..)) | Err(refusal) => Err(given_up(peer, Some(intent), refusal).await),
+            Ok(Made { outcome: Err(refusal), .. }) | Err(refusal) => Err(given_up(peer, Some(intent), refusal).await),
         }
     }
 
@@ -60,7 +50,11 @@ impl Receiver {
         let (target, rules) = match self.prepare(peer, &file).await {
             Ok((target, rules)) if target.before.is_some() => (target, rules),
             // Nothing there, or nothing can be there: what was asked for is so.
-            Ok(_) | Err(Stop::Refused(Refusal::ParentMissing | Refusal::NotADirectory)) => {
+            Ok(_) => {
+                let gone = receipt(peer, file.path, OnDisk::default(), Actions::Schedule);
+                return Ok(self.record_at_once(peer, gone).await?);
+            }
+            Err(Stop::Refused(refusal)) if refusal.is_absence() => {
                 let gone = receipt(peer, file.path, OnDisk::default(), Actions::Schedule);
                 return Ok(self.record_at_once(peer, gone).await?);
             }
@@ -69,11 +63,10 @@ impl Receiver {
         let backed_up = step("DEL", move || target.back_up(&rules).map(|copies| (target, copies)));
         let (target, copies) = backed_up.await??;
         let intent = self.begin(peer, &file.path, Vec::new(), None).await?;
+        let durable = peer.node.config.durable;
         let removed = step("DEL", move || {
-            target.must_be_unchanged()?;
-            target.keep(copies)?;
-            target.remove()?;
-            target.sync()
+            target.remove(copies)?;
+            if durable { target.sync() } else { Ok(()) }
         });
         if let Err(refusal) = removed.await? {
             return Err(given_up(peer, Some(intent), refusal).await);
@@ -139,9 +132,7 @@ impl Receiver {
         let target = step("SETIME", move || Target::find(&place)).await??;
         if let Some(now) = target.before.as_ref().filter(|now| now.is_directory()) {
             let known = store.known(vec![file.path.clone()]).await?.pop().unwrap_or_default();
-            let state = Checktxt::of(now, peer.node.config.ignore, MtimeUnit::Seconds);
-            let is_known = known.record.is_none_or(|known| known.checktxt.describes(&state, now.mtime));
-            if is_known && known.marks.is_empty() {
+            if is_known(known.record.as_ref(), now, peer.node.config.ignore) && known.marks.is_empty() {
                 return Ok(target);
             }
         }
@@ -154,8 +145,14 @@ impl Receiver {
     }
 }
 
+/// Whether a directory is as its row says, or has none: what came into it since changed its time only.
+pub(in super::super) fn is_known(row: Option<&FileRecord>, now: &Metadata, ignore: Ignore) -> bool {
+    let state = Checktxt::of(now, ignore, MtimeUnit::Seconds);
+    row.is_none_or(|row| row.checktxt.describes(&state, now.mtime))
+}
+
 /// The state that MK… makes, as far as the kind goes: owner, mode and time are not part of what `recover` compares.
-fn described(kind: &FileKind, ignore: Ignore) -> Checktxt {
+pub(in super::super) fn described(kind: &FileKind, ignore: Ignore) -> Checktxt {
     let metadata = Metadata {
         kind: kind.clone(),
         mode: 0,

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 
-use super::super::apply::{Copies, Refusal, Rules, Target};
+use super::super::apply::{Assembled, Copies, Refusal, Rules, Target};
 use super::super::peer::Peer;
 use super::super::permission::Admitted;
 use super::super::query;
@@ -23,6 +23,20 @@ pub(in super::super) struct Patch {
     rules: Rules,
     /// Those that came along, in the second dialect.
     attributes: Option<Attributes>,
+}
+
+/// Says what the new file could not get of the old one. Owner and mode are the peer's to set, unless they are ignored.
+pub(in super::super) async fn warn_of_lost(peer: &Peer, new: &Assembled) -> Result<(), EngineError> {
+    let ignore = peer.node.config.ignore;
+    let stays_lost = |attribute: &str| match attribute {
+        "owner" => ignore.uid || ignore.gid,
+        "mode" => ignore.mode,
+        _ => true,
+    };
+    for lost in new.lost.iter().filter(|lost| stays_lost(&lost.attribute)) {
+        notice::warn_of_lost(&peer.node.store, &lost.attribute, &chain(lost)).await?;
+    }
+    Ok(())
 }
 
 impl Receiver {
@@ -65,18 +79,9 @@ impl Receiver {
         };
         let built = if arrives { blocking("PATCH", build).await? } else { step("PATCH", build).await? };
         let (target, mut new, metadata) = built?;
-        // Owner and mode are the peer's to set, unless they are ignored.
-        let ignore = peer.node.config.ignore;
-        let stays_lost = |attribute: &str| match attribute {
-            "owner" => ignore.uid || ignore.gid,
-            "mode" => ignore.mode,
-            _ => true,
-        };
-        for lost in new.lost.iter().filter(|lost| stays_lost(&lost.attribute)) {
-            notice::warn_of_lost(&peer.node.store, &lost.attribute, &chain(lost)).await.map_err(EngineError::from)?;
-        }
+        warn_of_lost(peer, &new).await?;
         // Owner, mode and time may come meanwhile; they are flushed with the name.
-        let flush = new.start_flush()?;
+        let flush = new.start_flush(peer.node.config.durable)?;
         let intent = if new.is_visible() { Some(self.begin_file(peer, &path, &new, &metadata).await?) } else { None };
         let assembly = Assembly { target, copies, new, flush, intent };
         self.open = Some(Sequence { path, state: State::Assembled(Box::new(assembly)) });

@@ -2,6 +2,7 @@
 //!
 //! The peer is called `localhost`, since HELLO looks its name up.
 
+mod batch;
 mod commands;
 mod dialect;
 mod hostile;
@@ -66,6 +67,7 @@ impl Story {
             groups: None,
             database: Some(format!("{dir}/db")),
             asynchronous: true,
+            no_batches: false,
             read_only: false,
         };
         Self { directory, registry: Arc::new(Registry::new(settings)) }
@@ -170,6 +172,11 @@ pub(super) struct Client {
 impl Client {
     pub(super) async fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).await.unwrap();
+    }
+
+    /// As far as the server still reads.
+    pub(super) async fn send_what_is_taken(&mut self, bytes: &[u8]) {
+        let _ = self.stream.write_all(bytes).await;
     }
 
     pub(super) async fn line(&mut self) -> String {

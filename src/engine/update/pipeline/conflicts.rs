@@ -9,7 +9,9 @@ use crate::engine::conflict::{self, Dispute, Loss, Step};
 use crate::engine::contact::SessionError;
 use crate::engine::membership::{self, Purpose};
 use crate::engine::update::exchange::Question;
+use crate::engine::update::job::Told;
 use crate::engine::update::local;
+use crate::wire::batch::Theirs;
 use crate::wire::{Reply, Request};
 
 impl Pipeline<'_> {
@@ -55,6 +57,11 @@ impl Pipeline<'_> {
     }
 
     async fn settle(&mut self, number: usize, step: Step) -> Result<(), SessionError> {
+        let step = match (step, std::mem::take(&mut self.jobs[number].theirs)) {
+            (Step::AskMtime | Step::AskSize, Told::There(theirs)) => self.judge(number, step, Some(theirs)).await?,
+            (Step::AskMtime | Step::AskSize, Told::NothingThere) => self.judge(number, step, None).await?,
+            _ => step,
+        };
         match step {
             Step::Won(test) => self.win(number, test),
             Step::Lost(loss) => return self.lose(number, loss).await,
@@ -62,6 +69,20 @@ impl Pipeline<'_> {
             Step::AskSize => self.measure(number, Question::Size),
         }
         Ok(())
+    }
+
+    /// Decides by what the peer said along with the conflict.
+    async fn judge(&mut self, number: usize, asked: Step, theirs: Option<Theirs>) -> Result<Step, SessionError> {
+        let job = &self.jobs[number];
+        let (Some(group), Some(metadata)) = (self.group_of(job.path()), &job.metadata) else {
+            return Ok(Step::Lost(None));
+        };
+        if asked == Step::AskMtime {
+            return Ok(conflict::by_mtime(group.auto, &metadata.mtime, theirs.map(|theirs| theirs.mtime).as_ref()));
+        }
+        let place = job.place.clone();
+        let ours = blocking("update", move || local::size(&place)).await?;
+        Ok(conflict::by_size(group.auto, ours, theirs.map(|theirs| theirs.size)))
     }
 
     fn measure(&mut self, number: usize, question: Question) {

@@ -8,6 +8,7 @@
 //! whom, and [`forecasts`] is all that a dry run leaves behind.
 
 mod answers;
+mod batch;
 mod conflicts;
 mod forecasts;
 mod parents;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 
 use tokio::task::JoinHandle;
 
+use self::batch::Offers;
 use super::confirmed::{self, Confirmed};
 use super::contents::Contents;
 use super::exchange::{Awaited, Exchange, Question};
@@ -92,6 +94,8 @@ pub(super) struct Pipeline<'a> {
     /// Directories whose time is to be set.
     untimed: Vec<usize>,
     confirmed: Vec<Confirmed>,
+    /// In the batch dialect.
+    offered: Offers,
     /// Writes down what was confirmed before.
     recording: Option<JoinHandle<Result<(), StoreError>>>,
     reported_parents: HashSet<SyncPath>,
@@ -118,6 +122,7 @@ impl<'a> Pipeline<'a> {
             asking: 0,
             untimed: Vec::new(),
             confirmed: Vec::new(),
+            offered: Offers::default(),
             recording: None,
             reported_parents: HashSet::new(),
             advised: HashSet::new(),
@@ -152,18 +157,19 @@ impl<'a> Pipeline<'a> {
             self.decided.extend(std::mem::take(&mut self.untimed).into_iter().map(Task::Time));
             self.drain().await?;
         }
-        Ok(())
+        self.leave().await
     }
 
     /// Sends and receives until nothing is left to do.
     async fn drain(&mut self) -> Result<(), SessionError> {
+        if self.offers() {
+            return self.drain_offers().await;
+        }
         loop {
             self.issue();
             let Some((awaited, answer)) = self.exchange.next().await? else { return Ok(()) };
             self.receive(awaited, answer).await?;
-            if self.confirmed.len() >= RECORD_AT {
-                self.record_confirmed().await?;
-            }
+            self.record_some().await?;
         }
     }
 
@@ -309,6 +315,10 @@ impl<'a> Pipeline<'a> {
     fn group_of(&self, path: &SyncPath) -> Option<&'a Group> {
         let node: &'a Node = self.node;
         membership::group_with_peer(&node.config, path, Some(self.pair.my_name), self.pair.peer)
+    }
+
+    async fn record_some(&mut self) -> Result<(), SessionError> {
+        if self.confirmed.len() >= RECORD_AT { self.record_confirmed().await } else { Ok(()) }
     }
 
     /// Starts to write down what was confirmed, once what was confirmed before is: the network does not wait for the

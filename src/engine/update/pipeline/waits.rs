@@ -39,7 +39,8 @@ impl Pipeline<'_> {
             self.index.insert(job.path().clone(), number);
             self.jobs.push(job);
             match directory {
-                Some(directory) if !self.dry_run => self.wait_for(directory, number),
+                // Offers are looked at in order.
+                Some(directory) if !self.dry_run && !self.offers() => self.wait_for(directory, number),
                 _ => self.ready.push(Reverse(number)),
             }
         }

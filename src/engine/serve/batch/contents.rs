@@ -1,0 +1,282 @@
+//! Contents on their way in. They go to files beside their targets, which have no name as long as the file system allows;
+//! when one is complete, and what its digest says, it waits for the commit.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+use super::commit::Finished;
+use super::{Batch, MOST_CONTENTS, Open, State, unknown};
+use crate::config::LocalPath;
+use crate::delta::blocks::{self, SUM};
+use crate::engine::blocking;
+use crate::engine::serve::apply::{Assembled, Refusal, Rules, Target, is_untouched};
+use crate::engine::serve::receive;
+use crate::engine::serve::session::SessionError;
+use crate::fs::{self, Locator, TempFile};
+use crate::model::{FileKind, Metadata, SyncPath};
+use crate::wire::batch::{Answer, MAX_SUMS, Push};
+use crate::wire::{Attributes, WireError};
+
+/// Of smaller files all is sent, in bytes.
+const WORTH_SUMS: u64 = 32 << 10;
+
+/// Bytes of sums in one frame.
+const SUMS_AT_ONCE: usize = 6_000 * SUM;
+
+/// A file whose content is coming.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    path: SyncPath,
+    place: LocalPath,
+    /// What was there when it was offered.
+    before: Option<Metadata>,
+    rules: Rules,
+    /// What the sums were made of, once something is copied from it.
+    basis: Option<File>,
+    content: Option<Content>,
+}
+
+/// What has come of it.
+#[derive(Debug)]
+struct Content {
+    temp: TempFile,
+    hash: Sha256,
+}
+
+/// What became of a file.
+enum Outcome {
+    Complete(Assembled),
+    Refused(Refusal),
+    Cancelled,
+}
+
+impl Incoming {
+    pub(super) fn new(path: SyncPath, place: LocalPath, before: Option<Metadata>, rules: Rules) -> Self {
+        Self { path, place, before, rules, basis: None, content: None }
+    }
+
+    /// Whether parts of what is here may save a part of the new content.
+    pub(super) fn has_basis_for(&self, size: u64) -> bool {
+        let old = match self.before.as_ref().map(|before| &before.kind) {
+            Some(FileKind::Regular { size }) => *size,
+            _ => 0,
+        };
+        old.min(size) >= WORTH_SUMS
+    }
+
+    /// Opens what was there when the file was offered.
+    fn open_basis(&self, locator: &mut Locator) -> Result<File, Refusal> {
+        let basis = Target::find_with(locator, &self.place)?.place().open_regular()?;
+        let now = fs::meta::metadata_of(&basis)?;
+        match &self.before {
+            Some(before) if is_untouched(before, &now) => Ok(basis),
+            _ => Err(Refusal::ChangedHere),
+        }
+    }
+
+    fn content(&mut self, locator: &mut Locator) -> Result<&mut Content, Refusal> {
+        if self.content.is_none() {
+            let target = Target::find_with(locator, &self.place)?;
+            let temp = target.place().temp(self.rules.tempdir.as_deref())?;
+            self.content = Some(Content { temp, hash: Sha256::new() });
+        }
+        self.content.as_mut().ok_or(Refusal::ParentMissing)
+    }
+
+    fn take(&mut self, locator: &mut Locator, message: Push) -> Result<Option<Outcome>, Refusal> {
+        match message {
+            Push::Data { bytes, .. } => self.content(locator)?.write(&bytes)?,
+            Push::Copy { offset, length, .. } => {
+                let basis = match &self.basis {
+                    Some(basis) => basis.try_clone()?,
+                    None => self.basis.insert(self.open_basis(locator)?).try_clone()?,
+                };
+                self.content(locator)?.copy(basis, offset, length)?;
+            }
+            Push::End { attributes, digest, .. } => {
+                return self.complete(locator, &attributes, digest).map(|new| Some(Outcome::Complete(new)));
+            }
+            Push::Cancel { .. } => return Ok(Some(Outcome::Cancelled)),
+            Push::Key(_) | Push::Offer(_) | Push::Same { .. } | Push::Leave => {}
+        }
+        Ok(None)
+    }
+
+    fn complete(
+        &mut self,
+        locator: &mut Locator,
+        attributes: &Attributes,
+        digest: [u8; 32],
+    ) -> Result<Assembled, Refusal> {
+        self.content(locator)?;
+        let Some(Content { temp, hash }) = self.content.take() else { return Err(Refusal::ParentMissing) };
+        if <[u8; 32]>::from(hash.finalize()) != digest {
+            return Err(Refusal::text("The content did not arrive as it was sent"));
+        }
+        let target = Target::find_with(locator, &self.place)?;
+        let old = match target.basis()? {
+            Some(file) => Some((fs::meta::metadata_of(&file)?, file)),
+            None => None,
+        };
+        target.complete(
+            temp,
+            digest,
+            old.as_ref().map(|(metadata, file)| (metadata, file)),
+            Some(attributes),
+            &self.rules,
+        )
+    }
+}
+
+impl Content {
+    fn write(&mut self, bytes: &Bytes) -> io::Result<()> {
+        self.hash.update(bytes);
+        self.temp.file().write_all(bytes)
+    }
+
+    fn copy(&mut self, mut basis: File, offset: u64, length: u64) -> io::Result<()> {
+        basis.seek(SeekFrom::Start(offset))?;
+        let mut piece = basis.take(length);
+        let mut buffer = vec![0; usize::try_from(length).unwrap_or(usize::MAX).min(1 << 20)];
+        loop {
+            let read = piece.read(&mut buffer)?;
+            if read == 0 {
+                return Ok(());
+            }
+            self.hash.update(&buffer[..read]);
+            self.temp.file().write_all(&buffer[..read])?;
+        }
+    }
+}
+
+impl Batch {
+    /// Makes the sums of the next file that needs them, unless the client has many; `false`: of none.
+    pub(super) async fn make_sums(&mut self) -> Result<bool, SessionError> {
+        if self.sums > MAX_SUMS / 2 {
+            return Ok(false);
+        }
+        let Some(id) = self.unsummed.pop_front() else { return Ok(false) };
+        let Some(Open { state, .. }) = self.open.get_mut(&id) else { return Ok(true) };
+        let State::Incoming(incoming) = std::mem::replace(state, State::Ours) else { return Ok(true) };
+        let summed = blocking("sums", move || {
+            let made = sums_of(&incoming);
+            (incoming, made)
+        });
+        let (incoming, made) = summed.await?;
+        let (path, place) = (incoming.path.clone(), incoming.place.clone());
+        match made {
+            Ok((block_length, sums)) => {
+                for piece in sums.chunks(SUMS_AT_ONCE) {
+                    self.answer(&Answer::Sums { id, bytes: Bytes::copy_from_slice(piece) });
+                }
+                self.sums += sums.len();
+                if let Some(open) = self.open.get_mut(&id) {
+                    open.sums = sums.len();
+                }
+                self.set_state(id, State::Incoming(incoming));
+                self.answer(&Answer::Want { id, block_length });
+            }
+            // The client has not been told that it is wanted, so nothing comes.
+            Err(refusal) => self.reject(id, &path, &place, refusal).await?,
+        }
+        Ok(true)
+    }
+
+    /// Keeps what has come.
+    pub(super) async fn contents(&mut self, messages: Vec<Push>) -> Result<(), SessionError> {
+        let mut files: HashMap<u32, Box<Incoming>> = HashMap::new();
+        let mut own = Vec::new();
+        for message in messages {
+            let Some(id) = id_of(&message) else { continue };
+            if files.contains_key(&id) {
+                own.push((id, message));
+                continue;
+            }
+            let Some(open) = self.open.get_mut(&id) else { return Err(unknown(id).into()) };
+            match std::mem::replace(&mut open.state, State::Ours) {
+                State::Incoming(incoming) => {
+                    files.insert(id, incoming);
+                    own.push((id, message));
+                }
+                State::Refused => {
+                    open.state = State::Refused;
+                    if matches!(message, Push::End { .. } | Push::Cancel { .. }) {
+                        self.forget(id);
+                    }
+                }
+                State::Ours | State::Compared(_) => return Err(unknown(id).into()),
+            }
+        }
+        if own.is_empty() {
+            return Ok(());
+        }
+        let received = blocking("receive", move || {
+            let (mut locator, mut outcomes) = (Locator::default(), Vec::new());
+            for (id, message) in own {
+                let is_last = matches!(message, Push::End { .. } | Push::Cancel { .. });
+                let Some(incoming) = files.get_mut(&id) else {
+                    // Refused above; the client did not know it.
+                    outcomes.push((id, None, is_last));
+                    continue;
+                };
+                let outcome = match incoming.take(&mut locator, message) {
+                    Ok(None) => continue,
+                    Ok(Some(outcome)) => outcome,
+                    Err(refusal) => Outcome::Refused(refusal),
+                };
+                let incoming = files.remove(&id);
+                outcomes.push((id, incoming.map(|incoming| (incoming, outcome)), is_last));
+            }
+            (files, outcomes)
+        });
+        let (files, outcomes) = received.await?;
+        for (id, incoming) in files {
+            self.set_state(id, State::Incoming(incoming));
+        }
+        let begun = |open: &&Open| matches!(&open.state, State::Incoming(incoming) if incoming.content.is_some());
+        if self.open.values().filter(begun).count() > MOST_CONTENTS {
+            return Err(WireError::Protocol("the contents of too many files at once".to_owned()).into());
+        }
+        for (id, outcome, is_last) in outcomes {
+            match outcome {
+                Some((incoming, Outcome::Complete(new))) => {
+                    receive::warn_of_lost(&self.peer, &new).await?;
+                    let Incoming { path, place, before, rules, .. } = *incoming;
+                    self.ready.files.push(Finished { id, path, place, before, rules, new });
+                }
+                Some((_, Outcome::Cancelled)) => self.forget(id),
+                Some((incoming, Outcome::Refused(refusal))) => {
+                    let (path, place) = (incoming.path.clone(), incoming.place.clone());
+                    if !is_last {
+                        self.set_state(id, State::Incoming(incoming));
+                    }
+                    self.reject(id, &path, &place, refusal).await?;
+                }
+                None if is_last => self.forget(id),
+                None => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn sums_of(incoming: &Incoming) -> Result<(u32, Vec<u8>), Refusal> {
+    let mut basis = incoming.open_basis(&mut Locator::default())?;
+    let block_length = blocks::block_length(basis.metadata()?.len());
+    let mut all = Vec::new();
+    blocks::sums(&mut basis, block_length, &mut |sum| all.extend(sum))?;
+    // A file that grows meanwhile may have more blocks than its length said.
+    all.truncate(MAX_SUMS / 2 / SUM * SUM);
+    Ok((block_length, all))
+}
+
+fn id_of(message: &Push) -> Option<u32> {
+    match message {
+        Push::Data { id, .. } | Push::Copy { id, .. } | Push::End { id, .. } | Push::Cancel { id } => Some(*id),
+        Push::Key(_) | Push::Offer(_) | Push::Same { .. } | Push::Leave => None,
+    }
+}
