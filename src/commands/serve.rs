@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 
 use anyhow::anyhow;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::node_settings;
 use crate::cli::{Printer, ServeMode, Settings, Status};
@@ -15,6 +16,7 @@ use crate::wire::{Connection, Timeouts, WireError};
 const DEFAULT_SESSIONS: usize = 64;
 
 pub(super) async fn serve(mode: ServeMode, settings: &Settings, printer: &Printer) -> anyhow::Result<Status> {
+    allow_open_files();
     let mut settings = node_settings(settings, false);
     // The peer chooses the configuration: one that is missing or wrong is its session's problem, not the daemon's.
     let (timeouts, limit) = match settings.load(&settings.config_name).await {
@@ -53,6 +55,19 @@ pub(super) async fn serve(mode: ServeMode, settings: &Settings, printer: &Printe
         }
     };
     Ok(Status::of_errors(u64::try_from(report.errors).unwrap_or(u64::MAX)))
+}
+
+/// Open files that many sessions may have need of: a batch keeps hundreds of new files open until they are in place.
+const OPEN_FILES: u64 = 65_536;
+
+/// Raises the soft limit, which is low for the sake of programs that use select(2), as far as the hard one goes.
+fn allow_open_files() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let wanted = maximum.map_or(OPEN_FILES, |maximum| maximum.min(OPEN_FILES));
+    if current.is_some_and(|current| current < wanted) {
+        // Else the files that are one too many are refused, and stay dirty where they come from.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum });
+    }
 }
 
 /// What to do where nobody can be served.

@@ -179,7 +179,12 @@ impl Content {
         Ok(fs::meta::metadata_of(file)? != self.metadata)
     }
 
-    /// SHA-256 of all of it, when it was read to its end.
+    /// Whether its digest is known without reading it.
+    pub(super) fn is_hashed(&self) -> bool {
+        !matches!(self.body, Body::New(_))
+    }
+
+    /// SHA-256 of all of it, when it was read to its end or is hashed already.
     pub(super) fn digest(self) -> [u8; 32] {
         match self.body {
             Body::Kept(_, digest) | Body::Known(_, digest) => digest,

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::net::IpAddr;
 
-use super::feed::{Content, Sent};
+use super::feed::{Sent, Wanted};
 use super::outbox::{Body, Outbox};
 use crate::delta::{Bounds, MISSING_BASIS};
 use crate::engine::contact::Dialect;
@@ -266,8 +266,8 @@ impl Exchange {
         self.outbox.send(frames);
     }
 
-    pub(super) fn send_content(&mut self, content: Content) {
-        self.outbox.send_content(content);
+    pub(super) fn send_content(&mut self, wanted: Wanted) {
+        self.outbox.send_content(wanted);
     }
 
     /// What happens next: a content is about to leave whole, or the peer has answered. Of one file, that comes first.

@@ -2,15 +2,14 @@
 //! came of each is told before its last frame leaves.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io::{self, Read};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::contents::{Content, Contents};
 use crate::config::LocalPath;
 use crate::delta::blocks::{Matcher, Piece};
-use crate::engine::content::{self, Hashing};
-use crate::fs;
 use crate::model::{FileKind, Metadata};
 use crate::wire::Attributes;
 use crate::wire::batch::Push;
@@ -23,9 +22,11 @@ const PIECE: usize = 128 * 1024;
 
 /// A file whose content the peer waits for.
 #[derive(Debug)]
-pub(super) struct Content {
+pub(super) struct Wanted {
     pub(super) id: u32,
     pub(super) place: LocalPath,
+    /// What was read for other peers.
+    pub(super) contents: Arc<Contents>,
     /// Send it even if it changes while it is read.
     pub(super) insist: bool,
     /// The blocks of what the peer has: their length and their sums.
@@ -52,22 +53,21 @@ pub(super) struct Whole {
 
 /// The files that wait, and the one that is being read.
 #[derive(Debug, Default)]
-pub(super) struct Contents {
-    waiting: VecDeque<Content>,
+pub(super) struct Feed {
+    waiting: VecDeque<Wanted>,
     reading: Option<Reading>,
 }
 
 #[derive(Debug)]
 struct Reading {
-    content: Content,
-    file: Hashing<File>,
-    before: Metadata,
+    wanted: Wanted,
+    file: Content,
     matcher: Option<Matcher>,
 }
 
-impl Contents {
-    pub(super) fn push(&mut self, content: Content) {
-        self.waiting.push_back(content);
+impl Feed {
+    pub(super) fn push(&mut self, wanted: Wanted) {
+        self.waiting.push_back(wanted);
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -81,7 +81,7 @@ impl Contents {
             let reading = match self.reading.take() {
                 Some(reading) => Ok(reading),
                 None => match self.waiting.pop_front() {
-                    Some(content) => Reading::begin(content),
+                    Some(wanted) => Reading::begin(wanted),
                     None => break,
                 },
             };
@@ -91,7 +91,7 @@ impl Contents {
                     Ok(None)
                 }
                 Ok(false) => reading.end(&mut frames).map(Some),
-                Err(error) => Err((reading.content.id, error)),
+                Err(error) => Err((reading.wanted.id, error)),
             });
             match outcome {
                 Ok(ended) => sent.extend(ended),
@@ -106,24 +106,15 @@ impl Contents {
 }
 
 impl Reading {
-    fn begin(mut content: Content) -> Result<Self, (u32, io::Error)> {
-        let open = || {
-            let file = content::open(&content.place)?;
-            let before = fs::meta::metadata_of(&file)?;
-            Ok((file, before))
-        };
-        match open() {
-            Ok((file, before)) => {
-                let matcher = content.sums.take().and_then(|(length, sums)| Matcher::new(length, sums));
-                Ok(Self { content, file: Hashing::new(file), before, matcher })
-            }
-            Err(error) => Err((content.id, error)),
-        }
+    fn begin(mut wanted: Wanted) -> Result<Self, (u32, io::Error)> {
+        let file = wanted.contents.open(&wanted.place).map_err(|error| (wanted.id, error))?;
+        let matcher = wanted.sums.take().and_then(|(length, sums)| Matcher::new(length, sums));
+        Ok(Self { wanted, file, matcher })
     }
 
     /// Appends frames with the next bytes; `false` at the end.
     fn piece(&mut self, frames: &mut Vec<u8>) -> io::Result<bool> {
-        let id = self.content.id;
+        let id = self.wanted.id;
         if let Some(matcher) = &mut self.matcher {
             return matcher.step(&mut self.file, &mut |piece| {
                 frames.extend(match piece {
@@ -132,7 +123,7 @@ impl Reading {
                 });
             });
         }
-        let expected = match self.before.kind {
+        let expected = match self.file.metadata.kind {
             // One byte more shows that a small file ends there.
             FileKind::Regular { size } => usize::try_from(size).unwrap_or(usize::MAX).saturating_add(1).min(PIECE),
             _ => PIECE,
@@ -154,9 +145,13 @@ impl Reading {
     }
 
     fn end(self, frames: &mut Vec<u8>) -> Result<Sent, (u32, io::Error)> {
-        let Self { content: Content { id, insist, .. }, file, before, .. } = self;
-        let after = fs::meta::metadata_of(file.file()).map_err(|error| (id, error))?;
-        let (digest, changed) = (file.digest(), after != before);
+        let Self { wanted: Wanted { id, place, contents, insist, .. }, file, .. } = self;
+        let changed = file.has_changed().map_err(|error| (id, error))?;
+        let before = file.metadata.clone();
+        let digest = file.digest();
+        if !changed {
+            contents.learn(&place, &before, digest);
+        }
         let Metadata { uid, gid, mode, mtime, .. } = before;
         let last = if changed && !insist {
             Push::Cancel { id }

@@ -48,14 +48,18 @@ pub(super) fn compare(contents: &Contents, place: &LocalPath, theirs: &[u8]) -> 
 }
 
 /// SHA-256 of a regular file, with its state, which did not change meanwhile.
-pub(super) fn hash(place: &LocalPath) -> io::Result<(Metadata, [u8; 32])> {
-    let mut content = content::Hashing::new(content::open(place)?);
-    let before = crate::fs::meta::metadata_of(content.file())?;
-    io::copy(&mut content, &mut io::sink())?;
-    if crate::fs::meta::metadata_of(content.file())? != before {
+pub(super) fn hash(contents: &Contents, place: &LocalPath) -> io::Result<(Metadata, [u8; 32])> {
+    let mut content = contents.open(place)?;
+    if !content.is_hashed() {
+        io::copy(&mut content, &mut io::sink())?;
+    }
+    if content.has_changed()? {
         return Err(io::Error::other("it was changed while it was read"));
     }
-    Ok((before, content.digest()))
+    let metadata = content.metadata.clone();
+    let digest = content.digest();
+    contents.learn(place, &metadata, digest);
+    Ok((metadata, digest))
 }
 
 /// The size that the system gives for a file of any kind, as the answer to GETSZ has it: a link is as long as its target.

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::feed::{Content, Contents, Sent};
+use super::feed::{Feed, Sent, Wanted};
 use crate::engine::blocking;
 use crate::model::errors::chain;
 use crate::wire::{WireError, Writer};
@@ -22,7 +22,7 @@ use crate::wire::{WireError, Writer};
 enum Item {
     Bytes(Vec<u8>),
     Stream { length: u64, data: Body },
-    Content(Content),
+    Content(Wanted),
 }
 
 /// The data of a stream.
@@ -65,8 +65,8 @@ impl Outbox {
         let _ = self.sender.send(Item::Stream { length, data });
     }
 
-    pub(super) fn send_content(&self, content: Content) {
-        let _ = self.sender.send(Item::Content(content));
+    pub(super) fn send_content(&self, wanted: Wanted) {
+        let _ = self.sender.send(Item::Content(wanted));
     }
 
     /// What came of the next content, in the order in which they were given.
@@ -112,19 +112,19 @@ impl Sending {
                     let mut source = Counted { source: source(data)?, progress: Arc::clone(&self.progress) };
                     self.writer.write_octet_stream(length, &mut source).await?;
                 }
-                Item::Content(content) => {
-                    let mut contents = Contents::default();
-                    contents.push(content);
+                Item::Content(wanted) => {
+                    let mut feed = Feed::default();
+                    feed.push(wanted);
                     while let Ok(item) = items.try_recv() {
                         match item {
-                            Item::Content(content) => contents.push(content),
+                            Item::Content(wanted) => feed.push(wanted),
                             other => {
                                 next = Some(other);
                                 break;
                             }
                         }
                     }
-                    self.send_contents(contents).await?;
+                    self.send_contents(feed).await?;
                 }
             }
             if items.is_empty() && next.is_none() {
@@ -134,17 +134,17 @@ impl Sending {
     }
 
     /// Reads the next piece while the last one is on its way.
-    async fn send_contents(&mut self, mut contents: Contents) -> Result<(), WireError> {
+    async fn send_contents(&mut self, mut feed: Feed) -> Result<(), WireError> {
         let mut frames = Vec::new();
         loop {
-            let is_over = contents.is_empty();
+            let is_over = feed.is_empty();
             let read = async {
                 if is_over {
-                    return Ok((contents, (Vec::new(), Vec::new())));
+                    return Ok((feed, (Vec::new(), Vec::new())));
                 }
                 blocking("update", move || {
-                    let made = contents.frames();
-                    (contents, made)
+                    let made = feed.frames();
+                    (feed, made)
                 })
                 .await
             };
@@ -155,7 +155,7 @@ impl Sending {
                 return Ok(());
             }
             let sent;
-            (contents, (frames, sent)) = read.map_err(|error| WireError::Protocol(chain(&error)))?;
+            (feed, (frames, sent)) = read.map_err(|error| WireError::Protocol(chain(&error)))?;
             for one in sent {
                 // Nobody listens any more when the session has ended.
                 let _ = self.tell.send(one);

@@ -5,12 +5,6 @@ use std::fmt;
 use crate::support::Program;
 use crate::support::cast::{Backend, Cast};
 
-/// The configuration's words that make ours speak the classic dialect to its own kind, too. `None`: it has no other.
-const CLASSIC: Option<&str> = None;
-
-/// The configuration's words that spare the receiver its flushes. `None`: there are none.
-const NOT_DURABLE: Option<&str> = None;
-
 /// A program with what it is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Contender {
@@ -71,17 +65,18 @@ impl Contender {
 
     /// The same in the classic dialect.
     pub(super) const fn classic(self) -> Contender {
-        match (CLASSIC, self) {
-            (Some(_), Contender::Csync2(csync2)) => Contender::Csync2(Csync2 { manner: Manner::Classic, ..csync2 }),
-            (_, other) => other,
-        }
+        self.told(Manner::Classic)
     }
 
     /// The same without flushes of what is received.
     pub(super) const fn not_durable(self) -> Contender {
-        match (NOT_DURABLE, self) {
-            (Some(_), Contender::Csync2(csync2)) => Contender::Csync2(Csync2 { manner: Manner::NotDurable, ..csync2 }),
-            (_, other) => other,
+        self.told(Manner::NotDurable)
+    }
+
+    const fn told(self, manner: Manner) -> Contender {
+        match self {
+            Contender::Csync2(csync2) => Contender::Csync2(Csync2 { manner, ..csync2 }),
+            other => other,
         }
     }
 }
@@ -95,8 +90,8 @@ impl Csync2 {
     pub(super) fn configuration(self) -> &'static str {
         match self.manner {
             Manner::Usual => "",
-            Manner::Classic => CLASSIC.unwrap_or_default(),
-            Manner::NotDurable => NOT_DURABLE.unwrap_or_default(),
+            Manner::Classic => "batches no;",
+            Manner::NotDurable => "durability none;",
         }
     }
 }

@@ -7,7 +7,7 @@ use super::{Pipeline, Task};
 use crate::engine::blocking;
 use crate::engine::contact::{Dialect, SessionError};
 use crate::engine::update::exchange::{Answer as Line, Happened};
-use crate::engine::update::feed::{Content, Sent, Whole};
+use crate::engine::update::feed::{Sent, Wanted, Whole};
 use crate::engine::update::job::{Due, Progress, Told};
 use crate::engine::update::local;
 use crate::model::errors::strerror;
@@ -192,7 +192,9 @@ impl Pipeline<'_> {
             let job = &self.jobs[number];
             let sums = (block_length > 0).then(|| (block_length, std::mem::take(&mut offered.sums)));
             offered.summed = sums.as_ref().map_or(0, |(_, sums)| sums.len());
-            self.exchange.send_content(Content { id, place: job.place.clone(), insist: job.past.resent, sums });
+            let (place, insist) = (job.place.clone(), job.past.resent);
+            let contents = std::sync::Arc::clone(self.contents);
+            self.exchange.send_content(Wanted { id, place, contents, insist, sums });
             self.offered.open.insert(id, offered);
         } else {
             self.offered.bytes -= offered.bytes;
@@ -241,8 +243,10 @@ impl Pipeline<'_> {
         if questions.is_empty() {
             return Ok(());
         }
+        let contents = std::sync::Arc::clone(self.contents);
         let compared = blocking("update", move || {
-            let compare = |(id, theirs, place)| (id, local::hash(&place).ok().filter(|(_, ours)| *ours == theirs));
+            let compare =
+                |(id, theirs, place)| (id, local::hash(&contents, &place).ok().filter(|(_, ours)| *ours == theirs));
             questions.into_iter().map(compare).collect::<Vec<_>>()
         });
         let mut frames = Vec::new();
