@@ -22,6 +22,7 @@ use crate::engine::serve::session::SessionError;
 use crate::fs::{self, Locator, TempFile};
 use crate::model::{FileKind, Metadata, SyncPath};
 use crate::wire::batch::{Answer, MAX_SUMS, Push};
+use crate::wire::pack::unpack;
 use crate::wire::{Attributes, WireError};
 
 /// Of smaller files all is sent, in bytes.
@@ -107,6 +108,10 @@ impl Incoming {
     fn take(&mut self, desk: &mut Desk, message: Push) -> Result<Option<Outcome>, Refusal> {
         match message {
             Push::Data { bytes, .. } => self.content(desk)?.file.write_all(&bytes)?,
+            Push::Packed { bytes, .. } => match unpack(&bytes) {
+                Ok(bytes) => self.content(desk)?.file.write_all(&bytes)?,
+                Err(_) => return Err(Refusal::text("The content did not arrive as it was sent")),
+            },
             Push::Copy { offset, length, .. } => {
                 let basis = match self.basis.take() {
                     Some(basis) => basis,
@@ -297,7 +302,11 @@ fn sums_of(incoming: &Incoming) -> Result<(u32, Vec<u8>), Refusal> {
 
 fn id_of(message: &Push) -> Option<u32> {
     match message {
-        Push::Data { id, .. } | Push::Copy { id, .. } | Push::End { id, .. } | Push::Cancel { id } => Some(*id),
+        Push::Data { id, .. }
+        | Push::Packed { id, .. }
+        | Push::Copy { id, .. }
+        | Push::End { id, .. }
+        | Push::Cancel { id } => Some(*id),
         Push::Key(_) | Push::Offer(_) | Push::Same { .. } | Push::Leave => None,
     }
 }

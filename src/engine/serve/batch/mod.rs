@@ -150,7 +150,13 @@ impl Batch {
         for message in messages {
             match message {
                 Push::Offer(offer) if contents.is_empty() => offers.push(offer),
-                Push::Data { .. } | Push::Copy { .. } | Push::End { .. } | Push::Cancel { .. } if offers.is_empty() => {
+                Push::Data { .. }
+                | Push::Packed { .. }
+                | Push::Copy { .. }
+                | Push::End { .. }
+                | Push::Cancel { .. }
+                    if offers.is_empty() =>
+                {
                     contents.push(message);
                 }
                 other => {

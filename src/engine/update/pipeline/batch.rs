@@ -194,7 +194,8 @@ impl Pipeline<'_> {
             offered.summed = sums.as_ref().map_or(0, |(_, sums)| sums.len());
             let (place, insist) = (job.place.clone(), job.past.resent);
             let contents = std::sync::Arc::clone(self.contents);
-            self.exchange.send_content(Wanted { id, place, contents, insist, sums });
+            let pack = self.node.config.compression;
+            self.exchange.send_content(Wanted { id, place, contents, insist, pack, sums });
             self.offered.open.insert(id, offered);
         } else {
             self.offered.bytes -= offered.bytes;
