@@ -14,6 +14,7 @@ mod cli;
 mod compare;
 mod conflicts;
 mod coverage;
+mod crash;
 mod dialects;
 mod differential;
 mod durability;

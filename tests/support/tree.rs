@@ -57,7 +57,8 @@ impl Entry {
         self
     }
 
-    fn agrees(&self, other: &Entry) -> bool {
+    /// Equal in all that both say.
+    pub(crate) fn agrees(&self, other: &Entry) -> bool {
         fn both<T: PartialEq>(a: Option<T>, b: Option<T>) -> bool {
             a.zip(b).is_none_or(|(a, b)| a == b)
         }
@@ -65,6 +66,10 @@ impl Entry {
             && both(self.mode, other.mode)
             && both(self.owner, other.owner)
             && both(self.mtime, other.mtime)
+    }
+
+    pub(crate) fn is_of_the_kind_of(&self, other: &Entry) -> bool {
+        std::mem::discriminant(&self.kind) == std::mem::discriminant(&other.kind)
     }
 
     fn read(path: &Path) -> Entry {
