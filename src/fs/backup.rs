@@ -52,7 +52,7 @@ impl Backup {
     /// When a copy cannot be renamed: none is lost then.
     pub fn keep(self) -> io::Result<()> {
         rotate(&self.target, self.generations)?;
-        self.copy.persist(&self.target, false)
+        self.copy.persist(&self.target).map(drop)
     }
 }
 

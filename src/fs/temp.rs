@@ -39,8 +39,6 @@ pub struct TempFile {
     beside: bool,
     /// The name is in the directory, and ours to remove.
     named: bool,
-    /// Its content is on disk.
-    flushed: bool,
 }
 
 impl TempFile {
@@ -59,12 +57,12 @@ impl TempFile {
     fn create_in(directory: Arc<OwnedFd>, name: &CStr, beside: bool) -> io::Result<Self> {
         if let Some(file) = nameless(&directory) {
             let name = temporary_name(name.to_bytes(), KEPT[0])?;
-            return Ok(Self { directory, name, file, beside, named: false, flushed: false });
+            return Ok(Self { directory, name, file, beside, named: false });
         }
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let (name, file) =
             under_fresh_name(name, |candidate| Ok(openat(&*directory, candidate, flags, Mode::RUSR | Mode::WUSR)?))?;
-        Ok(Self { directory, name, file: file.into(), beside, named: true, flushed: false })
+        Ok(Self { directory, name, file: file.into(), beside, named: true })
     }
 
     /// Gives a file without a name the one that [`TempFile::name`] has told already, or another where that cannot be had.
@@ -83,11 +81,6 @@ impl TempFile {
     /// Open for reading and writing.
     pub fn file(&mut self) -> &mut File {
         &mut self.file
-    }
-
-    /// Its content is complete and was flushed, through another handle perhaps: [`TempFile::persist`] need not do it again.
-    pub fn content_is_flushed(&mut self) {
-        self.flushed = true;
     }
 
     /// The name that it has, or will have for a moment, in its directory: `.NAME.XXXXXX`, at most 255 bytes.
@@ -164,15 +157,12 @@ impl TempFile {
         Ok(futimens(&self.file, &both_times(mtime))?)
     }
 
-    /// Puts it in place of what is at `place`, in one step. `durable`: the content is on disk before the rename, the
-    /// rename and all attributes before this returns.
+    /// Puts it in place of what is at `place`, in one step; returns the file, to be flushed with its attributes. Where it
+    /// shall be durable its content must be on disk before that, and the directory is to be flushed behind it.
     ///
     /// # Errors
-    /// Those of fsync and rename (a directory is in the way, for example); the temporary file is gone then.
-    pub fn persist(mut self, place: &Place, durable: bool) -> io::Result<()> {
-        if durable && !self.flushed {
-            self.file.sync_all()?;
-        }
+    /// Those of rename (a directory is in the way, for example): nothing has changed, and the temporary file is gone.
+    pub fn persist(mut self, place: &Place) -> io::Result<File> {
         if !self.named && self.link_to(place.parent(), place.name()).is_err() {
             // Something is there.
             self.give_name(place)?;
@@ -182,20 +172,17 @@ impl TempFile {
                 // The tempdir is another mount of the same file system.
                 Err(Errno::XDEV) if !self.beside => {
                     let (copy, _) = copy_of(place, &File::from(self.reopen()?))?;
-                    return copy.persist(place, durable);
+                    copy.sync()?;
+                    return copy.persist(place);
                 }
                 result => result?,
             }
             self.named = false;
         }
-        if durable && self.flushed {
-            // Attributes that were set since.
-            self.file.sync_all()?;
-        }
-        if durable { open::sync(place.parent()) } else { Ok(()) }
+        self.file.try_clone()
     }
 
-    /// Makes its content durable, for a [`TempFile::persist`] that does not.
+    /// Makes its content and attributes durable.
     ///
     /// # Errors
     /// Those of fsync.
@@ -240,13 +227,9 @@ pub(super) fn copy_of(place: &Place, mut source: &File) -> io::Result<(TempFile,
     Ok((copy, lost))
 }
 
-/// Makes something under a temporary name beside `place`, and returns the place where it is now.
-pub(super) fn make_beside(place: &Place, make: impl Fn(&Place) -> io::Result<()>) -> io::Result<Place> {
-    under_fresh_name(place.name(), |candidate| {
-        let beside = place.sibling(candidate.into());
-        make(&beside).map(|()| beside)
-    })
-    .map(|(_, beside)| beside)
+/// A temporary name for what is to be made beside `name`.
+pub(super) fn name_beside(name: &CStr) -> io::Result<CString> {
+    temporary_name(name.to_bytes(), KEPT[0])
 }
 
 /// What `name` keeps of its bytes in a temporary name: as many as fit in `NAME_MAX`, or in the least that file systems with
@@ -352,7 +335,7 @@ mod tests {
         assert_eq!(meta::metadata_of(&temp.file).unwrap().mode, 0o100_600);
         assert_eq!(fs::read(directory.path().join("name")).unwrap(), b"old");
         assert_eq!(names_in(directory.path()), ["name"], "nobody sees it yet");
-        temp.persist(&place, true).unwrap();
+        temp.persist(&place).unwrap();
         assert_eq!(fs::read(directory.path().join("name")).unwrap(), b"the new content");
         assert_eq!(names_in(directory.path()), ["name"]);
     }
@@ -369,7 +352,7 @@ mod tests {
         temp.set_mode(0o104_711).unwrap();
         let mtime = Timestamp { seconds: -2, nanoseconds: 999_999_999 };
         temp.set_times(mtime).unwrap();
-        temp.persist(&place, true).unwrap();
+        temp.persist(&place).unwrap();
         let found = place.metadata().unwrap().unwrap();
         assert_eq!((found.mode, found.mtime), (0o104_711, mtime));
     }
@@ -380,7 +363,7 @@ mod tests {
         fs::create_dir(directory.path().join("name")).unwrap();
         let place = place(directory.path(), "name");
         drop(place.temp(None).unwrap());
-        assert!(place.temp(None).unwrap().persist(&place, true).is_err(), "a directory is in the way");
+        assert!(place.temp(None).unwrap().persist(&place).is_err(), "a directory is in the way");
         assert_eq!(names_in(directory.path()), ["name"]);
     }
 
@@ -391,7 +374,7 @@ mod tests {
         let mut temp = place.temp(None).unwrap();
         temp.file().write_all(b"content").unwrap();
         fs::write(directory.path().join(std::str::from_utf8(temp.name()).unwrap()), "somebody else's").unwrap();
-        temp.persist(&place, true).unwrap();
+        temp.persist(&place).unwrap();
         assert_eq!(fs::read(directory.path().join("name")).unwrap(), b"content");
         assert_eq!(names_in(directory.path()).len(), 2);
     }
@@ -403,7 +386,7 @@ mod tests {
             let place = place(directory.path(), &name);
             let temp = place.temp(None).unwrap();
             assert!(temp.name().len() <= 255 && std::str::from_utf8(temp.name()).is_ok());
-            temp.persist(&place, false).unwrap();
+            temp.persist(&place).unwrap();
             assert!(directory.path().join(name).exists());
         }
         assert_eq!(cut("aüb".as_bytes(), 2), b"a");
@@ -421,7 +404,7 @@ mod tests {
         let mut temp = place.temp(Some(&directory.path().join("tempdir"))).unwrap();
         assert!(!temp.is_beside() && names_in(&data).is_empty());
         temp.file().write_all(b"content").unwrap();
-        temp.persist(&place, true).unwrap();
+        temp.persist(&place).unwrap();
         assert_eq!(fs::read(data.join("name")).unwrap(), b"content");
         assert!(names_in(&directory.path().join("tempdir")).is_empty());
         for unusable in [Path::new("/proc"), &directory.path().join("missing"), &data.join("name")] {
@@ -464,7 +447,7 @@ mod tests {
         let old = place.metadata().unwrap().unwrap();
         let temp = place.temp(None).unwrap();
         assert!(temp.take_over(Some(&old), Some(&old_file)).is_empty());
-        temp.persist(&place, false).unwrap();
+        temp.persist(&place).unwrap();
         let new_file = File::open(&path).unwrap();
         assert_eq!(attribute(&new_file, c"user.colour").unwrap(), b"blue");
         assert_eq!(attribute(&new_file, ACL), attribute(&old_file, ACL));

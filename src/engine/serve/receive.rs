@@ -81,6 +81,7 @@ struct Assembly {
     flush: JoinHandle<io::Result<()>>,
     /// Written early only for what others can see beside the target.
     intent: Option<IntentId>,
+    actions: Actions,
 }
 
 /// Why a command was not carried out: for a reason that the peer is told, or for a failure of our own.
@@ -102,7 +103,10 @@ impl Stop {
 
 impl<E: Into<Refusal>> From<E> for Stop {
     fn from(refusal: E) -> Self {
-        Self::Refused(refusal.into())
+        match refusal.into() {
+            Refusal::Unsettled(source) => Self::Failed(EngineError::Unsettled { source }),
+            refusal => Self::Refused(refusal),
+        }
     }
 }
 
@@ -202,11 +206,14 @@ impl Receiver {
                         },
                     )
                     .await?;
+                if let Err(unsettled @ Refusal::Unsettled(_)) = synced {
+                    return Err(unsettled.into());
+                }
                 self.unrecorded.push((intent, receipt(peer, path, left.into(), Actions::Schedule)));
                 Ok(synced?)
             }
             State::Assembled(assembly) => {
-                let Assembly { target, copies, mut new, flush, intent } = *assembly;
+                let Assembly { target, copies, mut new, flush, intent, actions } = *assembly;
                 let metadata = match new.metadata() {
                     Ok(metadata) => metadata,
                     Err(error) => return Err(given_up(peer, intent, error.into()).await),
@@ -220,22 +227,45 @@ impl Receiver {
                 let durable = peer.node.config.durable;
                 let replaced = step("PATCH", move || {
                     flushed?;
-                    new.content_is_flushed();
                     target.must_be_unchanged()?;
                     target.keep(copies)?;
-                    target.replace(new, durable)
+                    let (now, file) = target.replace(new)?;
+                    if durable {
+                        // Owner, mode and time, which were set since the content was flushed.
+                        file.sync_all().map_err(Refusal::Unsettled)?;
+                        target.sync()?;
+                    }
+                    Ok(now)
                 });
                 match replaced.await? {
                     Ok(now) => {
                         self.saw(&path, now.clone());
                         let found = OnDisk { metadata: now, digest };
-                        self.unrecorded.push((intent, receipt(peer, path, found, Actions::Schedule)));
+                        self.unrecorded.push((intent, receipt(peer, path, found, actions)));
                         Ok(())
                     }
                     Err(refusal) => Err(given_up(peer, Some(intent), refusal).await),
                 }
             }
         }
+    }
+
+    /// Keeps new content until its attributes have come, while it goes to the disk.
+    async fn keep_assembled(
+        &mut self,
+        peer: &Peer,
+        path: SyncPath,
+        (target, copies): (Target, Copies),
+        mut new: Assembled,
+        actions: Actions,
+    ) -> Result<(), Stop> {
+        let metadata = new.metadata()?;
+        // Owner, mode and time may come meanwhile; they are flushed with the name.
+        let flush = new.start_flush(peer.node.config.durable)?;
+        let intent = if new.is_visible() { Some(self.begin_file(peer, &path, &new, &metadata).await?) } else { None };
+        let assembly = Assembly { target, copies, new, flush, intent, actions };
+        self.open = Some(Sequence { path, state: State::Assembled(Box::new(assembly)) });
+        Ok(())
     }
 
     /// Looks at a file that a command is about to change: it must have no change of our own.
@@ -376,8 +406,11 @@ async fn abandon(peer: &Peer, intent: Option<IntentId>) -> Result<(), EngineErro
     }
 }
 
-/// The end of a change that was not made.
+/// The end of a change that was not made, or of which nobody can be sure.
 async fn given_up(peer: &Peer, intent: Option<IntentId>, refusal: Refusal) -> Stop {
+    if matches!(refusal, Refusal::Unsettled(_)) {
+        return refusal.into();
+    }
     match abandon(peer, intent).await {
         Ok(()) => refusal.into(),
         Err(error) => error.into(),

@@ -216,7 +216,11 @@ impl Story {
         }
         for (name, _) in Tree::of(&backups).iter() {
             let own = name.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
-            assert!(!own.starts_with(b".") || own == b"." || own.starts_with(LOOKALIKE.as_bytes()), "{}", name.escape_ascii());
+            assert!(
+                !own.starts_with(b".") || own == b"." || own.starts_with(LOOKALIKE.as_bytes()),
+                "{}",
+                name.escape_ascii()
+            );
         }
     }
 }
@@ -239,7 +243,8 @@ fn differences(one: &Tree, other: &Tree) -> Vec<Vec<u8>> {
 fn is_temporary_of(intent: &str, name: &[u8]) -> bool {
     let (path, temporary) = intent.split_once('\t').expect("two columns");
     let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
-    !temporary.is_empty() && format!("{directory}/{temporary}").strip_prefix("%25d%25/").map(str::as_bytes) == Some(name)
+    !temporary.is_empty()
+        && format!("{directory}/{temporary}").strip_prefix("%25d%25/").map(str::as_bytes) == Some(name)
 }
 
 /// Which calls of a run to kill behind, in order.

@@ -246,7 +246,7 @@ impl Batch {
                 Some((incoming, Outcome::Complete(new))) => {
                     receive::warn_of_lost(&self.peer, &new).await?;
                     let Incoming { path, place, before, rules, .. } = *incoming;
-                    self.ready.files.push(Finished { id, path, place, before, rules, new });
+                    self.ready.files.push(Finished { id, path, place, before, rules, new, already: false });
                 }
                 Some((_, Outcome::Cancelled)) => self.forget(id),
                 Some((incoming, Outcome::Refused(refusal))) => {

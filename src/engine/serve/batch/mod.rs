@@ -20,7 +20,7 @@ use super::permission;
 use super::session::SessionError;
 use crate::config::LocalPath;
 use crate::engine::{EngineError, blocking};
-use crate::model::{Metadata, SyncPath, Timestamp};
+use crate::model::{Metadata, SyncPath};
 use crate::wire::batch::{Answer, MAX_OPEN, MAX_OPEN_BYTES, Offer, Push, Theirs};
 use crate::wire::{Attributes, Connection, Reply, WireError};
 
@@ -45,8 +45,11 @@ pub(super) async fn serve(connection: &mut Connection, peer: &Arc<Peer>) -> Resu
         answers: Vec::new(),
     };
     let outcome = batch.converse(connection).await;
-    if let Err(SessionError::Wire(_)) = outcome {
-        batch.commit().await?;
+    match outcome {
+        Err(SessionError::Wire(_)) => batch.commit().await?,
+        // What the client can be told of it.
+        Err(SessionError::Engine(_)) => drop(batch.send(connection).await),
+        _ => {}
     }
     outcome
 }
@@ -287,9 +290,4 @@ impl Batch {
 
 fn unknown(id: u32) -> WireError {
     WireError::Protocol(format!("offer {id} is not open for that"))
-}
-
-/// Whether setting a time would change nothing.
-fn is_timed(metadata: &Metadata, mtime: Timestamp) -> bool {
-    metadata.mtime == mtime
 }

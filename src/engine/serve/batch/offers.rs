@@ -3,19 +3,19 @@
 
 use std::collections::HashSet;
 
-use super::commit::Change;
+use super::commit::{Change, Finished};
 use super::contents::Incoming;
-use super::{Batch, Compared, State, is_timed};
+use super::{Batch, Compared, State};
 use crate::config::LocalPath;
 use crate::engine::check;
 use crate::engine::membership::Purpose;
-use crate::engine::serve::apply::{Attribute, Copies, Made, Refusal, Target, is_untouched};
+use crate::engine::serve::apply::{Assembled, Attribute, Copies, Made, Refusal, Rules, Target, is_untouched};
 use crate::engine::serve::commands;
 use crate::engine::serve::permission::{self, Admitted};
 use crate::engine::serve::receive::{self, Actions, OnDisk};
 use crate::engine::serve::session::SessionError;
 use crate::engine::{EngineError, blocking, content};
-use crate::fs::Locator;
+use crate::fs::{Locator, Place};
 use crate::model::{Checktxt, FileKind, Ignore, Metadata, MtimeUnit, SyncPath, Timestamp};
 use crate::store::IntentId;
 use crate::wire::batch::{Answer, Described, Offer};
@@ -51,7 +51,7 @@ enum Look {
 }
 
 /// A file whose time is to be set while it is what it was.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Seen {
     pub(super) id: u32,
     pub(super) path: SyncPath,
@@ -70,6 +70,8 @@ struct Work {
     state: Option<Described>,
     target: Target,
     copies: Copies,
+    /// Where it is made before it takes its place.
+    beside: Option<Place>,
 }
 
 impl Batch {
@@ -188,7 +190,9 @@ impl Batch {
                         self.answer(&Answer::Want { id, block_length: 0 });
                     }
                 }
-                (None, state) => work.push(Work { id, path, place, state, target, copies: Copies::default() }),
+                (None, state) => {
+                    work.push(Work { id, path, place, state, target, copies: Copies::default(), beside: None })
+                }
             }
         }
         self.carry_out(work).await
@@ -201,11 +205,8 @@ impl Batch {
         }
         let rules: Vec<_> = work.iter().map(|one| receive::rules(&self.peer, &one.path)).collect();
         let backed_up = blocking("back up", move || {
-            let back_up = |(mut one, rules): (Work, _)| match one.target.back_up(&rules) {
-                Ok(copies) => {
-                    one.copies = copies;
-                    Ok(one)
-                }
+            let back_up = |(mut one, rules): (Work, _)| match one.prepare(&rules) {
+                Ok(()) => Ok(one),
                 Err(refusal) => Err(Box::new((one, refusal))),
             };
             work.into_iter().zip(rules).map(back_up).collect::<Vec<_>>()
@@ -222,7 +223,7 @@ impl Batch {
             }
         }
         let described = |one: &Work| one.state.as_ref().map(|state| receive::described(&state.kind, ignore));
-        let intents = work.iter().map(|one| receive::intent(&self.peer, &one.path, Vec::new(), described(one)));
+        let intents = work.iter().map(|one| receive::intent(&self.peer, &one.path, one.temp_name(), described(one)));
         let intents = self.begin(intents.collect()).await?;
         let done = blocking("make", move || work.into_iter().map(|one| carry_out(one, ignore)).collect::<Vec<_>>());
         for ((work, made), intent) in done.await?.into_iter().zip(intents) {
@@ -245,6 +246,7 @@ impl Batch {
                 self.peer.node.store.finish_receives(vec![(Some(intent), receipt)]).await?;
                 self.reject(id, &path, &place, refusal).await?;
             }
+            Err(Refusal::Unsettled(source)) => return Err(EngineError::Unsettled { source }),
             Ok(Made { outcome: Err(refusal), .. }) | Err(refusal) => {
                 self.peer.node.store.abandon_receives(vec![intent]).await?;
                 self.reject(id, &path, &place, refusal).await?;
@@ -295,7 +297,7 @@ impl Batch {
         self.set_times(timed).await
     }
 
-    /// Sets times, and records the files as they are.
+    /// Has times set. What is part of a file's state by which a check would know it waits for the commit, behind its intent.
     pub(super) async fn set_times(&mut self, files: Vec<Seen>) -> Result<(), EngineError> {
         if files.is_empty() {
             return Ok(());
@@ -306,17 +308,40 @@ impl Batch {
             let set = |seen: Seen| (set_time(&mut locator, &seen, ignore), seen);
             files.into_iter().map(set).collect::<Vec<_>>()
         });
-        for (outcome, Seen { id, path, place, digest, .. }) in timed.await? {
+        for (outcome, seen) in timed.await? {
+            let Seen { id, path, place, shown, digest, mtime } = seen;
             match outcome {
-                Ok(metadata) => {
+                Ok(Timed::Now(metadata)) => {
                     let found = OnDisk { metadata, digest };
                     let receipt = receive::receipt(&self.peer, path, found, Actions::None);
                     self.ready.changes.push(Change { id, intent: None, receipt, touched: None, already: true });
+                }
+                Ok(Timed::AtCommit) => {
+                    self.ready.times.push(Seen { id, path, place, shown, digest, mtime });
+                }
+                Ok(Timed::Duplicate(new)) => {
+                    let (rules, before) = (Rules::default(), Some(shown));
+                    self.ready.files.push(Finished { id, path, place, before, rules, new, already: true });
                 }
                 Err(refusal) => self.reject(id, &path, &place, refusal).await?,
             }
         }
         Ok(())
+    }
+}
+
+impl Work {
+    /// All that can be done before the intent.
+    fn prepare(&mut self, rules: &Rules) -> Result<(), Refusal> {
+        self.copies = self.target.back_up(rules)?;
+        if let Some(Described { kind, .. }) = &self.state {
+            self.beside = self.target.beside(kind)?;
+        }
+        Ok(())
+    }
+
+    fn temp_name(&self) -> Vec<u8> {
+        self.beside.as_ref().map(|beside| beside.file_name().to_vec()).unwrap_or_default()
     }
 }
 
@@ -369,20 +394,39 @@ fn carry_out(mut work: Work, ignore: Ignore) -> (Work, Result<Made, Refusal>) {
     let made = match &work.state {
         None => work.target.remove(copies).map(|()| Made { outcome: Ok(()), is_gone: true, left: None }),
         Some(Described { kind, attributes }) => {
-            work.target.put(copies, kind, Attribute::of_kind(kind, attributes), ignore)
+            let attributes = Attribute::of_kind(kind, attributes);
+            work.target.put(copies, kind, work.beside.as_ref(), attributes, ignore)
         }
     };
     (work, made)
 }
 
-fn set_time(locator: &mut Locator, seen: &Seen, ignore: Ignore) -> Result<Option<Metadata>, Refusal> {
+/// What there is to setting a time.
+enum Timed {
+    /// It is set, and was not worth an intent.
+    Now(Option<Metadata>),
+    AtCommit,
+    /// The file has other names, which keep the old time: this takes its place.
+    Duplicate(Assembled),
+}
+
+fn set_time(locator: &mut Locator, seen: &Seen, ignore: Ignore) -> Result<Timed, Refusal> {
     let target = Target::find_with(locator, &seen.place)?;
-    if !target.before.as_ref().is_some_and(|now| is_untouched(&seen.shown, now)) {
+    let Some(now) = target.before.as_ref().filter(|now| is_untouched(&seen.shown, now)) else {
         return Err(Refusal::ChangedHere);
+    };
+    let time = Attribute::Time(seen.mtime);
+    if time.is_set_on(now, ignore) {
+        return Ok(Timed::Now(target.before));
     }
-    if target.before.as_ref().is_some_and(|now| is_timed(now, seen.mtime)) {
-        return Ok(target.before);
+    if target.has_other_names() {
+        let new = target.duplicate()?;
+        new.set(time, ignore)?;
+        return Ok(Timed::Duplicate(new));
     }
-    target.set(Attribute::Time(seen.mtime), ignore)?;
-    target.now()
+    if !now.is_directory() {
+        return Ok(Timed::AtCommit);
+    }
+    target.set(time, ignore)?;
+    Ok(Timed::Now(target.now()?))
 }
