@@ -132,7 +132,7 @@ fn inspect(node: &Node, intent: &Intent, row: Option<&FileRecord>) -> io::Result
         }
         (Presence::Gone, Some(target)) => {
             // All but directories takes the place of its like in one step: if nothing is there, somebody here removed it.
-            let had_to_go = row.is_some_and(|row| is_directory(&row.checktxt) != is_directory(target));
+            let had_to_go = row.is_some_and(|row| is_directory(&row.checktxt) || is_directory(target));
             Ok(if had_to_go { Found::Cleared } else { Found::NotReceived })
         }
         (Presence::Gone, None) => {

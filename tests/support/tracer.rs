@@ -4,8 +4,6 @@
 //! time cannot do. Processes that it starts are not followed.
 
 use std::collections::HashSet;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -79,17 +77,6 @@ impl Call {
     pub(crate) fn descriptor(&self, number: u64) -> PathBuf {
         // A descriptor is an int, whatever the rest of the register holds.
         PathBuf::from(format!("/proc/{}/fd/{}", self.process, number as i32))
-    }
-
-    /// The text at an address of the process.
-    pub(crate) fn text(&self, address: u64) -> Vec<u8> {
-        let memory = File::open(format!("/proc/{}/mem", self.process)).expect("open the memory");
-        let mut text = Vec::new();
-        let mut byte = [0];
-        while memory.read_exact_at(&mut byte, address + text.len() as u64).is_ok() && byte[0] != 0 {
-            text.push(byte[0]);
-        }
-        text
     }
 }
 

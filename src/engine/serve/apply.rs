@@ -100,6 +100,8 @@ pub(super) struct Rules {
     /// One for each directory.
     pub(super) backups: Vec<Backup>,
     pub(super) tempdir: Option<PathBuf>,
+    /// Copies are on disk before the file is changed.
+    pub(super) durable: bool,
 }
 
 /// Copies of what a command is about to change, with their backup directories.
@@ -146,7 +148,7 @@ impl Target {
         }
         for rule in &rules.backups {
             let real = self.real.as_os_str().as_encoded_bytes();
-            let copy = fs::Backup::of(&self.place, &rule.directory, real, rule.generations)
+            let copy = fs::Backup::of(&self.place, &rule.directory, real, rule.generations, rules.durable)
                 .map_err(|error| self.not_backed_up(&rule.directory, &error))?;
             copies.0.extend(copy.map(|copy| (rule.directory.clone(), copy)));
         }
@@ -204,9 +206,7 @@ impl Target {
             self.must_be_unchanged()?;
             self.keep(copies)?;
             let Some(beside) = beside else {
-                if !(self.before.as_ref().is_some_and(Metadata::is_directory) && *kind == FileKind::Directory) {
-                    self.place.clear_the_way();
-                }
+                self.place.clear_the_way();
                 make(&self.place, kind)?;
                 return attributes.into_iter().try_for_each(|attribute| set(&self.place, attribute, ignore));
             };

@@ -438,5 +438,5 @@ pub(super) fn rules(peer: &Peer, path: &SyncPath) -> Rules {
             None => backups.push(backup.clone()),
         }
     }
-    Rules { ignore: config.ignore, backups, tempdir: config.tempdir.clone() }
+    Rules { ignore: config.ignore, backups, tempdir: config.tempdir.clone(), durable: config.durable }
 }

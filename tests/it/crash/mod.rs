@@ -4,6 +4,7 @@
 //! An ordinary run kills at some points of each story, chosen by a seed; `CSYNC2_CRASH_POINTS=all` at every one,
 //! `CSYNC2_CRASH_POINTS=500` at so many, `CSYNC2_CRASH_SEED=7` at others.
 
+mod disk;
 mod story;
 
 use self::story::{Story, Victim};
@@ -41,4 +42,25 @@ fn a_server_on_postgres_leaves_old_or_new() {
 #[test]
 fn a_client_on_postgres_forgets_nothing() {
     Story::begin(POSTGRES, &[]).kill_everywhere(Victim::Client, 8);
+}
+
+#[test]
+fn a_power_cut_in_a_batch_loses_nothing() {
+    Story::begin(SQLITE, &[]).cut_the_power_everywhere(Victim::Server, 20);
+}
+
+#[test]
+fn a_power_cut_in_the_classic_dialect_loses_nothing() {
+    Story::begin(SQLITE, &["--no-batches"]).cut_the_power_everywhere(Victim::Server, 20);
+}
+
+#[test]
+fn a_power_cut_of_the_client_loses_nothing() {
+    Story::begin(SQLITE, &[]).cut_the_power_everywhere(Victim::Client, 12);
+}
+
+/// The database is elsewhere, and has all that it confirmed.
+#[test]
+fn a_power_cut_beside_postgres_loses_nothing() {
+    Story::begin(POSTGRES, &[]).cut_the_power_everywhere(Victim::Server, 10);
 }

@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 
+use super::disk::{Disk, Unflushed, mixed};
 use crate::support::cluster::{Cluster, Node};
 use crate::support::tracer::{self, Call, Then};
 use crate::support::tree::{Entry, Kind, MTIME, file, join};
@@ -52,6 +53,15 @@ impl Story {
     /// Kills the victim at `count` points of the push or, if the environment says so, at another number of them or all. The
     /// last ones may be past the end of a run that has less to do.
     pub(super) fn kill_everywhere(&mut self, victim: Victim, count: usize) {
+        self.interrupt_everywhere(victim, count, false);
+    }
+
+    /// The same with the victim's power cut, so that what was not flushed may be lost.
+    pub(super) fn cut_the_power_everywhere(&mut self, victim: Victim, count: usize) {
+        self.interrupt_everywhere(victim, count, true);
+    }
+
+    fn interrupt_everywhere(&mut self, victim: Victim, count: usize, power: bool) {
         let calls = self.calls(victim);
         let points = chosen(&calls, count);
         println!("{victim:?} with {:?}: {} of {} calls", self.options, points.len(), calls.len());
@@ -59,17 +69,44 @@ impl Story {
             self.change();
             println!("{victim:?} killed after call {point} in turn {}", self.turns);
             let before = self.beta().tree();
+            let mut disk = power.then(|| self.disk_of(victim));
             let mut passed = 0;
-            self.push(Some(victim), |_| {
+            self.push(Some(victim), |call| {
+                disk.iter_mut().for_each(|disk| disk.watch(call));
                 passed += 1;
                 if passed > point { Then::Kill } else { Then::GoOn }
             });
+            if let Some(disk) = disk {
+                self.cut(disk);
+            }
             self.is_whole(&before);
             if victim == Victim::Server {
                 self.is_remembered();
             }
             self.heals(&before);
         }
+    }
+
+    fn disk_of(&self, victim: Victim) -> Disk {
+        let of = |node: &Node| vec![node.tree_dir().to_owned(), node.base().join(STATE)];
+        Disk::of(match victim {
+            Victim::Client => of(self.alpha()),
+            Victim::Server => [of(self.beta()), vec![self.cluster.directory().join("backup")]].concat(),
+        })
+    }
+
+    /// Each time something else is left: nothing that was not flushed, only what happened to the files or to the state
+    /// database, or any part.
+    fn cut(&self, disk: Disk) {
+        let either = Unflushed::Either(mixed(self.turns as u64));
+        let (files, state) = match self.turns / 2 % 5 {
+            0 => (Unflushed::Lost, Unflushed::Lost),
+            1 => (Unflushed::Kept, Unflushed::Lost),
+            2 => (Unflushed::Lost, Unflushed::Kept),
+            _ => (either, either),
+        };
+        println!("files {files:?}, state {state:?}");
+        disk.cut(|path| if path.components().any(|name| name.as_os_str() == STATE) { state } else { files });
     }
 
     /// What the victim calls in a push that nobody disturbs: whether each call has an effect outside.
@@ -143,8 +180,7 @@ impl Story {
     /// beta has the old or the new version of each file, and nothing else but what an intent names.
     fn is_whole(&self, before: &Tree) {
         let new = self.alpha().tree();
-        let intents = self.beta().database.rows_if_any([Table::Intent]).unwrap_or_default().concat();
-        let is_temporary = |name: &[u8]| intents.iter().any(|intent| is_temporary_of(intent, name));
+        let temporary = self.temporary();
         let now = self.beta().tree();
         for (name, entry) in now.iter() {
             let is = |other: Option<&Entry>| other.is_some_and(|other| entry.agrees(other));
@@ -155,7 +191,7 @@ impl Story {
             let (old, new) = (before.get(name), new.get(name));
             let name_text = name.escape_ascii();
             assert!(
-                is(old) || is(new) || becomes(new) || is_temporary(name),
+                is(old) || is(new) || becomes(new) || temporary.contains(name),
                 "{name_text} is neither old nor new but {entry:?}:\n{old:?}\n{new:?}"
             );
         }
@@ -166,10 +202,22 @@ impl Story {
         }
     }
 
+    /// The temporary names that intents of beta tell.
+    fn temporary(&self) -> BTreeSet<Vec<u8>> {
+        let intents = self.beta().database.rows_if_any([Table::Intent]).unwrap_or_default().concat();
+        let name = |intent: &String| {
+            let (path, temporary) = intent.split_once('\t').expect("two columns");
+            let directory = &path[..path.rfind('/')? + 1];
+            Some(format!("{directory}{temporary}").strip_prefix("%25d%25/")?.into())
+        };
+        intents.iter().filter_map(name).collect()
+    }
+
     /// What beta does not have is dirty at alpha.
     fn is_remembered(&self) {
-        let dirty = self.alpha().rows(Table::Dirty);
-        for name in differences(&self.alpha().tree(), &self.beta().tree()) {
+        let (dirty, temporary) = (self.alpha().rows(Table::Dirty), self.temporary());
+        let differences = differences(&self.alpha().tree(), &self.beta().tree());
+        for name in differences.into_iter().filter(|name| !temporary.contains(name)) {
             let row = format!("%25d%25/{}\t", String::from_utf8_lossy(&name));
             assert!(dirty.iter().any(|dirty| dirty.starts_with(&row)), "{row} is forgotten: {dirty:?}");
         }
@@ -239,14 +287,6 @@ fn differences(one: &Tree, other: &Tree) -> Vec<Vec<u8>> {
     names.into_iter().filter(differs).map(<[u8]>::to_vec).collect()
 }
 
-/// Whether a row says that a file of this name lies beside one that is being received.
-fn is_temporary_of(intent: &str, name: &[u8]) -> bool {
-    let (path, temporary) = intent.split_once('\t').expect("two columns");
-    let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
-    !temporary.is_empty()
-        && format!("{directory}/{temporary}").strip_prefix("%25d%25/").map(str::as_bytes) == Some(name)
-}
-
 /// Which calls of a run to kill behind, in order.
 fn chosen(calls: &[bool], count: usize) -> Vec<usize> {
     let number = |name| std::env::var(name).ok();
@@ -262,6 +302,9 @@ fn chosen(calls: &[bool], count: usize) -> Vec<usize> {
     let parts = effective.chunks(part).enumerate();
     parts.map(|(number, part)| part[(number + 1).wrapping_mul(seed).wrapping_mul(2_654_435_761) % part.len()]).collect()
 }
+
+/// The directory of a node's state database.
+const STATE: &str = "db";
 
 /// A user's file that might be a temporary one.
 const LOOKALIKE: &str = ".changes.abcdef";
