@@ -17,6 +17,7 @@ mod coverage;
 mod crash;
 mod dialects;
 mod differential;
+mod disks;
 mod durability;
 mod errors;
 mod faults;
