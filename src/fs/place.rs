@@ -15,7 +15,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::temp::{self, NotTakenOver, TempFile};
+use super::temp::{self, TempFile};
 use super::{meta, open, walk};
 use crate::model::{FileKind, Metadata, Timestamp};
 
@@ -267,15 +267,6 @@ impl Place {
         Ok(renameat(&*self.parent, &*self.name, &*target.parent, &*target.name)?)
     }
 
-    /// A copy of the regular file that is there, with its attributes, to take its place: other names of the file, which may
-    /// lie anywhere, keep the old one. With what the copy could not get.
-    ///
-    /// # Errors
-    /// Those of reading and writing.
-    pub fn duplicate(&self) -> io::Result<(TempFile, Vec<NotTakenOver>)> {
-        temp::copy_of(self, &self.open_regular()?)
-    }
-
     /// An empty file (mode 0600) that can replace what is here: in `tempdir` if that is a directory on the same file
     /// system that takes it, else beside the target. (The C program would truncate and copy where a rename cannot do.)
     ///
@@ -283,6 +274,22 @@ impl Place {
     /// Those of creating it beside the target.
     pub fn temp(&self, tempdir: Option<&Path>) -> io::Result<TempFile> {
         TempFile::create(self, tempdir)
+    }
+
+    /// The same where nobody sees it until it is put in place.
+    ///
+    /// # Errors
+    /// There is no such file on this file system, or those of creating it.
+    pub fn hidden_temp(&self, tempdir: Option<&Path>) -> io::Result<TempFile> {
+        TempFile::hidden(self, tempdir)
+    }
+
+    /// The same beside the target, where others see it under this name.
+    ///
+    /// # Errors
+    /// Those of creating it, also that the name is taken.
+    pub fn visible_temp(&self, name: &[u8]) -> io::Result<TempFile> {
+        TempFile::visible(self, name)
     }
 }
 

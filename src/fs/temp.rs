@@ -42,27 +42,45 @@ pub struct TempFile {
 }
 
 impl TempFile {
+    /// In the tempdir, else beside `place`, hidden if the file system can do that.
     pub(super) fn create(place: &Place, tempdir: Option<&Path>) -> io::Result<Self> {
+        Self::hidden(place, tempdir).or_else(|_| {
+            under_fresh_name(place.name(), |name| Self::named(place.shared_parent(), name, true)).map(|(_, temp)| temp)
+        })
+    }
+
+    /// Nobody sees it beside `place`: it has no name yet, or lies in the tempdir.
+    pub(super) fn hidden(place: &Place, tempdir: Option<&Path>) -> io::Result<Self> {
         let in_tempdir = |path: &Path| {
             let directory = open::directory(path).ok()?;
             let same_file_system = fstat(&directory).ok()?.st_dev == fstat(place.parent()).ok()?.st_dev;
-            same_file_system.then(|| Self::create_in(Arc::new(directory), place.name(), false).ok()).flatten()
+            let directory = Arc::new(directory);
+            let named = || under_fresh_name(place.name(), |name| Self::named(Arc::clone(&directory), name, false));
+            let create = || {
+                Self::nameless(Arc::clone(&directory), place.name(), false).or_else(|_| named().map(|(_, temp)| temp))
+            };
+            same_file_system.then(|| create().ok()).flatten()
         };
         match tempdir.and_then(in_tempdir) {
             Some(temp) => Ok(temp),
-            None => Self::create_in(place.shared_parent(), place.name(), true),
+            None => Self::nameless(place.shared_parent(), place.name(), true),
         }
     }
 
-    fn create_in(directory: Arc<OwnedFd>, name: &CStr, beside: bool) -> io::Result<Self> {
-        if let Some(file) = nameless(&directory) {
-            let name = temporary_name(name.to_bytes(), KEPT[0])?;
-            return Ok(Self { directory, name, file, beside, named: false });
-        }
+    /// Under this name, which must be free.
+    pub(super) fn visible(place: &Place, name: &[u8]) -> io::Result<Self> {
+        Self::named(place.shared_parent(), &open::c_string(name)?, true)
+    }
+
+    fn nameless(directory: Arc<OwnedFd>, name: &CStr, beside: bool) -> io::Result<Self> {
+        let file = nameless(&directory)?;
+        Ok(Self { directory, name: temporary_name(name.to_bytes(), KEPT[0])?, file, beside, named: false })
+    }
+
+    fn named(directory: Arc<OwnedFd>, name: &CStr, beside: bool) -> io::Result<Self> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let (name, file) =
-            under_fresh_name(name, |candidate| Ok(openat(&*directory, candidate, flags, Mode::RUSR | Mode::WUSR)?))?;
-        Ok(Self { directory, name, file: file.into(), beside, named: true })
+        let file = openat(&*directory, name, flags, Mode::RUSR | Mode::WUSR)?.into();
+        Ok(Self { directory, name: name.to_owned(), file, beside, named: true })
     }
 
     /// Gives a file without a name the one that [`TempFile::name`] has told already, or another where that cannot be had.
@@ -93,11 +111,6 @@ impl TempFile {
         self.beside
     }
 
-    /// Whether it has its name already; else it gets it when it is put in place.
-    pub fn is_named(&self) -> bool {
-        self.named
-    }
-
     /// Gives it the owner and mode of `old`, and the ACL, `user.` attributes and security label of `old_file`. Best effort:
     /// the list says what was not possible. Without the owner there is no setuid or setgid bit either.
     ///
@@ -125,6 +138,19 @@ impl TempFile {
             attempt("mode", fchmod(&self.file, permission_bits(mode)));
         }
         lost
+    }
+
+    /// Gives it the content, times and attributes of `source`, which is read from where it stands. Returns what was not
+    /// possible.
+    ///
+    /// # Errors
+    /// Those of reading and writing.
+    pub fn copy_from(&mut self, mut source: &File) -> io::Result<Vec<NotTakenOver>> {
+        let old = meta::metadata_of(source)?;
+        io::copy(&mut source, &mut self.file)?;
+        let lost = self.take_over(Some(&old), Some(source));
+        self.set_times(old.mtime)?;
+        Ok(lost)
     }
 
     /// Changes its owner; `None` leaves that one as it is.
@@ -205,12 +231,13 @@ impl Drop for TempFile {
     }
 }
 
-/// A file in `directory` without a name. `None` where the file system has none such, or where it could not be given one
-/// later (no /proc).
-fn nameless(directory: &OwnedFd) -> Option<File> {
+/// A file in `directory` without a name. The error: the file system has none such, or it could not be given one later (no
+/// /proc).
+fn nameless(directory: &OwnedFd) -> io::Result<File> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    let file = File::from(openat(directory, c".", flags, Mode::RUSR | Mode::WUSR).ok()?);
-    std::fs::symlink_metadata(proc_path(&file)).is_ok().then_some(file)
+    let file = File::from(openat(directory, c".", flags, Mode::RUSR | Mode::WUSR)?);
+    std::fs::symlink_metadata(proc_path(&file))?;
+    Ok(file)
 }
 
 fn proc_path(file: &File) -> String {
@@ -218,12 +245,9 @@ fn proc_path(file: &File) -> String {
 }
 
 /// A temporary file beside `place` with the content, times and attributes of `source`, which is read from where it stands.
-pub(super) fn copy_of(place: &Place, mut source: &File) -> io::Result<(TempFile, Vec<NotTakenOver>)> {
+pub(super) fn copy_of(place: &Place, source: &File) -> io::Result<(TempFile, Vec<NotTakenOver>)> {
     let mut copy = TempFile::create(place, None)?;
-    let old = meta::metadata_of(source)?;
-    io::copy(&mut source, copy.file())?;
-    let lost = copy.take_over(Some(&old), Some(source));
-    copy.set_times(old.mtime)?;
+    let lost = copy.copy_from(source)?;
     Ok((copy, lost))
 }
 
@@ -377,6 +401,18 @@ mod tests {
         temp.persist(&place).unwrap();
         assert_eq!(fs::read(directory.path().join("name")).unwrap(), b"content");
         assert_eq!(names_in(directory.path()).len(), 2);
+    }
+
+    #[test]
+    fn a_visible_file_has_the_name_that_it_was_promised() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = place(directory.path(), "name");
+        let mut temp = place.visible_temp(b".name.abcdef").unwrap();
+        temp.file().write_all(b"content").unwrap();
+        assert_eq!(names_in(directory.path()), [".name.abcdef"]);
+        assert!(place.visible_temp(b".name.abcdef").is_err(), "it is taken");
+        temp.persist(&place).unwrap();
+        assert_eq!(names_in(directory.path()), ["name"]);
     }
 
     #[test]

@@ -76,7 +76,7 @@ impl Call {
     /// What one of its descriptors stands for, as a path below /proc that leads to the file itself.
     pub(crate) fn descriptor(&self, number: u64) -> PathBuf {
         // A descriptor is an int, whatever the rest of the register holds.
-        PathBuf::from(format!("/proc/{}/fd/{}", self.process, number as i32))
+        PathBuf::from(format!("/proc/{}/fd/{}", self.process, number & 0xffff_ffff))
     }
 }
 

@@ -250,8 +250,12 @@ impl Tree {
     }
 
     /// Without the entry for the root itself.
-    pub(crate) fn without_root(mut self) -> Self {
-        self.0.remove(&b"."[..]);
+    pub(crate) fn without_root(self) -> Self {
+        self.without(".")
+    }
+
+    pub(crate) fn without(mut self, path: impl AsRef<[u8]>) -> Self {
+        self.0.remove(path.as_ref());
         self
     }
 

@@ -1,5 +1,6 @@
 //! What a peer's commands do to the disk: synchronous, one unit of work each, relative to open directories.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -107,6 +108,26 @@ pub(super) struct Rules {
 /// Copies of what a command is about to change, with their backup directories.
 #[derive(Debug, Default)]
 pub(super) struct Copies(Vec<(PathBuf, fs::Backup)>);
+
+/// The file systems that are known to hide a new file until it takes its place.
+#[derive(Debug, Default)]
+pub(super) struct Hiding(HashSet<u64>);
+
+impl Hiding {
+    /// The name under which others will see new content beside the target while it comes; `None`: they will not. It belongs
+    /// in an intent before the file is made: a check would take it for a file of the tree, and a crash would leave it.
+    pub(super) fn visible_name(&mut self, target: &Target, rules: &Rules) -> Result<Option<Vec<u8>>, Refusal> {
+        let (device, _) = target.place.directory()?;
+        if self.0.contains(&device) {
+            return Ok(None);
+        }
+        if target.place.hidden_temp(rules.tempdir.as_deref()).is_ok() {
+            self.0.insert(device);
+            return Ok(None);
+        }
+        Ok(Some(target.place.beside()?.file_name().to_vec()))
+    }
+}
 
 /// What is there before a command, with the directory that holds it.
 #[derive(Debug)]
@@ -241,10 +262,11 @@ impl Target {
         self.before.as_ref().is_some_and(|before| before.is_regular() && before.links > 1)
     }
 
-    /// A copy of what is there that may get other attributes, and then its place.
-    pub(super) fn duplicate(&self) -> Result<Assembled, Refusal> {
+    /// A copy of what is there that may get other attributes, and then its place; under the name that [`Hiding`] told.
+    pub(super) fn duplicate(&self, visible: Option<&[u8]>) -> Result<Assembled, Refusal> {
         let digest = content::digest_of(self.place.open_regular()?)?;
-        let (temp, lost) = self.place.duplicate()?;
+        let mut temp = self.temp(visible, &Rules::default())?;
+        let lost = temp.copy_from(&self.place.open_regular()?)?;
         Ok(Assembled { temp, digest, lost })
     }
 
@@ -259,15 +281,23 @@ impl Target {
         Ok(if is_basis { Some(self.place.open_regular()?) } else { None })
     }
 
-    /// Builds the new content beside the target, reading the delta to its end. Nothing is replaced yet.
+    /// A file for new content, under the name that [`Hiding`] told.
+    pub(super) fn temp(&self, visible: Option<&[u8]>, rules: &Rules) -> io::Result<TempFile> {
+        match visible {
+            Some(name) => self.place.visible_temp(name),
+            None => self.place.hidden_temp(rules.tempdir.as_deref()),
+        }
+    }
+
+    /// Builds the new content, reading the delta to its end. Nothing is replaced yet.
     pub(super) fn assemble(
         &self,
+        mut temp: TempFile,
         basis: Option<&File>,
         delta: &mut dyn io::Read,
         attributes: Option<&Attributes>,
         rules: &Rules,
     ) -> Result<Assembled, Refusal> {
-        let mut temp = self.place.temp(rules.tempdir.as_deref())?;
         let old = basis.map(fs::meta::metadata_of).transpose()?;
         let nothing;
         let basis_or_nothing = if let Some(file) = basis {
@@ -389,11 +419,6 @@ pub(super) struct Assembled {
 }
 
 impl Assembled {
-    /// Whether others can see it beside the target.
-    pub(super) fn is_visible(&self) -> bool {
-        self.temp.is_beside() && self.temp.is_named()
-    }
-
     /// The name beside the target; empty when it lies elsewhere.
     pub(super) fn name(&self) -> Vec<u8> {
         if self.temp.is_beside() { self.temp.name().to_vec() } else { Vec::new() }

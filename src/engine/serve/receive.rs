@@ -24,7 +24,7 @@ use self::kept::Kept;
 pub(super) use self::make::{described, is_known, time_of};
 pub(super) use self::patch::warn_of_lost;
 use self::shown::Shown;
-use super::apply::{Assembled, Copies, Refusal, Rules, Target};
+use super::apply::{Assembled, Copies, Hiding, Refusal, Rules, Target};
 use super::peer::Peer;
 use super::permission::{self, Admitted};
 use super::spool::Spooled;
@@ -48,6 +48,7 @@ pub(super) struct Receiver {
     /// file is still what the peer compared.
     seen: Shown,
     signatures: Kept,
+    hiding: Hiding,
     /// What is on disk and not in the tables yet, which name it as being received.
     unrecorded: Vec<(IntentId, Receipt)>,
 }
@@ -79,8 +80,8 @@ struct Assembly {
     new: Assembled,
     /// Ends when the content is on disk.
     flush: JoinHandle<io::Result<()>>,
-    /// Written early only for what others can see beside the target.
-    intent: Option<IntentId>,
+    /// What told its temporary name, where others can see it beside the target.
+    reserved: Option<IntentId>,
     actions: Actions,
 }
 
@@ -187,7 +188,7 @@ impl Receiver {
         if let Some(Sequence { state: State::Assembled(assembly), .. }) =
             self.open.take_if(|open| matches!(open.state, State::Assembled(_)))
         {
-            abandon(peer, assembly.intent).await?;
+            abandon(peer, assembly.reserved).await?;
         }
         Ok(())
     }
@@ -213,15 +214,13 @@ impl Receiver {
                 Ok(synced?)
             }
             State::Assembled(assembly) => {
-                let Assembly { target, copies, mut new, flush, intent, actions } = *assembly;
+                let Assembly { target, copies, mut new, flush, reserved, actions } = *assembly;
                 let metadata = match new.metadata() {
                     Ok(metadata) => metadata,
-                    Err(error) => return Err(given_up(peer, intent, error.into()).await),
+                    Err(error) => return Err(given_up(peer, reserved, error.into()).await),
                 };
-                let intent = match intent {
-                    Some(intent) => intent,
-                    None => self.begin_file(peer, &path, &new, &metadata).await?,
-                };
+                let intent = self.begin_file(peer, &path, &new, &metadata).await?;
+                abandon(peer, reserved).await?;
                 let flushed = flush.await.map_err(|source| EngineError::Worker { operation: "PATCH", source })?;
                 let digest = Some(new.digest);
                 let durable = peer.node.config.durable;
@@ -250,20 +249,32 @@ impl Receiver {
         }
     }
 
+    /// The name that others will see new content under while it comes, if they will, with the intent that tells it.
+    async fn reserve(
+        &mut self,
+        peer: &Peer,
+        path: &SyncPath,
+        target: &Target,
+        rules: &Rules,
+    ) -> Result<(Option<Vec<u8>>, Option<IntentId>), Stop> {
+        let Some(name) = self.hiding.visible_name(target, rules)? else { return Ok((None, None)) };
+        let reserved = self.begin_with(peer, reservation(peer, path, name.clone())).await?;
+        Ok((Some(name), Some(reserved)))
+    }
+
     /// Keeps new content until its attributes have come, while it goes to the disk.
-    async fn keep_assembled(
+    fn keep_assembled(
         &mut self,
         peer: &Peer,
         path: SyncPath,
         (target, copies): (Target, Copies),
         mut new: Assembled,
+        reserved: Option<IntentId>,
         actions: Actions,
     ) -> Result<(), Stop> {
-        let metadata = new.metadata()?;
         // Owner, mode and time may come meanwhile; they are flushed with the name.
         let flush = new.start_flush(peer.node.config.durable)?;
-        let intent = if new.is_visible() { Some(self.begin_file(peer, &path, &new, &metadata).await?) } else { None };
-        let assembly = Assembly { target, copies, new, flush, intent, actions };
+        let assembly = Assembly { target, copies, new, flush, reserved, actions };
         self.open = Some(Sequence { path, state: State::Assembled(Box::new(assembly)) });
         Ok(())
     }
@@ -397,6 +408,11 @@ pub(super) fn intent(peer: &Peer, path: &SyncPath, temp_name: Vec<u8>, target: O
 
 pub(super) fn file_intent(peer: &Peer, path: &SyncPath, new: &Assembled, metadata: &Metadata) -> Intent {
     intent(peer, path, new.name(), Some(peer.node.record(path.clone(), metadata, None).checktxt))
+}
+
+/// Tells a temporary name, and nothing of how the file will look: no state that is found is this one.
+pub(super) fn reservation(peer: &Peer, path: &SyncPath, temp_name: Vec<u8>) -> Intent {
+    intent(peer, path, temp_name, Some(Checktxt::from_text(b"v1:type=reg")))
 }
 
 async fn abandon(peer: &Peer, intent: Option<IntentId>) -> Result<(), EngineError> {

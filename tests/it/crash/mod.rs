@@ -23,6 +23,13 @@ fn a_server_killed_in_the_classic_dialect_leaves_old_or_new() {
     Story::begin(SQLITE, &["--no-batches"]).kill_everywhere(Victim::Server, 24);
 }
 
+/// As on file systems that know no files without a name.
+#[test]
+fn a_server_killed_with_temporary_names_leaves_none() {
+    Story::begin(SQLITE, &[]).with_visible_files().kill_everywhere(Victim::Server, 16);
+    Story::begin(SQLITE, &["--no-batches"]).with_visible_files().kill_everywhere(Victim::Server, 16);
+}
+
 #[test]
 fn a_client_killed_in_a_batch_forgets_nothing() {
     Story::begin(SQLITE, &[]).kill_everywhere(Victim::Client, 16);

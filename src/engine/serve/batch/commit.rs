@@ -45,6 +45,8 @@ pub(super) struct Finished {
     pub(super) new: Assembled,
     /// The content was so before.
     pub(super) already: bool,
+    /// What told its temporary name as long as its content was coming.
+    pub(super) reserved: Option<IntentId>,
 }
 
 /// A change that is made, and neither durable nor recorded.
@@ -78,7 +80,7 @@ impl Batch {
     pub(super) async fn commit(&mut self) -> Result<(), EngineError> {
         let Ready { files, times, mut changes } = std::mem::take(&mut self.ready);
         if files.is_empty() && times.is_empty() && changes.is_empty() {
-            return Ok(());
+            return self.end_reservations().await;
         }
         let prepared = blocking("commit", move || {
             let mut locator = Locator::default();
@@ -90,6 +92,7 @@ impl Batch {
                 Ok(prepared) => files.push(prepared),
                 Err(rejected) => {
                     let (file, refusal) = *rejected;
+                    self.void.extend(file.reserved);
                     self.reject(file.id, &file.path, &file.place, refusal).await?;
                 }
             }
@@ -102,6 +105,8 @@ impl Batch {
             receive::intent(&self.peer, &seen.path, Vec::new(), Some(after))
         };
         let intents = self.begin(files.iter().map(of_file).chain(times.iter().map(of_time)).collect()).await?;
+        self.void.extend(files.iter().filter_map(|one| one.file.reserved));
+        self.end_reservations().await?;
         let (durable, ignore) = (node.config.durable, node.config.ignore);
         let put = blocking("commit", move || {
             let (placed, synced) = put_in_place(files, times, &changes, durable, ignore);
@@ -131,7 +136,9 @@ impl Batch {
             None => self.finish(changes).await,
             Some(source) => {
                 let reply = Reply::Text(strerror(&source));
-                changes.iter().for_each(|change| self.refuse(change.id, &reply));
+                for change in &changes {
+                    self.refuse(change.id, &reply);
+                }
                 Err(EngineError::Unsettled { source })
             }
         }
@@ -140,6 +147,11 @@ impl Batch {
     /// Records that changes are about to be made.
     pub(super) async fn begin(&self, intents: Vec<Intent>) -> Result<Vec<IntentId>, EngineError> {
         Ok(self.peer.node.store.begin_receives(intents).await?)
+    }
+
+    /// Ends intents that told a temporary name, and nothing else.
+    pub(super) async fn end_reservations(&mut self) -> Result<(), EngineError> {
+        Ok(self.peer.node.store.abandon_receives(std::mem::take(&mut self.void)).await?)
     }
 
     /// Records what is made and durable, and confirms it.

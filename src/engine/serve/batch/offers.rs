@@ -9,7 +9,7 @@ use super::{Batch, Compared, State};
 use crate::config::LocalPath;
 use crate::engine::check;
 use crate::engine::membership::Purpose;
-use crate::engine::serve::apply::{Assembled, Attribute, Copies, Made, Refusal, Rules, Target, is_untouched};
+use crate::engine::serve::apply::{Attribute, Copies, Made, Refusal, Rules, Target, is_untouched};
 use crate::engine::serve::commands;
 use crate::engine::serve::permission::{self, Admitted};
 use crate::engine::serve::receive::{self, Actions, OnDisk};
@@ -168,7 +168,7 @@ impl Batch {
         });
         let doubtful = doubtful.map(|((_, path, ..), _)| path.clone()).collect();
         let mut refused = permission::dirty_checks(&self.peer, doubtful).await?;
-        let mut work = Vec::new();
+        let (mut work, mut wanted) = (Vec::new(), Vec::new());
         for (offer, path, place, target) in changes {
             let id = offer.id;
             let refusal = match (refused.remove(&path), &offer.state) {
@@ -181,21 +181,37 @@ impl Batch {
                 (Some(refusal), _) => self.reject(id, &path, &place, refusal).await?,
                 (None, Some(Described { kind: FileKind::Regular { size }, .. })) => {
                     let rules = receive::rules(&self.peer, &path);
-                    let incoming = Incoming::new(path, place, target.before, rules);
-                    let has_basis = incoming.has_basis_for(size);
-                    self.set_state(id, State::Incoming(Box::new(incoming)));
-                    if has_basis {
-                        self.unsummed.push_back(id);
-                    } else {
-                        self.answer(&Answer::Want { id, block_length: 0 });
+                    match self.hiding.visible_name(&target, &rules) {
+                        Ok(visible) => {
+                            wanted.push((id, size, Incoming::new(path, place, target.before, rules, visible)));
+                        }
+                        Err(refusal) => self.reject(id, &path, &place, refusal).await?,
                     }
                 }
                 (None, state) => {
-                    work.push(Work { id, path, place, state, target, copies: Copies::default(), beside: None })
+                    work.push(Work { id, path, place, state, target, copies: Copies::default(), beside: None });
                 }
             }
         }
+        self.want(wanted).await?;
         self.carry_out(work).await
+    }
+
+    /// Asks for contents. Where others will see one before it is in place, an intent tells under which name.
+    async fn want(&mut self, mut files: Vec<(u32, u64, Incoming)>) -> Result<(), EngineError> {
+        let visible = files.iter().filter_map(|(.., incoming)| incoming.reservation(&self.peer));
+        let mut reserved = self.begin(visible.collect()).await?.into_iter();
+        for (id, size, mut incoming) in files.drain(..) {
+            incoming.reserve(&mut reserved);
+            let has_basis = incoming.has_basis_for(size);
+            self.set_state(id, State::Incoming(Box::new(incoming)));
+            if has_basis {
+                self.unsummed.push_back(id);
+            } else {
+                self.answer(&Answer::Want { id, block_length: 0 });
+            }
+        }
+        Ok(())
     }
 
     /// Makes and removes.
@@ -308,25 +324,53 @@ impl Batch {
             let set = |seen: Seen| (set_time(&mut locator, &seen, ignore), seen);
             files.into_iter().map(set).collect::<Vec<_>>()
         });
+        let mut shared = Vec::new();
         for (outcome, seen) in timed.await? {
-            let Seen { id, path, place, shown, digest, mtime } = seen;
             match outcome {
                 Ok(Timed::Now(metadata)) => {
-                    let found = OnDisk { metadata, digest };
-                    let receipt = receive::receipt(&self.peer, path, found, Actions::None);
-                    self.ready.changes.push(Change { id, intent: None, receipt, touched: None, already: true });
+                    let found = OnDisk { metadata, digest: seen.digest };
+                    let receipt = receive::receipt(&self.peer, seen.path, found, Actions::None);
+                    let change = Change { id: seen.id, intent: None, receipt, touched: None, already: true };
+                    self.ready.changes.push(change);
                 }
-                Ok(Timed::AtCommit) => {
-                    self.ready.times.push(Seen { id, path, place, shown, digest, mtime });
-                }
-                Ok(Timed::Duplicate(new)) => {
-                    let (rules, before) = (Rules::default(), Some(shown));
-                    self.ready.files.push(Finished { id, path, place, before, rules, new, already: true });
-                }
-                Err(refusal) => self.reject(id, &path, &place, refusal).await?,
+                Ok(Timed::AtCommit) => self.ready.times.push(seen),
+                Ok(Timed::HasOtherNames(target)) => shared.push((seen, target)),
+                Err(refusal) => self.reject(seen.id, &seen.path, &seen.place, refusal).await?,
             }
         }
+        for (seen, target) in shared {
+            self.duplicate(seen, target).await?;
+        }
         Ok(())
+    }
+
+    /// Has a copy take the place of a file whose other names keep the old time.
+    async fn duplicate(&mut self, seen: Seen, target: Target) -> Result<(), EngineError> {
+        let Seen { id, path, place, shown, mtime, .. } = seen;
+        let rules = Rules::default();
+        let visible = match self.hiding.visible_name(&target, &rules) {
+            Ok(visible) => visible,
+            Err(refusal) => return self.reject(id, &path, &place, refusal).await,
+        };
+        let name = visible.iter().map(|name| receive::reservation(&self.peer, &path, name.clone()));
+        let reserved = self.begin(name.collect()).await?.pop();
+        let ignore = self.peer.node.config.ignore;
+        let duplicate = blocking("copy", move || {
+            let new = target.duplicate(visible.as_deref())?;
+            new.set(Attribute::Time(mtime), ignore)?;
+            Ok(new)
+        });
+        match duplicate.await? {
+            Ok(new) => {
+                let before = Some(shown);
+                self.ready.files.push(Finished { id, path, place, before, rules, new, already: true, reserved });
+                Ok(())
+            }
+            Err(refusal) => {
+                self.void.extend(reserved);
+                self.reject(id, &path, &place, refusal).await
+            }
+        }
     }
 }
 
@@ -406,8 +450,8 @@ enum Timed {
     /// It is set, and was not worth an intent.
     Now(Option<Metadata>),
     AtCommit,
-    /// The file has other names, which keep the old time: this takes its place.
-    Duplicate(Assembled),
+    /// These keep the old time.
+    HasOtherNames(Target),
 }
 
 fn set_time(locator: &mut Locator, seen: &Seen, ignore: Ignore) -> Result<Timed, Refusal> {
@@ -420,9 +464,7 @@ fn set_time(locator: &mut Locator, seen: &Seen, ignore: Ignore) -> Result<Timed,
         return Ok(Timed::Now(target.before));
     }
     if target.has_other_names() {
-        let new = target.duplicate()?;
-        new.set(time, ignore)?;
-        return Ok(Timed::Duplicate(new));
+        return Ok(Timed::HasOtherNames(target));
     }
     if !now.is_directory() {
         return Ok(Timed::AtCommit);

@@ -3,7 +3,7 @@
 use super::super::apply::{Attribute, Made, Refusal, Target, is_untouched};
 use super::super::peer::Peer;
 use super::super::permission::Admitted;
-use super::{Actions, Copies, OnDisk, Receiver, Sequence, State, Stop, given_up, receipt};
+use super::{Actions, Copies, OnDisk, Receiver, Rules, Sequence, State, Stop, given_up, receipt};
 use crate::engine::EngineError;
 use crate::engine::step;
 use crate::model::checktxt::mtime_of_unknown_unit;
@@ -116,7 +116,7 @@ impl Receiver {
                 target.now()
             });
             let now = set.await??;
-            *left = now.clone();
+            left.clone_from(&now);
             self.saw(&file.path, now);
             return if is_last { self.finish(peer).await } else { Ok(()) };
         }
@@ -135,13 +135,17 @@ impl Receiver {
         let Some(before) = target.before.clone() else { return Err(Refusal::text("No such file or directory").into()) };
         if !attribute.is_set_on(&before, ignore) && target.has_other_names() {
             // It gets an inode of its own, as if its content had come too.
+            let (visible, reserved) = self.reserve(peer, &path, &target, &Rules::default()).await?;
             let duplicate = step("SET", move || {
-                let new = target.duplicate()?;
+                let new = target.duplicate(visible.as_deref())?;
                 new.set(attribute, ignore)?;
                 Ok::<_, Refusal>((target, new))
             });
-            let (target, new) = duplicate.await??;
-            self.keep_assembled(peer, path, (target, Copies::default()), new, Actions::None).await?;
+            let (target, new) = match duplicate.await? {
+                Ok(duplicate) => duplicate,
+                Err(refusal) => return Err(given_up(peer, reserved, refusal).await),
+            };
+            self.keep_assembled(peer, path, (target, Copies::default()), new, reserved, Actions::None)?;
             return if matches!(attribute, Attribute::Time(_)) { self.finish(peer).await } else { Ok(()) };
         }
         // The content is what it was: so is its digest, if the row was about this state.

@@ -7,7 +7,7 @@ use super::super::peer::Peer;
 use super::super::permission::Admitted;
 use super::super::query;
 use super::super::spool::{Incoming, Spooled};
-use super::{Actions, Receiver, Stop};
+use super::{Actions, Receiver, Stop, given_up};
 use crate::engine::{EngineError, blocking, notice, step};
 use crate::model::SyncPath;
 use crate::model::errors::chain;
@@ -72,14 +72,19 @@ impl Receiver {
         let Patch { path, target, copies, basis, rules, attributes } = patch;
         let complete = attributes.is_some();
         let arrives = !delta.is_complete();
+        let (visible, reserved) = self.reserve(peer, &path, &target, &rules).await?;
         let build = move || {
-            let new = target.assemble(basis.as_ref(), &mut delta, attributes.as_ref(), &rules)?;
+            let temp = target.temp(visible.as_deref(), &rules)?;
+            let new = target.assemble(temp, basis.as_ref(), &mut delta, attributes.as_ref(), &rules)?;
             Ok::<_, Refusal>((target, new))
         };
         let built = if arrives { blocking("PATCH", build).await? } else { step("PATCH", build).await? };
-        let (target, new) = built?;
+        let (target, new) = match built {
+            Ok(built) => built,
+            Err(refusal) => return Err(given_up(peer, reserved, refusal).await),
+        };
         warn_of_lost(peer, &new).await?;
-        self.keep_assembled(peer, path, (target, copies), new, Actions::Schedule).await?;
+        self.keep_assembled(peer, path, (target, copies), new, reserved, Actions::Schedule)?;
         if complete { self.finish(peer).await } else { Ok(()) }
     }
 }
