@@ -292,7 +292,7 @@ impl Target {
     /// Builds the new content, reading the delta to its end. Nothing is replaced yet.
     pub(super) fn assemble(
         &self,
-        mut temp: TempFile,
+        temp: TempFile,
         basis: Option<&File>,
         delta: &mut dyn io::Read,
         attributes: Option<&Attributes>,
@@ -306,7 +306,7 @@ impl Target {
             nothing = File::open("/dev/null")?;
             &nothing
         };
-        let mut output = Hashing::new(io::BufWriter::with_capacity(1 << 16, fs::large::Writer::new(temp.file())));
+        let mut output = Hashing::new(io::BufWriter::with_capacity(1 << 16, fs::large::Writer::new(&temp)));
         delta::patch(basis_or_nothing, delta, &mut output, u64::MAX)?;
         output.flush()?;
         let digest = output.digest();
