@@ -60,6 +60,12 @@ pub enum EngineError {
         #[source]
         source: tokio::task::JoinError,
     },
+    /// An intent is kept for it.
+    #[error("what was received is in place, but cannot be made durable; it is recorded as soon as that works")]
+    Unsettled {
+        #[source]
+        source: std::io::Error,
+    },
 }
 
 /// What came of an operation: how many errors were logged on the way.

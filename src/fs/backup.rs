@@ -22,6 +22,7 @@ pub struct Backup {
     copy: TempFile,
     target: Place,
     generations: u32,
+    durable: bool,
 }
 
 impl Backup {
@@ -29,20 +30,27 @@ impl Backup {
     /// than two generations, and for anything but a regular file, nothing is done (nor opened).
     ///
     /// `real_path` is absolute and canonical. `backup_root` and the directories in it are made where they are missing.
+    /// `durable`: all of it is on disk when [`Backup::keep`] returns.
     ///
     /// # Errors
     /// Whatever keeps the copy from being complete.
-    pub fn of(place: &Place, backup_root: &Path, real_path: &[u8], generations: u32) -> io::Result<Option<Self>> {
+    pub fn of(
+        place: &Place,
+        backup_root: &Path,
+        real_path: &[u8],
+        generations: u32,
+        durable: bool,
+    ) -> io::Result<Option<Self>> {
         if generations < 2 || !place.metadata()?.is_some_and(|found| found.is_regular()) {
             return Ok(None);
         }
         let source = place.open_regular()?;
-        let root = open_or_make(backup_root)?;
+        let root = open_or_make(backup_root, durable)?;
         let relative = real_path.strip_prefix(b"/").unwrap_or(real_path);
-        let target = make_parents(&root, relative, generations)?;
+        let target = make_parents(&root, relative, generations, durable)?;
         // What cannot be taken over (the owner, for an ordinary user) is no reason to refuse the copy.
         let (copy, _) = copy_of(&target, &source)?;
-        Ok(Some(Self { copy, target, generations }))
+        Ok(Some(Self { copy, target, generations, durable }))
     }
 
     /// Puts the copy in its place, after older ones moved on to `.1`, `.2`, …: as many copies in all as there are
@@ -51,18 +59,22 @@ impl Backup {
     /// # Errors
     /// When a copy cannot be renamed: none is lost then.
     pub fn keep(self) -> io::Result<()> {
+        if self.durable {
+            self.copy.sync()?;
+        }
         rotate(&self.target, self.generations)?;
-        self.copy.persist(&self.target, false)
+        self.copy.persist(&self.target)?;
+        if self.durable { self.target.sync_directory() } else { Ok(()) }
     }
 }
 
-fn open_or_make(directory: &Path) -> io::Result<Root> {
+fn open_or_make(directory: &Path, durable: bool) -> io::Result<Root> {
     match Root::open(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             if let Some(parent) = directory.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-                open_or_make(parent)?;
+                open_or_make(parent, durable)?;
             }
-            Root::place_of(directory)?.make_directory(PRIVATE)?;
+            make(&Root::place_of(directory)?, durable)?;
             Root::open(directory)
         }
         other => other,
@@ -71,16 +83,23 @@ fn open_or_make(directory: &Path) -> io::Result<Root> {
 
 /// Makes the directories in which the copy is to lie. What was a file when it was backed up and is a directory by now
 /// moves on as an older copy.
-fn make_parents(root: &Root, relative: &[u8], generations: u32) -> io::Result<Place> {
+fn make_parents(root: &Root, relative: &[u8], generations: u32, durable: bool) -> io::Result<Place> {
     let slashes = relative.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
     for end in slashes {
         let directory = locate(root, &relative[..end])?;
-        if directory.metadata()?.is_some_and(|found| found.is_regular()) {
-            rotate(&directory, generations)?;
+        match directory.metadata()? {
+            Some(found) if found.is_directory() => continue,
+            Some(found) if found.is_regular() => rotate(&directory, generations)?,
+            _ => {}
         }
-        directory.make_directory(PRIVATE)?;
+        make(&directory, durable)?;
     }
     locate(root, relative)
+}
+
+fn make(directory: &Place, durable: bool) -> io::Result<()> {
+    directory.make_directory(PRIVATE)?;
+    if durable { directory.sync_directory() } else { Ok(()) }
 }
 
 fn locate(root: &Root, relative: &[u8]) -> io::Result<Place> {
@@ -168,7 +187,7 @@ mod tests {
 
         fn backup(&self, real_path: &str, generations: u32) -> io::Result<()> {
             let root = self.directory.path().join("backup");
-            match Backup::of(&self.place(), &root, real_path.as_bytes(), generations)? {
+            match Backup::of(&self.place(), &root, real_path.as_bytes(), generations, true)? {
                 Some(backup) => backup.keep(),
                 None => Ok(()),
             }
@@ -279,7 +298,7 @@ mod tests {
         let story = Story::begin();
         story.back_up_content("first", 2);
         let root = story.directory.path().join("backup");
-        drop(Backup::of(&story.place(), &root, b"/srv/data/file", 2).unwrap().unwrap());
+        drop(Backup::of(&story.place(), &root, b"/srv/data/file", 2, true).unwrap().unwrap());
         assert_eq!(story.copies(), pairs(&[("file", "first")]));
     }
 
@@ -292,7 +311,7 @@ mod tests {
         assert!(story.backup("/f", 2).is_err(), "a link to nowhere");
         fs::create_dir_all(base.join("a/b")).unwrap();
         story.backup("/f", 2).unwrap();
-        let backup = Backup::of(&story.place(), &base.join("c/d/e"), b"/f", 2).unwrap().unwrap();
+        let backup = Backup::of(&story.place(), &base.join("c/d/e"), b"/f", 2, false).unwrap().unwrap();
         backup.keep().unwrap();
         for copy in ["a/b/f", "c/d/e/f"] {
             assert_eq!(fs::read_to_string(base.join(copy)).unwrap(), "content");

@@ -11,11 +11,11 @@ use std::sync::Arc;
 
 use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, chmodat, chownat, fchmod, fstat, mkdirat,
-    mknodat, openat, statat, symlinkat, unlinkat, utimensat,
+    mknodat, openat, renameat, statat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 
-use super::temp::{self, NotTakenOver, TempFile};
+use super::temp::{self, TempFile};
 use super::{meta, open, walk};
 use crate::model::{FileKind, Metadata, Timestamp};
 
@@ -246,50 +246,25 @@ impl Place {
         open::sync(self.parent())
     }
 
-    /// Whether what is there is no directory and has other names too: a change in place would reach these, which may
-    /// lie anywhere. [`Place::detach`] first, then.
+    /// A place beside this one, under a name that is hardly taken: for what is to be moved here when it is complete.
     ///
     /// # Errors
-    /// Those of lstat.
-    pub fn has_other_links(&self) -> io::Result<bool> {
-        Ok(self.metadata()?.is_some_and(|found| !found.is_directory() && found.links > 1))
+    /// The system has no random numbers.
+    pub fn beside(&self) -> io::Result<Self> {
+        Ok(self.sibling(temp::name_beside(&self.name)?))
     }
 
-    /// Replaces what is there by a copy with the same content and metadata, so that other names of the file keep the
-    /// old one. Directories are left alone. Returns what the copy could not take over.
+    /// Its last component.
+    pub fn file_name(&self) -> &[u8] {
+        self.name.to_bytes()
+    }
+
+    /// Moves what is here to another place in the same directory, over what is there, in one step.
     ///
     /// # Errors
-    /// Reading, writing or renaming failed: then nothing has changed.
-    pub fn detach(&self) -> io::Result<Vec<NotTakenOver>> {
-        let Some(old) = self.metadata()? else { return Ok(Vec::new()) };
-        let node = match &old.kind {
-            FileKind::Directory => return Ok(Vec::new()),
-            FileKind::Regular { .. } => {
-                let (copy, lost) = temp::copy_of(self, &self.open_regular()?)?;
-                copy.persist(self, true)?;
-                return Ok(lost);
-            }
-            FileKind::Symlink { target } => temp::make_beside(self, |place| place.make_symlink(target))?,
-            FileKind::CharDevice { device } => {
-                temp::make_beside(self, |place| place.make_device(DeviceKind::Char, *device))?
-            }
-            FileKind::BlockDevice { device } => {
-                temp::make_beside(self, |place| place.make_device(DeviceKind::Block, *device))?
-            }
-            FileKind::Fifo => temp::make_beside(self, Self::make_fifo)?,
-            FileKind::Socket => temp::make_beside(self, |place| place.make_node(FileType::Socket, 0))?,
-        };
-        let put_in_place = || {
-            node.set_owner(Some(old.uid), Some(old.gid))?;
-            if !matches!(old.kind, FileKind::Symlink { .. }) {
-                node.set_mode(old.mode)?;
-            }
-            node.set_times(old.mtime)?;
-            rustix::fs::renameat(&*node.parent, &*node.name, &*self.parent, &*self.name)?;
-            self.sync_directory()
-        };
-        put_in_place().inspect_err(|_: &io::Error| node.clear_the_way())?;
-        Ok(Vec::new())
+    /// Those of rename: nothing has changed.
+    pub fn move_over(&self, target: &Self) -> io::Result<()> {
+        Ok(renameat(&*self.parent, &*self.name, &*target.parent, &*target.name)?)
     }
 
     /// An empty file (mode 0600) that can replace what is here: in `tempdir` if that is a directory on the same file
@@ -299,6 +274,22 @@ impl Place {
     /// Those of creating it beside the target.
     pub fn temp(&self, tempdir: Option<&Path>) -> io::Result<TempFile> {
         TempFile::create(self, tempdir)
+    }
+
+    /// The same where nobody sees it until it is put in place.
+    ///
+    /// # Errors
+    /// There is no such file on this file system, or those of creating it.
+    pub fn hidden_temp(&self, tempdir: Option<&Path>) -> io::Result<TempFile> {
+        TempFile::hidden(self, tempdir)
+    }
+
+    /// The same beside the target, where others see it under this name.
+    ///
+    /// # Errors
+    /// Those of creating it, also that the name is taken.
+    pub fn visible_temp(&self, name: &[u8]) -> io::Result<TempFile> {
+        TempFile::visible(self, name)
     }
 }
 

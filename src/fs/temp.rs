@@ -39,32 +39,48 @@ pub struct TempFile {
     beside: bool,
     /// The name is in the directory, and ours to remove.
     named: bool,
-    /// Its content is on disk.
-    flushed: bool,
 }
 
 impl TempFile {
+    /// In the tempdir, else beside `place`, hidden if the file system can do that.
     pub(super) fn create(place: &Place, tempdir: Option<&Path>) -> io::Result<Self> {
+        Self::hidden(place, tempdir).or_else(|_| {
+            under_fresh_name(place.name(), |name| Self::named(place.shared_parent(), name, true)).map(|(_, temp)| temp)
+        })
+    }
+
+    /// Nobody sees it beside `place`: it has no name yet, or lies in the tempdir.
+    pub(super) fn hidden(place: &Place, tempdir: Option<&Path>) -> io::Result<Self> {
         let in_tempdir = |path: &Path| {
             let directory = open::directory(path).ok()?;
             let same_file_system = fstat(&directory).ok()?.st_dev == fstat(place.parent()).ok()?.st_dev;
-            same_file_system.then(|| Self::create_in(Arc::new(directory), place.name(), false).ok()).flatten()
+            let directory = Arc::new(directory);
+            let named = || under_fresh_name(place.name(), |name| Self::named(Arc::clone(&directory), name, false));
+            let create = || {
+                Self::nameless(Arc::clone(&directory), place.name(), false).or_else(|_| named().map(|(_, temp)| temp))
+            };
+            same_file_system.then(|| create().ok()).flatten()
         };
         match tempdir.and_then(in_tempdir) {
             Some(temp) => Ok(temp),
-            None => Self::create_in(place.shared_parent(), place.name(), true),
+            None => Self::nameless(place.shared_parent(), place.name(), true),
         }
     }
 
-    fn create_in(directory: Arc<OwnedFd>, name: &CStr, beside: bool) -> io::Result<Self> {
-        if let Some(file) = nameless(&directory) {
-            let name = temporary_name(name.to_bytes(), KEPT[0])?;
-            return Ok(Self { directory, name, file, beside, named: false, flushed: false });
-        }
+    /// Under this name, which must be free.
+    pub(super) fn visible(place: &Place, name: &[u8]) -> io::Result<Self> {
+        Self::named(place.shared_parent(), &open::c_string(name)?, true)
+    }
+
+    fn nameless(directory: Arc<OwnedFd>, name: &CStr, beside: bool) -> io::Result<Self> {
+        let file = nameless(&directory)?;
+        Ok(Self { directory, name: temporary_name(name.to_bytes(), KEPT[0])?, file, beside, named: false })
+    }
+
+    fn named(directory: Arc<OwnedFd>, name: &CStr, beside: bool) -> io::Result<Self> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let (name, file) =
-            under_fresh_name(name, |candidate| Ok(openat(&*directory, candidate, flags, Mode::RUSR | Mode::WUSR)?))?;
-        Ok(Self { directory, name, file: file.into(), beside, named: true, flushed: false })
+        let file = openat(&*directory, name, flags, Mode::RUSR | Mode::WUSR)?.into();
+        Ok(Self { directory, name: name.to_owned(), file, beside, named: true })
     }
 
     /// Gives a file without a name the one that [`TempFile::name`] has told already, or another where that cannot be had.
@@ -85,11 +101,6 @@ impl TempFile {
         &mut self.file
     }
 
-    /// Its content is complete and was flushed, through another handle perhaps: [`TempFile::persist`] need not do it again.
-    pub fn content_is_flushed(&mut self) {
-        self.flushed = true;
-    }
-
     /// The name that it has, or will have for a moment, in its directory: `.NAME.XXXXXX`, at most 255 bytes.
     pub fn name(&self) -> &[u8] {
         self.name.to_bytes()
@@ -98,11 +109,6 @@ impl TempFile {
     /// Whether it lies beside the target (else in the tempdir).
     pub fn is_beside(&self) -> bool {
         self.beside
-    }
-
-    /// Whether it has its name already; else it gets it when it is put in place.
-    pub fn is_named(&self) -> bool {
-        self.named
     }
 
     /// Gives it the owner and mode of `old`, and the ACL, `user.` attributes and security label of `old_file`. Best effort:
@@ -132,6 +138,19 @@ impl TempFile {
             attempt("mode", fchmod(&self.file, permission_bits(mode)));
         }
         lost
+    }
+
+    /// Gives it the content, times and attributes of `source`, which is read from where it stands. Returns what was not
+    /// possible.
+    ///
+    /// # Errors
+    /// Those of reading and writing.
+    pub fn copy_from(&mut self, mut source: &File) -> io::Result<Vec<NotTakenOver>> {
+        let old = meta::metadata_of(source)?;
+        io::copy(&mut source, &mut self.file)?;
+        let lost = self.take_over(Some(&old), Some(source));
+        self.set_times(old.mtime)?;
+        Ok(lost)
     }
 
     /// Changes its owner; `None` leaves that one as it is.
@@ -164,15 +183,12 @@ impl TempFile {
         Ok(futimens(&self.file, &both_times(mtime))?)
     }
 
-    /// Puts it in place of what is at `place`, in one step. `durable`: the content is on disk before the rename, the
-    /// rename and all attributes before this returns.
+    /// Puts it in place of what is at `place`, in one step; returns the file, to be flushed with its attributes. Where it
+    /// shall be durable its content must be on disk before that, and the directory is to be flushed behind it.
     ///
     /// # Errors
-    /// Those of fsync and rename (a directory is in the way, for example); the temporary file is gone then.
-    pub fn persist(mut self, place: &Place, durable: bool) -> io::Result<()> {
-        if durable && !self.flushed {
-            self.file.sync_all()?;
-        }
+    /// Those of rename (a directory is in the way, for example): nothing has changed, and the temporary file is gone.
+    pub fn persist(mut self, place: &Place) -> io::Result<File> {
         if !self.named && self.link_to(place.parent(), place.name()).is_err() {
             // Something is there.
             self.give_name(place)?;
@@ -182,20 +198,17 @@ impl TempFile {
                 // The tempdir is another mount of the same file system.
                 Err(Errno::XDEV) if !self.beside => {
                     let (copy, _) = copy_of(place, &File::from(self.reopen()?))?;
-                    return copy.persist(place, durable);
+                    copy.sync()?;
+                    return copy.persist(place);
                 }
                 result => result?,
             }
             self.named = false;
         }
-        if durable && self.flushed {
-            // Attributes that were set since.
-            self.file.sync_all()?;
-        }
-        if durable { open::sync(place.parent()) } else { Ok(()) }
+        self.file.try_clone()
     }
 
-    /// Makes its content durable, for a [`TempFile::persist`] that does not.
+    /// Makes its content and attributes durable.
     ///
     /// # Errors
     /// Those of fsync.
@@ -224,12 +237,13 @@ impl Drop for TempFile {
     }
 }
 
-/// A file in `directory` without a name. `None` where the file system has none such, or where it could not be given one
-/// later (no /proc).
-fn nameless(directory: &OwnedFd) -> Option<File> {
+/// A file in `directory` without a name. The error: the file system has none such, or it could not be given one later (no
+/// /proc).
+fn nameless(directory: &OwnedFd) -> io::Result<File> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    let file = File::from(openat(directory, c".", flags, Mode::RUSR | Mode::WUSR).ok()?);
-    std::fs::symlink_metadata(proc_path(&file)).is_ok().then_some(file)
+    let file = File::from(openat(directory, c".", flags, Mode::RUSR | Mode::WUSR)?);
+    std::fs::symlink_metadata(proc_path(&file))?;
+    Ok(file)
 }
 
 fn proc_path(file: &File) -> String {
@@ -237,22 +251,15 @@ fn proc_path(file: &File) -> String {
 }
 
 /// A temporary file beside `place` with the content, times and attributes of `source`, which is read from where it stands.
-pub(super) fn copy_of(place: &Place, mut source: &File) -> io::Result<(TempFile, Vec<NotTakenOver>)> {
+pub(super) fn copy_of(place: &Place, source: &File) -> io::Result<(TempFile, Vec<NotTakenOver>)> {
     let mut copy = TempFile::create(place, None)?;
-    let old = meta::metadata_of(source)?;
-    io::copy(&mut source, copy.file())?;
-    let lost = copy.take_over(Some(&old), Some(source));
-    copy.set_times(old.mtime)?;
+    let lost = copy.copy_from(source)?;
     Ok((copy, lost))
 }
 
-/// Makes something under a temporary name beside `place`, and returns the place where it is now.
-pub(super) fn make_beside(place: &Place, make: impl Fn(&Place) -> io::Result<()>) -> io::Result<Place> {
-    under_fresh_name(place.name(), |candidate| {
-        let beside = place.sibling(candidate.into());
-        make(&beside).map(|()| beside)
-    })
-    .map(|(_, beside)| beside)
+/// A temporary name for what is to be made beside `name`.
+pub(super) fn name_beside(name: &CStr) -> io::Result<CString> {
+    temporary_name(name.to_bytes(), KEPT[0])
 }
 
 /// What `name` keeps of its bytes in a temporary name: as many as fit in `NAME_MAX`, or in the least that file systems with
@@ -358,7 +365,7 @@ mod tests {
         assert_eq!(meta::metadata_of(&temp.file).unwrap().mode, 0o100_600);
         assert_eq!(fs::read(directory.path().join("name")).unwrap(), b"old");
         assert_eq!(names_in(directory.path()), ["name"], "nobody sees it yet");
-        temp.persist(&place, true).unwrap();
+        temp.persist(&place).unwrap();
         assert_eq!(fs::read(directory.path().join("name")).unwrap(), b"the new content");
         assert_eq!(names_in(directory.path()), ["name"]);
     }
@@ -375,7 +382,7 @@ mod tests {
         temp.set_mode(0o104_711).unwrap();
         let mtime = Timestamp { seconds: -2, nanoseconds: 999_999_999 };
         temp.set_times(mtime).unwrap();
-        temp.persist(&place, true).unwrap();
+        temp.persist(&place).unwrap();
         let found = place.metadata().unwrap().unwrap();
         assert_eq!((found.mode, found.mtime), (0o104_711, mtime));
     }
@@ -386,7 +393,7 @@ mod tests {
         fs::create_dir(directory.path().join("name")).unwrap();
         let place = place(directory.path(), "name");
         drop(place.temp(None).unwrap());
-        assert!(place.temp(None).unwrap().persist(&place, true).is_err(), "a directory is in the way");
+        assert!(place.temp(None).unwrap().persist(&place).is_err(), "a directory is in the way");
         assert_eq!(names_in(directory.path()), ["name"]);
     }
 
@@ -397,9 +404,21 @@ mod tests {
         let mut temp = place.temp(None).unwrap();
         temp.file().write_all(b"content").unwrap();
         fs::write(directory.path().join(std::str::from_utf8(temp.name()).unwrap()), "somebody else's").unwrap();
-        temp.persist(&place, true).unwrap();
+        temp.persist(&place).unwrap();
         assert_eq!(fs::read(directory.path().join("name")).unwrap(), b"content");
         assert_eq!(names_in(directory.path()).len(), 2);
+    }
+
+    #[test]
+    fn a_visible_file_has_the_name_that_it_was_promised() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = place(directory.path(), "name");
+        let mut temp = place.visible_temp(b".name.abcdef").unwrap();
+        temp.file().write_all(b"content").unwrap();
+        assert_eq!(names_in(directory.path()), [".name.abcdef"]);
+        assert!(place.visible_temp(b".name.abcdef").is_err(), "it is taken");
+        temp.persist(&place).unwrap();
+        assert_eq!(names_in(directory.path()), ["name"]);
     }
 
     #[test]
@@ -409,7 +428,7 @@ mod tests {
             let place = place(directory.path(), &name);
             let temp = place.temp(None).unwrap();
             assert!(temp.name().len() <= 255 && std::str::from_utf8(temp.name()).is_ok());
-            temp.persist(&place, false).unwrap();
+            temp.persist(&place).unwrap();
             assert!(directory.path().join(name).exists());
         }
         assert_eq!(cut("aüb".as_bytes(), 2), b"a");
@@ -427,7 +446,7 @@ mod tests {
         let mut temp = place.temp(Some(&directory.path().join("tempdir"))).unwrap();
         assert!(!temp.is_beside() && names_in(&data).is_empty());
         temp.file().write_all(b"content").unwrap();
-        temp.persist(&place, true).unwrap();
+        temp.persist(&place).unwrap();
         assert_eq!(fs::read(data.join("name")).unwrap(), b"content");
         assert!(names_in(&directory.path().join("tempdir")).is_empty());
         for unusable in [Path::new("/proc"), &directory.path().join("missing"), &data.join("name")] {
@@ -470,7 +489,7 @@ mod tests {
         let old = place.metadata().unwrap().unwrap();
         let temp = place.temp(None).unwrap();
         assert!(temp.take_over(Some(&old), Some(&old_file)).is_empty());
-        temp.persist(&place, false).unwrap();
+        temp.persist(&place).unwrap();
         let new_file = File::open(&path).unwrap();
         assert_eq!(attribute(&new_file, c"user.colour").unwrap(), b"blue");
         assert_eq!(attribute(&new_file, ACL), attribute(&old_file, ACL));

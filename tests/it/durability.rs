@@ -1,5 +1,5 @@
 //! `-A` and `-B` concern the state database alone: what was received is flushed to the disk before it is recorded, whatever
-//! was asked for. The calls of the server are watched with strace.
+//! was asked for, and in which order. The calls of the server are watched with strace.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -16,17 +16,30 @@ fn received_files_are_durable_whatever_the_database_is() {
         let options: Vec<&str> = options.split(' ').collect();
         let (calls, tree) = calls_of_receiving(&options, words);
         let flushed = |line: &str, what: &str| line.contains("sync(") && line.contains(&format!("<{tree}{what}"));
-        let at = |what: &str, find: &dyn Fn(&str) -> bool| {
-            calls.lines().position(find).unwrap_or_else(|| panic!("{what} is missing with {options:?}:\n{calls}"))
+        let behind = |start: usize, what: &str, find: &dyn Fn(&str) -> bool| {
+            let found = calls.lines().skip(start).position(find);
+            start + found.unwrap_or_else(|| panic!("{what} is missing with {options:?}:\n{calls}"))
         };
-        // The content, while it has another name or none; its place; then the directory.
-        let content = at("fsync of the content", &|line| flushed(line, "/"));
-        let place =
-            at("the new name", &|line| (line.contains("rename") || line.contains("linkat")) && line.contains("\"f\""));
-        assert!(content < place, "{calls}");
-        at("fsync of the directory", &|line| flushed(line, ">"));
-        let of_database = calls.lines().filter(|line| line.contains("sync(") && line.contains(".db3")).count();
-        assert_eq!(of_database == 0, options.contains(&"-A"), "{calls}");
+        let of_database = |line: &str| line.contains(".db3");
+        // The content, while it has another name or none; its place; the directory; and then the peer is told.
+        let content = behind(0, "fsync of the content", &|line| flushed(line, "/"));
+        let place = behind(content, "the new name", &|line| {
+            (line.contains("rename") || line.contains("linkat")) && line.contains("\"f\"")
+        });
+        let directory = behind(place, "fsync of the directory", &|line| flushed(line, ">"));
+        let told = behind(place, "an answer", &|line| line.contains("<socket:") || line.contains("<TCP:"));
+        assert!(directory < told, "{calls}");
+        let flushes = calls.lines().filter(|line| line.contains("sync(") && of_database(line)).count();
+        assert_eq!(flushes == 0, options.contains(&"-A"), "{calls}");
+        if flushes > 0 {
+            // What is about to happen is in the database before it does.
+            let intent = behind(0, "fsync of the intent", &|line| line.contains("sync(") && of_database(line));
+            assert!(intent < place, "{calls}");
+        }
+        if words.is_empty() {
+            let record = behind(directory, "the record", &|line| line.contains("pwrite64(") && of_database(line));
+            assert!(record < told, "{calls}");
+        }
     }
 }
 
@@ -37,7 +50,14 @@ fn calls_of_receiving(options: &[&str], words: &str) -> (String, String) {
     alpha.put(&tree! { "f" => "content", "d" => dir() });
     beta.csync2(["-cIr", "/"]).success();
     let log = beta.base().join("calls");
-    let trace = ["strace", "-f", "-y", "-e", "trace=fsync,fdatasync,rename,renameat,renameat2,linkat", "-o"];
+    let trace = [
+        "strace",
+        "-f",
+        "-y",
+        "-e",
+        "trace=fsync,fdatasync,rename,renameat,renameat2,linkat,pwrite64,write,writev,sendto",
+        "-o",
+    ];
     let trace = [&trace[..], &[log.to_str().expect("UTF-8")]].concat();
     // Should strace be killed, the server goes with it.
     let server = wrap(&["setpriv", "--pdeathsig", "KILL"], &beta.command(beta.program, options));

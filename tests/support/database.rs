@@ -17,7 +17,7 @@ pub(crate) enum Database {
     Postgres { name: String },
 }
 
-/// The tables of the C program, with the columns that it knows.
+/// The tables of the C program, with the columns that it knows, and one of ours.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Table {
     File,
@@ -25,6 +25,8 @@ pub(crate) enum Table {
     Hint,
     Action,
     Certificate,
+    /// Receives under way: file and temporary name.
+    Intent,
 }
 
 impl Table {
@@ -35,6 +37,7 @@ impl Table {
             Table::Hint => "SELECT filename, recursive FROM hint",
             Table::Action => "SELECT filename, command, logfile FROM action",
             Table::Certificate => "SELECT peername, certdata FROM x509_cert",
+            Table::Intent => "SELECT filename, temp_name FROM csync2_intent",
         }
     }
 }

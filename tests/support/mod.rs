@@ -13,6 +13,7 @@ pub(crate) mod postgres;
 pub(crate) mod process;
 pub(crate) mod session;
 pub(crate) mod syslog;
+pub(crate) mod tracer;
 pub(crate) mod tree;
 
 pub(crate) use cast::{Cast, Program, scenarios};

@@ -57,7 +57,8 @@ impl Entry {
         self
     }
 
-    fn agrees(&self, other: &Entry) -> bool {
+    /// Equal in all that both say.
+    pub(crate) fn agrees(&self, other: &Entry) -> bool {
         fn both<T: PartialEq>(a: Option<T>, b: Option<T>) -> bool {
             a.zip(b).is_none_or(|(a, b)| a == b)
         }
@@ -65,6 +66,10 @@ impl Entry {
             && both(self.mode, other.mode)
             && both(self.owner, other.owner)
             && both(self.mtime, other.mtime)
+    }
+
+    pub(crate) fn is_of_the_kind_of(&self, other: &Entry) -> bool {
+        std::mem::discriminant(&self.kind) == std::mem::discriminant(&other.kind)
     }
 
     fn read(path: &Path) -> Entry {
@@ -245,8 +250,12 @@ impl Tree {
     }
 
     /// Without the entry for the root itself.
-    pub(crate) fn without_root(mut self) -> Self {
-        self.0.remove(&b"."[..]);
+    pub(crate) fn without_root(self) -> Self {
+        self.without(".")
+    }
+
+    pub(crate) fn without(mut self, path: impl AsRef<[u8]>) -> Self {
+        self.0.remove(path.as_ref());
         self
     }
 

@@ -1,5 +1,6 @@
 //! What a peer's commands do to the disk: synchronous, one unit of work each, relative to open directories.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -31,6 +32,8 @@ pub(super) enum Refusal {
     BehindSymlink,
     /// Somebody here changed the file since the peer asked for it: a conflict, not to be covered up.
     ChangedHere,
+    /// The change is made, and may not be on disk, or nobody knows how the file is now: its intent must stay.
+    Unsettled(io::Error),
 }
 
 impl Refusal {
@@ -60,6 +63,7 @@ impl Refusal {
             Self::NotADirectory => Reply::Text("Not a directory".to_owned()),
             Self::BehindSymlink => Reply::Text("Too many levels of symbolic links".to_owned()),
             Self::ChangedHere => Reply::AlsoDirty,
+            Self::Unsettled(error) => Reply::Text(strerror(&error)),
         }
     }
 }
@@ -97,11 +101,33 @@ pub(super) struct Rules {
     /// One for each directory.
     pub(super) backups: Vec<Backup>,
     pub(super) tempdir: Option<PathBuf>,
+    /// Copies are on disk before the file is changed.
+    pub(super) durable: bool,
 }
 
 /// Copies of what a command is about to change, with their backup directories.
 #[derive(Debug, Default)]
 pub(super) struct Copies(Vec<(PathBuf, fs::Backup)>);
+
+/// The file systems that are known to hide a new file until it takes its place.
+#[derive(Debug, Default)]
+pub(super) struct Hiding(HashSet<u64>);
+
+impl Hiding {
+    /// The name under which others will see new content beside the target while it comes; `None`: they will not. It belongs
+    /// in an intent before the file is made: a check would take it for a file of the tree, and a crash would leave it.
+    pub(super) fn visible_name(&mut self, target: &Target, rules: &Rules) -> Result<Option<Vec<u8>>, Refusal> {
+        let (device, _) = target.place.directory()?;
+        if self.0.contains(&device) {
+            return Ok(None);
+        }
+        if target.place.hidden_temp(rules.tempdir.as_deref()).is_ok() {
+            self.0.insert(device);
+            return Ok(None);
+        }
+        Ok(Some(target.place.beside()?.file_name().to_vec()))
+    }
+}
 
 /// What is there before a command, with the directory that holds it.
 #[derive(Debug)]
@@ -143,7 +169,7 @@ impl Target {
         }
         for rule in &rules.backups {
             let real = self.real.as_os_str().as_encoded_bytes();
-            let copy = fs::Backup::of(&self.place, &rule.directory, real, rule.generations)
+            let copy = fs::Backup::of(&self.place, &rule.directory, real, rule.generations, rules.durable)
                 .map_err(|error| self.not_backed_up(&rule.directory, &error))?;
             copies.0.extend(copy.map(|copy| (rule.directory.clone(), copy)));
         }
@@ -165,11 +191,6 @@ impl Target {
         Refusal::text(format!("Backup failed: {reason}"))
     }
 
-    /// Removes what is there, ignoring errors, to make room for something of another kind.
-    fn clear_the_way(&self) {
-        self.place.clear_the_way();
-    }
-
     /// Refuses what a regular file cannot take the place of.
     pub(super) fn can_become_a_file(&self) -> Result<(), Refusal> {
         if self.before.as_ref().is_some_and(Metadata::is_directory) && !self.place.entries()?.is_empty() {
@@ -185,65 +206,73 @@ impl Target {
         Ok(self.place.remove()?)
     }
 
-    /// Makes anything but a regular file in place of what is there, with the attributes that are known by then. The outer
-    /// error: nothing is known of what is there now.
+    /// Where something that is no regular file is made before it takes its place in one step; `None` where no rename can do
+    /// that: nothing is there, or a directory comes or goes. The name belongs in the intent.
+    pub(super) fn beside(&self, kind: &FileKind) -> Result<Option<Place>, Refusal> {
+        let replaces = self.before.as_ref().is_some_and(|before| !before.is_directory());
+        let can_be_renamed = !matches!(kind, FileKind::Directory | FileKind::Socket);
+        Ok(if replaces && can_be_renamed { Some(self.place.beside()?) } else { None })
+    }
+
+    /// Makes anything but a regular file in place of what is there, with the attributes that are known by then.
     pub(super) fn put(
         &self,
         copies: Copies,
         kind: &FileKind,
+        beside: Option<&Place>,
         attributes: impl IntoIterator<Item = Attribute>,
         ignore: Ignore,
     ) -> Result<Made, Refusal> {
         let make = || {
             self.must_be_unchanged()?;
             self.keep(copies)?;
-            self.make(kind)?;
-            attributes.into_iter().try_for_each(|attribute| self.set(attribute, ignore))
+            let Some(beside) = beside else {
+                self.place.clear_the_way();
+                make(&self.place, kind)?;
+                return attributes.into_iter().try_for_each(|attribute| set(&self.place, attribute, ignore));
+            };
+            let complete = || {
+                make(beside, kind)?;
+                attributes.into_iter().try_for_each(|attribute| set(beside, attribute, ignore))?;
+                Ok(beside.move_over(&self.place)?)
+            };
+            complete().inspect_err(|_| beside.clear_the_way())
         };
         let outcome = make();
-        let left = self.now()?;
+        let left = self.place.metadata().map_err(Refusal::Unsettled)?;
         Ok(Made { outcome, is_gone: self.before.is_some() && left.is_none(), left })
     }
 
-    /// Makes anything but a regular file (sockets are not created), in place of what is there. Owner, mode and time follow
-    /// in commands of their own.
-    fn make(&self, kind: &FileKind) -> Result<(), Refusal> {
-        self.clear_the_way();
-        match kind {
-            FileKind::Directory => self.place.make_directory(UNTIL_SETMOD)?,
-            FileKind::Symlink { target } => self.place.make_symlink(target)?,
-            FileKind::CharDevice { device } => self.place.make_device(DeviceKind::Char, *device)?,
-            FileKind::BlockDevice { device } => self.place.make_device(DeviceKind::Block, *device)?,
-            FileKind::Fifo => self.place.make_fifo()?,
-            FileKind::Socket | FileKind::Regular { .. } => {}
-        }
-        if matches!(kind, FileKind::CharDevice { .. } | FileKind::BlockDevice { .. } | FileKind::Fifo) {
-            self.place.set_mode(UNTIL_SETMOD)?;
-        }
-        Ok(())
+    /// Sets an attribute of what is there, be it a file under several names. See [`Target::duplicate`].
+    pub(super) fn set(&self, attribute: Attribute, ignore: Ignore) -> Result<(), Refusal> {
+        set(&self.place, attribute, ignore)
     }
 
-    pub(super) fn set(&self, attribute: Attribute, ignore: Ignore) -> Result<(), Refusal> {
-        // A file with several links may have names outside the group: before it changes, it gets an inode of its own.
-        if self.before.as_ref().is_some_and(|before| before.is_regular() && !attribute.is_set_on(before, ignore))
-            && self.place.has_other_links()?
-        {
-            self.place.detach()?;
-        }
-        match attribute {
-            Attribute::Owner { uid, gid } => {
-                self.place.set_owner((!ignore.uid).then_some(uid), (!ignore.gid).then_some(gid))?;
-            }
-            Attribute::Mode(_) if ignore.mode => {}
-            Attribute::Mode(mode) => self.place.set_mode(mode)?,
-            Attribute::Time(mtime) => self.place.set_times(mtime)?,
-        }
-        Ok(())
+    /// As [`Target::set`], for a file that stays what it is and shall be so after a power cut. What was set and cannot be
+    /// flushed is unsettled.
+    pub(super) fn set_durably(&self, attribute: Attribute, ignore: Ignore, durable: bool) -> Result<(), Refusal> {
+        let is_regular = self.before.as_ref().is_some_and(Metadata::is_regular);
+        let file = if durable && is_regular { Some(self.place.open_regular()?) } else { None };
+        self.set(attribute, ignore)?;
+        file.map_or(Ok(()), |file| file.sync_all()).map_err(Refusal::Unsettled)
+    }
+
+    /// Whether a change of attributes would reach other names of the file, which may lie outside the group.
+    pub(super) fn has_other_names(&self) -> bool {
+        self.before.as_ref().is_some_and(|before| before.is_regular() && before.links > 1)
+    }
+
+    /// A copy of what is there that may get other attributes, and then its place; under the name that [`Hiding`] told.
+    pub(super) fn duplicate(&self, visible: Option<&[u8]>) -> Result<Assembled, Refusal> {
+        let digest = content::digest_of(self.place.open_regular()?)?;
+        let mut temp = self.temp(visible, &Rules::default())?;
+        let lost = temp.copy_from(&self.place.open_regular()?)?;
+        Ok(Assembled { temp, digest, lost })
     }
 
     /// Makes what was done at this place durable.
     pub(super) fn sync(&self) -> Result<(), Refusal> {
-        Ok(self.place.sync_directory()?)
+        self.place.sync_directory().map_err(Refusal::Unsettled)
     }
 
     /// Opens what is there as the basis of a delta; `None` when nothing is, or nothing that could be one.
@@ -252,15 +281,23 @@ impl Target {
         Ok(if is_basis { Some(self.place.open_regular()?) } else { None })
     }
 
-    /// Builds the new content beside the target, reading the delta to its end. Nothing is replaced yet.
+    /// A file for new content, under the name that [`Hiding`] told.
+    pub(super) fn temp(&self, visible: Option<&[u8]>, rules: &Rules) -> io::Result<TempFile> {
+        match visible {
+            Some(name) => self.place.visible_temp(name),
+            None => self.place.hidden_temp(rules.tempdir.as_deref()),
+        }
+    }
+
+    /// Builds the new content, reading the delta to its end. Nothing is replaced yet.
     pub(super) fn assemble(
         &self,
+        temp: TempFile,
         basis: Option<&File>,
         delta: &mut dyn io::Read,
         attributes: Option<&Attributes>,
         rules: &Rules,
     ) -> Result<Assembled, Refusal> {
-        let temp = self.place.temp(rules.tempdir.as_deref())?;
         let old = basis.map(fs::meta::metadata_of).transpose()?;
         let nothing;
         let basis_or_nothing = if let Some(file) = basis {
@@ -305,14 +342,15 @@ impl Target {
         }
     }
 
-    /// Puts the new content in place of the old.
-    pub(super) fn replace(&self, assembled: Assembled, durable: bool) -> Result<Option<Metadata>, Refusal> {
+    /// Puts the new content, which is on disk if it has to be, in place of the old. Returns what is there now, and the
+    /// file itself.
+    pub(super) fn replace(&self, assembled: Assembled) -> Result<(Option<Metadata>, File), Refusal> {
         if self.before.as_ref().is_some_and(Metadata::is_directory) {
             // No rename replaces a directory by a file.
             self.place.remove()?;
         }
-        assembled.temp.persist(&self.place, durable)?;
-        Ok(self.place.metadata()?)
+        let file = assembled.temp.persist(&self.place)?;
+        Ok((self.place.metadata().map_err(Refusal::Unsettled)?, file))
     }
 
     /// Whether working on what is there may take longer than a moment.
@@ -324,6 +362,32 @@ impl Target {
 /// Of a regular file: whether reading it may take longer than a moment.
 pub(super) fn is_large(metadata: &Metadata) -> bool {
     matches!(metadata.kind, FileKind::Regular { size } if size > LARGE)
+}
+
+/// Makes anything but a regular file (sockets are not created). Owner, mode and time follow.
+fn make(place: &Place, kind: &FileKind) -> Result<(), Refusal> {
+    match kind {
+        FileKind::Directory => place.make_directory(UNTIL_SETMOD)?,
+        FileKind::Symlink { target } => place.make_symlink(target)?,
+        FileKind::CharDevice { device } => place.make_device(DeviceKind::Char, *device)?,
+        FileKind::BlockDevice { device } => place.make_device(DeviceKind::Block, *device)?,
+        FileKind::Fifo => place.make_fifo()?,
+        FileKind::Socket | FileKind::Regular { .. } => {}
+    }
+    if matches!(kind, FileKind::CharDevice { .. } | FileKind::BlockDevice { .. } | FileKind::Fifo) {
+        place.set_mode(UNTIL_SETMOD)?;
+    }
+    Ok(())
+}
+
+fn set(place: &Place, attribute: Attribute, ignore: Ignore) -> Result<(), Refusal> {
+    match attribute {
+        Attribute::Owner { uid, gid } => place.set_owner((!ignore.uid).then_some(uid), (!ignore.gid).then_some(gid))?,
+        Attribute::Mode(_) if ignore.mode => {}
+        Attribute::Mode(mode) => place.set_mode(mode)?,
+        Attribute::Time(mtime) => place.set_times(mtime)?,
+    }
+    Ok(())
 }
 
 /// What became of a [`Target::put`].
@@ -355,11 +419,6 @@ pub(super) struct Assembled {
 }
 
 impl Assembled {
-    /// Whether others can see it beside the target.
-    pub(super) fn is_visible(&self) -> bool {
-        self.temp.is_beside() && self.temp.is_named()
-    }
-
     /// The name beside the target; empty when it lies elsewhere.
     pub(super) fn name(&self) -> Vec<u8> {
         if self.temp.is_beside() { self.temp.name().to_vec() } else { Vec::new() }
@@ -374,10 +433,6 @@ impl Assembled {
     pub(super) fn start_flush(&mut self, durable: bool) -> io::Result<JoinHandle<io::Result<()>>> {
         let content = self.temp.file().try_clone()?;
         Ok(tokio::task::spawn_blocking(move || if durable { content.sync_data() } else { Ok(()) }))
-    }
-
-    pub(super) fn content_is_flushed(&mut self) {
-        self.temp.content_is_flushed();
     }
 
     pub(super) fn metadata(&mut self) -> io::Result<Metadata> {
@@ -424,6 +479,21 @@ impl Attribute {
     pub(super) fn all(attributes: &Attributes) -> [Self; 3] {
         let Attributes { uid, gid, mode, mtime } = *attributes;
         [Self::Owner { uid, gid }, Self::Mode(mode), Self::Time(mtime)]
+    }
+
+    /// The state after it.
+    pub(super) fn applied_to(self, before: &Metadata, ignore: Ignore) -> Metadata {
+        let mut after = before.clone();
+        match self {
+            Self::Owner { uid, gid } => {
+                after.uid = if ignore.uid { after.uid } else { uid };
+                after.gid = if ignore.gid { after.gid } else { gid };
+            }
+            Self::Mode(_) if ignore.mode => {}
+            Self::Mode(mode) => after.mode = after.mode & !0o7777 | mode & 0o7777,
+            Self::Time(mtime) => after.mtime = mtime,
+        }
+        after
     }
 
     /// Whether there is nothing to be done.

@@ -24,7 +24,7 @@ use self::kept::Kept;
 pub(super) use self::make::{described, is_known, time_of};
 pub(super) use self::patch::warn_of_lost;
 use self::shown::Shown;
-use super::apply::{Assembled, Copies, Refusal, Rules, Target};
+use super::apply::{Assembled, Copies, Hiding, Refusal, Rules, Target};
 use super::peer::Peer;
 use super::permission::{self, Admitted};
 use super::spool::Spooled;
@@ -48,6 +48,7 @@ pub(super) struct Receiver {
     /// file is still what the peer compared.
     seen: Shown,
     signatures: Kept,
+    hiding: Hiding,
     /// What is on disk and not in the tables yet, which name it as being received.
     unrecorded: Vec<(IntentId, Receipt)>,
 }
@@ -79,8 +80,9 @@ struct Assembly {
     new: Assembled,
     /// Ends when the content is on disk.
     flush: JoinHandle<io::Result<()>>,
-    /// Written early only for what others can see beside the target.
-    intent: Option<IntentId>,
+    /// What told its temporary name, where others can see it beside the target.
+    reserved: Option<IntentId>,
+    actions: Actions,
 }
 
 /// Why a command was not carried out: for a reason that the peer is told, or for a failure of our own.
@@ -102,7 +104,10 @@ impl Stop {
 
 impl<E: Into<Refusal>> From<E> for Stop {
     fn from(refusal: E) -> Self {
-        Self::Refused(refusal.into())
+        match refusal.into() {
+            Refusal::Unsettled(source) => Self::Failed(EngineError::Unsettled { source }),
+            refusal => Self::Refused(refusal),
+        }
     }
 }
 
@@ -183,7 +188,7 @@ impl Receiver {
         if let Some(Sequence { state: State::Assembled(assembly), .. }) =
             self.open.take_if(|open| matches!(open.state, State::Assembled(_)))
         {
-            abandon(peer, assembly.intent).await?;
+            abandon(peer, assembly.reserved).await?;
         }
         Ok(())
     }
@@ -202,40 +207,76 @@ impl Receiver {
                         },
                     )
                     .await?;
+                if let Err(unsettled @ Refusal::Unsettled(_)) = synced {
+                    return Err(unsettled.into());
+                }
                 self.unrecorded.push((intent, receipt(peer, path, left.into(), Actions::Schedule)));
                 Ok(synced?)
             }
             State::Assembled(assembly) => {
-                let Assembly { target, copies, mut new, flush, intent } = *assembly;
+                let Assembly { target, copies, mut new, flush, reserved, actions } = *assembly;
                 let metadata = match new.metadata() {
                     Ok(metadata) => metadata,
-                    Err(error) => return Err(given_up(peer, intent, error.into()).await),
+                    Err(error) => return Err(given_up(peer, reserved, error.into()).await),
                 };
-                let intent = match intent {
-                    Some(intent) => intent,
-                    None => self.begin_file(peer, &path, &new, &metadata).await?,
-                };
+                let intent = self.begin_file(peer, &path, &new, &metadata).await?;
+                abandon(peer, reserved).await?;
                 let flushed = flush.await.map_err(|source| EngineError::Worker { operation: "PATCH", source })?;
                 let digest = Some(new.digest);
                 let durable = peer.node.config.durable;
                 let replaced = step("PATCH", move || {
                     flushed?;
-                    new.content_is_flushed();
                     target.must_be_unchanged()?;
                     target.keep(copies)?;
-                    target.replace(new, durable)
+                    let (now, file) = target.replace(new)?;
+                    if durable {
+                        // Owner, mode and time, which were set since the content was flushed.
+                        file.sync_all().map_err(Refusal::Unsettled)?;
+                        target.sync()?;
+                    }
+                    Ok(now)
                 });
                 match replaced.await? {
                     Ok(now) => {
                         self.saw(&path, now.clone());
                         let found = OnDisk { metadata: now, digest };
-                        self.unrecorded.push((intent, receipt(peer, path, found, Actions::Schedule)));
+                        self.unrecorded.push((intent, receipt(peer, path, found, actions)));
                         Ok(())
                     }
                     Err(refusal) => Err(given_up(peer, Some(intent), refusal).await),
                 }
             }
         }
+    }
+
+    /// The name that others will see new content under while it comes, if they will, with the intent that tells it.
+    async fn reserve(
+        &mut self,
+        peer: &Peer,
+        path: &SyncPath,
+        target: &Target,
+        rules: &Rules,
+    ) -> Result<(Option<Vec<u8>>, Option<IntentId>), Stop> {
+        let Some(name) = self.hiding.visible_name(target, rules)? else { return Ok((None, None)) };
+        let reserved = self.begin_with(peer, reservation(peer, path, name.clone())).await?;
+        Ok((Some(name), Some(reserved)))
+    }
+
+    /// Keeps new content until its attributes have come, while it goes to the disk.
+    fn keep_assembled(
+        &mut self,
+        peer: &Peer,
+        path: SyncPath,
+        (target, copies): (Target, Copies),
+        mut new: Assembled,
+        reserved: Option<IntentId>,
+        actions: Actions,
+    ) -> Result<(), Stop> {
+        // Owner, mode and time may come meanwhile; they are flushed with the name.
+        let flush = new.start_flush(peer.node.config.durable)?;
+        let assembly = Assembly { target, copies, new, flush, reserved, actions };
+        self.open = Some(Sequence { path, state: State::Assembled(Box::new(assembly)) });
+        Ok(())
     }
 
     /// Looks at a file that a command is about to change: it must have no change of our own.
@@ -369,6 +410,11 @@ pub(super) fn file_intent(peer: &Peer, path: &SyncPath, new: &Assembled, metadat
     intent(peer, path, new.name(), Some(peer.node.record(path.clone(), metadata, None).checktxt))
 }
 
+/// Tells a temporary name, and nothing of how the file will look: no state that is found is this one.
+pub(super) fn reservation(peer: &Peer, path: &SyncPath, temp_name: Vec<u8>) -> Intent {
+    intent(peer, path, temp_name, Some(Checktxt::from_text(b"v1:type=reg")))
+}
+
 async fn abandon(peer: &Peer, intent: Option<IntentId>) -> Result<(), EngineError> {
     match intent {
         Some(intent) => Ok(peer.node.store.abandon_receives(vec![intent]).await?),
@@ -376,8 +422,11 @@ async fn abandon(peer: &Peer, intent: Option<IntentId>) -> Result<(), EngineErro
     }
 }
 
-/// The end of a change that was not made.
+/// The end of a change that was not made, or of which nobody can be sure.
 async fn given_up(peer: &Peer, intent: Option<IntentId>, refusal: Refusal) -> Stop {
+    if matches!(refusal, Refusal::Unsettled(_)) {
+        return refusal.into();
+    }
     match abandon(peer, intent).await {
         Ok(()) => refusal.into(),
         Err(error) => error.into(),
@@ -405,5 +454,5 @@ pub(super) fn rules(peer: &Peer, path: &SyncPath) -> Rules {
             None => backups.push(backup.clone()),
         }
     }
-    Rules { ignore: config.ignore, backups, tempdir: config.tempdir.clone() }
+    Rules { ignore: config.ignore, backups, tempdir: config.tempdir.clone(), durable: config.durable }
 }

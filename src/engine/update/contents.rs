@@ -6,13 +6,15 @@ use std::fs::File;
 use std::io::{self, Cursor, Read};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
 use crate::config::LocalPath;
 use crate::engine::content::{self, Hashing};
 use crate::fs;
-use crate::model::{FileKind, Metadata};
+use crate::model::{FileKind, Metadata, Timestamp};
 
 /// Larger files, in bytes, are read for each peer; their digests are kept.
 const SMALL: u64 = 64 << 10;
@@ -54,6 +56,8 @@ struct Small {
 pub(super) struct Content {
     /// Its state before it was read.
     pub(super) metadata: Metadata,
+    /// No change since would have left that state as it was.
+    is_settled: bool,
     body: Body,
 }
 
@@ -100,7 +104,8 @@ impl Contents {
         let mut bytes = Vec::new();
         content.by_ref().take(SMALL + 1).read_to_end(&mut bytes)?;
         let Body::New(file) = content.body else { return Content::of(content::open(place)?) };
-        if bytes.len() as u64 > SMALL || fs::meta::metadata_of(file.file())? != content.metadata {
+        let is_same = content.is_settled && fs::meta::metadata_of(file.file())? == content.metadata;
+        if bytes.len() as u64 > SMALL || !is_same {
             return Content::of(content::open(place)?);
         }
         let small = Small { metadata: content.metadata, content: bytes.into(), digest: file.digest() };
@@ -140,13 +145,20 @@ impl Kept {
 
 impl From<Small> for Content {
     fn from(small: Small) -> Self {
-        Self { metadata: small.metadata, body: Body::Kept(Cursor::new(small.content), small.digest) }
+        Self { metadata: small.metadata, is_settled: true, body: Body::Kept(Cursor::new(small.content), small.digest) }
     }
 }
 
 impl Content {
+    /// A file that was changed a moment ago is given the moment until another change would show.
     fn of(file: File) -> io::Result<Self> {
-        Ok(Self { metadata: fs::meta::metadata_of(&file)?, body: Body::New(Hashing::new(file)) })
+        let mut metadata = fs::meta::metadata_of(&file)?;
+        if let Some(moment) = until_settled(metadata.ctime, SystemTime::now()) {
+            thread::sleep(moment);
+            metadata = fs::meta::metadata_of(&file)?;
+        }
+        let is_settled = until_settled(metadata.ctime, SystemTime::now()).is_none();
+        Ok(Self { metadata, is_settled, body: Body::New(Hashing::new(file)) })
     }
 
     /// Bytes.
@@ -166,7 +178,7 @@ impl Content {
         }
     }
 
-    /// Whether it is another than when it was opened.
+    /// Whether it is another than when it was opened, or may be.
     ///
     /// # Errors
     /// Those of stat.
@@ -176,7 +188,7 @@ impl Content {
             Body::Known(file, _) => file,
             Body::New(file) => file.file(),
         };
-        Ok(fs::meta::metadata_of(file)? != self.metadata)
+        Ok(!self.is_settled || fs::meta::metadata_of(file)? != self.metadata)
     }
 
     /// Whether its digest is known without reading it.
@@ -191,6 +203,21 @@ impl Content {
             Body::New(file) => file.digest(),
         }
     }
+}
+
+/// Clocks of files have ticks. This is the longest of those that have nanoseconds…
+const TICK: Duration = Duration::from_millis(10);
+
+/// … and of those that count whole seconds.
+const COARSE_TICK: Duration = Duration::from_secs(1);
+
+/// How long a file that was changed at `ctime` might still be changed without another ctime. One from the future, as a
+/// clock that was set back leaves it, is not waited for.
+fn until_settled(ctime: Timestamp, now: SystemTime) -> Option<Duration> {
+    let tick = if ctime.nanoseconds == 0 { COARSE_TICK } else { TICK };
+    let changed = UNIX_EPOCH + Duration::new(u64::try_from(ctime.seconds).ok()?, ctime.nanoseconds);
+    let left = (changed + tick).duration_since(now).ok()?;
+    (!left.is_zero() && left <= tick).then_some(left)
 }
 
 impl Read for Content {
@@ -248,6 +275,32 @@ mod tests {
         assert!(contents.open(&scratch.put("other", b"")).is_ok());
         let gone = LocalPath { root: scratch.0.path().to_owned(), relative: b"small".to_vec() };
         assert!(contents.open(&gone).is_err(), "what is gone is not in the cache");
+    }
+
+    #[test]
+    fn a_file_that_was_just_changed_is_given_a_moment() {
+        let ctime = |nanoseconds| Timestamp { seconds: 1_000, nanoseconds };
+        let at = |milliseconds| UNIX_EPOCH + Duration::from_millis(milliseconds);
+        assert_eq!(until_settled(ctime(5_000_000), at(1_000_007)), Some(Duration::from_millis(8)));
+        assert_eq!(until_settled(ctime(5_000_000), at(1_000_015)), None);
+        // Whole seconds.
+        assert_eq!(until_settled(ctime(0), at(1_000_400)), Some(Duration::from_millis(600)));
+        assert_eq!(until_settled(ctime(0), at(1_001_000)), None);
+        // The clock was set back.
+        assert_eq!(until_settled(ctime(5_000_000), at(999_000)), None);
+        assert_eq!(until_settled(ctime(0), at(900_000)), None);
+        assert_eq!(until_settled(Timestamp { seconds: -5, nanoseconds: 1 }, at(0)), None);
+    }
+
+    /// Who writes all the time may do so within the tick in which we look.
+    #[test]
+    fn a_file_that_never_settles_may_have_changed() {
+        let scratch = Scratch(tempfile::tempdir().unwrap());
+        let place = scratch.put("f", b"content");
+        let mut content = Contents::for_peers(1).open(&place).unwrap();
+        assert!(!content.has_changed().unwrap());
+        content.is_settled = false;
+        assert!(content.has_changed().unwrap());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use crate::fs::testing::{chmod, mode_of, names_in, unprivileged};
 use crate::fs::{BeneathError, Resolver, Root};
 use std::fs;
 use std::io::{Read, Write};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 fn place(directory: &tempfile::TempDir, name: &str) -> Place {
@@ -120,38 +120,39 @@ fn the_owner_it_has_is_set_without_touching_the_file() {
 }
 
 #[test]
-fn a_detached_file_no_longer_reaches_its_other_names() {
+fn a_copy_takes_the_place_of_its_original_and_not_of_its_other_names() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name);
     fs::write(path("file"), "content").unwrap();
-    symlink("nowhere", path("link")).unwrap();
-    place(&directory, "fifo").make_fifo().unwrap();
-    drop(std::os::unix::net::UnixListener::bind(path("socket")).unwrap());
-    for name in ["file", "link", "fifo", "socket"] {
-        let this = place(&directory, name);
-        if name != "link" {
-            this.set_mode(0o640).unwrap();
-        }
-        this.set_times(Timestamp { seconds: 1_000_000_000, nanoseconds: 7 }).unwrap();
-        assert!(!this.has_other_links().unwrap());
-        let other = path(&format!("{name}.other"));
-        fs::hard_link(path(name), &other).unwrap();
-        assert!(this.has_other_links().unwrap());
-        let before = this.metadata().unwrap().unwrap();
-        assert!(this.detach().unwrap().is_empty());
-        let after = this.metadata().unwrap().unwrap();
-        assert_ne!(after.inode, before.inode, "{name}");
-        let kept = |found: &Metadata| (found.kind.clone(), found.mode, found.uid, found.gid, found.mtime);
-        assert_eq!(kept(&after), kept(&before));
-        assert!(!this.has_other_links().unwrap());
-        assert_eq!(fs::symlink_metadata(&other).unwrap().ino(), before.inode);
-    }
+    fs::hard_link(path("file"), path("other")).unwrap();
+    let this = place(&directory, "file");
+    this.set_mode(0o640).unwrap();
+    this.set_times(Timestamp { seconds: 1_000_000_000, nanoseconds: 7 }).unwrap();
+    let before = this.metadata().unwrap().unwrap();
+    let mut copy = this.temp(None).unwrap();
+    assert!(copy.copy_from(&this.open_regular().unwrap()).unwrap().is_empty());
+    copy.persist(&this).unwrap();
+    let after = this.metadata().unwrap().unwrap();
+    assert_ne!(after.inode, before.inode);
+    let kept = |found: &Metadata| (found.kind.clone(), found.mode, found.uid, found.gid, found.mtime);
+    assert_eq!(kept(&after), kept(&before));
+    assert_eq!(fs::metadata(path("other")).unwrap().ino(), before.inode);
     assert_eq!(fs::read_to_string(path("file")).unwrap(), "content");
-    assert!(fs::symlink_metadata(path("socket")).unwrap().file_type().is_socket());
-    assert!(
-        place(&directory, "").detach().unwrap().is_empty() && place(&directory, "none").detach().unwrap().is_empty()
-    );
-    assert_eq!(names_in(directory.path()).len(), 8, "nothing temporary is left");
+    assert_eq!(names_in(directory.path()), ["file", "other"]);
+}
+
+#[test]
+fn what_is_made_beside_takes_a_place_in_one_step() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("name"), "content").unwrap();
+    let this = place(&directory, "name");
+    let beside = this.beside().unwrap();
+    assert!(beside.file_name().starts_with(b".name."));
+    assert!(beside.move_over(&this).is_err(), "nothing is there");
+    beside.make_symlink(b"target").unwrap();
+    beside.move_over(&this).unwrap();
+    assert_eq!(fs::read_link(directory.path().join("name")).unwrap().as_os_str(), "target");
+    assert_eq!(names_in(directory.path()), ["name"]);
 }
 
 #[test]
@@ -210,7 +211,7 @@ fn nothing_gets_outside_however_directories_are_swapped() {
                     directories += 1;
                     let mut temp = new.temp(None).unwrap();
                     temp.file().write_all(b"new").unwrap();
-                    temp.persist(&new, false).unwrap();
+                    temp.persist(&new).unwrap();
                     if let Ok(old) = root.locate(b"dir/old") {
                         let _ =
                             (old.set_mode(0o777), old.set_times(Timestamp::default()), old.set_owner(Some(7), None));

@@ -188,8 +188,10 @@ impl Opener {
 
     fn open_error(&self, error: rusqlite::Error) -> StoreError {
         let kind = kind_of(&error);
-        let source = match self.obstacle() {
-            Some(obstacle) if kind == ErrorKind::Unreachable => obstacle.into(),
+        let source = match (kind, self.obstacle()) {
+            (ErrorKind::Unreachable, Some(obstacle)) => obstacle.into(),
+            // SQLite says "disk I/O error" of its shared memory.
+            (ErrorKind::Full, _) => "the disk is full".into(),
             _ => error.into(),
         };
         StoreError::Open { database: self.database.clone(), kind, source }
@@ -221,6 +223,10 @@ pub(super) fn operation_error(database: &str, operation: &'static str, error: ru
 }
 
 fn kind_of(error: &rusqlite::Error) -> ErrorKind {
+    if error.sqlite_error().is_some_and(|error| error.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE) {
+        // The file of its shared memory cannot grow.
+        return ErrorKind::Full;
+    }
     match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => ErrorKind::TooBusy,
         Some(ErrorCode::DiskFull) => ErrorKind::Full,

@@ -1,16 +1,23 @@
 //! The end of a batch: everything that is complete is put in place, made durable and recorded together, and only then
-//! confirmed. Intents first, then the contents on disk, the renames, the directories, and the rows.
+//! confirmed. Intents first, then the contents on disk, the renames and times, the directories, and the rows.
+//!
+//! Where a flush fails behind the change, nobody knows what a power cut would leave. Then nothing of the batch is confirmed
+//! or recorded: the intents stay, the session ends, and `recover` tries until it can compare and record what is there.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io;
+use std::sync::Arc;
 
 use super::Batch;
+use super::offers::Seen;
 use crate::config::LocalPath;
-use crate::engine::serve::apply::{Assembled, Copies, Refusal, Rules, Target, is_untouched};
+use crate::engine::serve::apply::{Assembled, Attribute, Copies, Refusal, Rules, Target, is_untouched};
 use crate::engine::serve::receive::{self, Actions, OnDisk};
 use crate::engine::{EngineError, blocking};
 use crate::fs::{Locator, Place};
-use crate::model::{Metadata, SyncPath};
+use crate::model::errors::strerror;
+use crate::model::{Ignore, Metadata, SyncPath, Timestamp};
 use crate::store::{Intent, IntentId, Receipt};
 use crate::wire::Reply;
 
@@ -21,6 +28,8 @@ const MOST: usize = 500;
 #[derive(Debug, Default)]
 pub(super) struct Ready {
     pub(super) files: Vec<Finished>,
+    /// Files that are right but for their time.
+    pub(super) times: Vec<Seen>,
     pub(super) changes: Vec<Change>,
 }
 
@@ -34,6 +43,10 @@ pub(super) struct Finished {
     pub(super) before: Option<Metadata>,
     pub(super) rules: Rules,
     pub(super) new: Assembled,
+    /// The content was so before.
+    pub(super) already: bool,
+    /// What told its temporary name as long as its content was coming.
+    pub(super) reserved: Option<IntentId>,
 }
 
 /// A change that is made, and neither durable nor recorded.
@@ -58,16 +71,16 @@ struct Prepared {
 
 impl Ready {
     pub(super) fn is_full(&self) -> bool {
-        self.files.len() + self.changes.len() >= MOST
+        self.files.len() + self.times.len() + self.changes.len() >= MOST
     }
 }
 
 impl Batch {
     /// Puts in place what is complete.
     pub(super) async fn commit(&mut self) -> Result<(), EngineError> {
-        let Ready { files, mut changes } = std::mem::take(&mut self.ready);
-        if files.is_empty() && changes.is_empty() {
-            return Ok(());
+        let Ready { files, times, mut changes } = std::mem::take(&mut self.ready);
+        if files.is_empty() && times.is_empty() && changes.is_empty() {
+            return self.end_reservations().await;
         }
         let prepared = blocking("commit", move || {
             let mut locator = Locator::default();
@@ -79,31 +92,39 @@ impl Batch {
                 Ok(prepared) => files.push(prepared),
                 Err(rejected) => {
                     let (file, refusal) = *rejected;
+                    self.void.extend(file.reserved);
                     self.reject(file.id, &file.path, &file.place, refusal).await?;
                 }
             }
         }
-        let intent = |one: &Prepared| receive::file_intent(&self.peer, &one.file.path, &one.file.new, &one.metadata);
-        let intents = self.begin(files.iter().map(intent).collect()).await?;
-        let durable = self.peer.node.config.durable;
+        let node = Arc::clone(&self.peer.node);
+        let of_file = |one: &Prepared| receive::file_intent(&self.peer, &one.file.path, &one.file.new, &one.metadata);
+        let of_time = |seen: &Seen| {
+            let after = Attribute::Time(seen.mtime).applied_to(&seen.shown, node.config.ignore);
+            let after = node.record(seen.path.clone(), &after, None).checktxt;
+            receive::intent(&self.peer, &seen.path, Vec::new(), Some(after))
+        };
+        let intents = self.begin(files.iter().map(of_file).chain(times.iter().map(of_time)).collect()).await?;
+        self.void.extend(files.iter().filter_map(|one| one.file.reserved));
+        self.end_reservations().await?;
+        let (durable, ignore) = (node.config.durable, node.config.ignore);
         let put = blocking("commit", move || {
-            let (placed, synced) = put_in_place(files, &mut changes, durable);
+            let (placed, synced) = put_in_place(files, times, &changes, durable, ignore);
             (placed, changes, synced)
         });
-        let (placed, mut changes, synced) = put.await?;
-        let unsafe_because = synced.err().map(|refusal| refusal.reply().text());
+        let (placed, made, synced) = put.await?;
+        changes = made;
+        let mut unsettled = synced.err();
         for (outcome, intent) in placed.into_iter().zip(intents) {
-            let outcome = match (outcome, &unsafe_because) {
-                (Ok(Placed { id, path, place, .. }), Some(text)) => {
-                    Err((id, path, place, Refusal::text(text.as_str())))
-                }
-                (outcome, _) => outcome,
-            };
             match outcome {
-                Ok(Placed { id, path, digest, now, .. }) => {
-                    let found = OnDisk { metadata: now, digest: Some(digest) };
-                    let receipt = receive::receipt(&self.peer, path, found, Actions::Schedule);
-                    changes.push(Change { id, intent: Some(intent), receipt, touched: None, already: false });
+                Ok(Placed { id, path, digest, now, already }) => {
+                    let actions = if already { Actions::None } else { Actions::Schedule };
+                    let receipt = receive::receipt(&self.peer, path, OnDisk { metadata: now, digest }, actions);
+                    changes.push(Change { id, intent: Some(intent), receipt, touched: None, already });
+                }
+                Err((id, _, _, Refusal::Unsettled(error))) => {
+                    self.refuse(id, &Reply::Text(strerror(&error)));
+                    unsettled = Some(error);
                 }
                 Err((id, path, place, refusal)) => {
                     self.peer.node.store.abandon_receives(vec![intent]).await?;
@@ -111,7 +132,16 @@ impl Batch {
                 }
             }
         }
-        self.finish(changes, unsafe_because.as_deref()).await
+        match unsettled {
+            None => self.finish(changes).await,
+            Some(source) => {
+                let reply = Reply::Text(strerror(&source));
+                for change in &changes {
+                    self.refuse(change.id, &reply);
+                }
+                Err(EngineError::Unsettled { source })
+            }
+        }
     }
 
     /// Records that changes are about to be made.
@@ -119,8 +149,13 @@ impl Batch {
         Ok(self.peer.node.store.begin_receives(intents).await?)
     }
 
-    /// Records what is made, and confirms what is durable.
-    async fn finish(&mut self, changes: Vec<Change>, unsafe_because: Option<&str>) -> Result<(), EngineError> {
+    /// Ends intents that told a temporary name, and nothing else.
+    pub(super) async fn end_reservations(&mut self) -> Result<(), EngineError> {
+        Ok(self.peer.node.store.abandon_receives(std::mem::take(&mut self.void)).await?)
+    }
+
+    /// Records what is made and durable, and confirms it.
+    async fn finish(&mut self, changes: Vec<Change>) -> Result<(), EngineError> {
         let mut receipts = Vec::new();
         let confirmed = changes.into_iter().map(|Change { id, intent, receipt, already, .. }| {
             let path = receipt.path.clone();
@@ -130,10 +165,6 @@ impl Batch {
         let confirmed: Vec<_> = confirmed.collect();
         self.peer.node.store.finish_receives(receipts).await?;
         for (id, path, already) in confirmed {
-            if let Some(text) = unsafe_because {
-                self.refuse(id, &Reply::Text(text.to_owned()));
-                continue;
-            }
             if !already {
                 tracing::info!("Updated {path} from {}.", self.peer.name);
             }
@@ -165,15 +196,21 @@ fn prepare(locator: &mut Locator, mut file: Finished) -> Result<Prepared, Box<(F
 struct Placed {
     id: u32,
     path: SyncPath,
-    place: LocalPath,
-    digest: [u8; 32],
+    digest: Option<[u8; 32]>,
     now: Option<Metadata>,
+    already: bool,
 }
 
 type Placement = Result<Placed, (u32, SyncPath, LocalPath, Refusal)>;
 
-/// Contents to disk, renames, directories to disk. The error: one of these could not be flushed.
-fn put_in_place(files: Vec<Prepared>, changes: &mut [Change], durable: bool) -> (Vec<Placement>, Result<(), Refusal>) {
+/// Contents to disk, renames and times, and these to disk. The error: it is unknown whether all that is made is on disk.
+fn put_in_place(
+    files: Vec<Prepared>,
+    times: Vec<Seen>,
+    changes: &[Change],
+    durable: bool,
+    ignore: Ignore,
+) -> (Vec<Placement>, io::Result<()>) {
     let synced: Vec<_> = files
         .into_iter()
         .map(|one| {
@@ -184,26 +221,53 @@ fn put_in_place(files: Vec<Prepared>, changes: &mut [Change], durable: bool) -> 
     let mut touched: HashMap<(u64, u64), Place> = HashMap::new();
     let mut placed = Vec::new();
     for (one, synced) in synced {
-        let Prepared { file: Finished { id, path, place, new, .. }, target, copies, .. } = one;
-        let digest = new.digest;
+        let Prepared { file: Finished { id, path, place, new, already, .. }, target, copies, .. } = one;
+        let digest = Some(new.digest);
         let replaced = synced.and_then(|()| {
             target.must_be_unchanged()?;
             target.keep(copies)?;
-            let now = target.replace(new, false)?;
-            touch(&mut touched, target.place())?;
+            let (now, _) = target.replace(new)?;
+            touch(&mut touched, target.place()).map_err(Refusal::Unsettled)?;
             Ok(now)
         });
         placed.push(match replaced {
-            Ok(now) => Ok(Placed { id, path, place, digest, now }),
+            Ok(now) => Ok(Placed { id, path, digest, now, already }),
+            Err(refusal) => Err((id, path, place, refusal)),
+        });
+    }
+    let (mut locator, mut timed) = (Locator::default(), Vec::new());
+    for Seen { id, path, place, shown, digest, mtime } in times {
+        placed.push(match set_time(&mut locator, &place, &shown, mtime, ignore) {
+            Ok((now, file)) => {
+                timed.extend(file);
+                Ok(Placed { id, path, digest, now, already: true })
+            }
             Err(refusal) => Err((id, path, place, refusal)),
         });
     }
     let mut sync = || {
+        timed.iter().try_for_each(File::sync_all)?;
         changes.iter().filter_map(|change| change.touched.as_ref()).try_for_each(|place| touch(&mut touched, place))?;
         touched.values().try_for_each(Place::sync_directory)
     };
-    let synced = if durable { sync().map_err(Refusal::from) } else { Ok(()) };
-    (placed, synced)
+    (placed, if durable { sync() } else { Ok(()) })
+}
+
+/// Sets the time of a file that nobody changed. With the file, to be flushed, if it is one that can be opened.
+fn set_time(
+    locator: &mut Locator,
+    place: &LocalPath,
+    shown: &Metadata,
+    mtime: Timestamp,
+    ignore: Ignore,
+) -> Result<(Option<Metadata>, Option<File>), Refusal> {
+    let target = Target::find_with(locator, place)?;
+    if !target.before.as_ref().is_some_and(|now| is_untouched(shown, now)) {
+        return Err(Refusal::ChangedHere);
+    }
+    let file = if shown.is_regular() { target.basis()? } else { None };
+    target.set(Attribute::Time(mtime), ignore)?;
+    Ok((target.place().metadata().map_err(Refusal::Unsettled)?, file))
 }
 
 fn touch(touched: &mut HashMap<(u64, u64), Place>, place: &Place) -> io::Result<()> {

@@ -17,10 +17,12 @@ use crate::delta::blocks::{self, KEY, SUM};
 use crate::engine::blocking;
 use crate::engine::content::Hashing;
 use crate::engine::serve::apply::{Assembled, Refusal, Rules, Target, is_untouched};
+use crate::engine::serve::peer::Peer;
 use crate::engine::serve::receive;
 use crate::engine::serve::session::SessionError;
 use crate::fs::{self, Locator, TempFile};
 use crate::model::{FileKind, Metadata, SyncPath};
+use crate::store::{Intent, IntentId};
 use crate::wire::batch::{Answer, MAX_SUMS, Push};
 use crate::wire::pack::unpack;
 use crate::wire::{Attributes, WireError};
@@ -42,6 +44,9 @@ pub(super) struct Incoming {
     /// What was there when it was offered.
     before: Option<Metadata>,
     rules: Rules,
+    /// The name under which others see the content while it comes, and the intent that tells it.
+    visible: Option<Vec<u8>>,
+    reserved: Option<IntentId>,
     /// What the sums were made of, once something is copied from it.
     basis: Option<File>,
     content: Option<Content>,
@@ -71,8 +76,28 @@ enum Outcome {
 }
 
 impl Incoming {
-    pub(super) fn new(path: SyncPath, place: LocalPath, before: Option<Metadata>, rules: Rules) -> Self {
-        Self { path, place, before, rules, basis: None, content: None }
+    pub(super) fn new(
+        path: SyncPath,
+        place: LocalPath,
+        before: Option<Metadata>,
+        rules: Rules,
+        visible: Option<Vec<u8>>,
+    ) -> Self {
+        Self { path, place, before, rules, visible, reserved: None, basis: None, content: None }
+    }
+
+    /// What is to be written down before its content comes.
+    pub(super) fn reservation(&self, peer: &Peer) -> Option<Intent> {
+        Some(receive::reservation(peer, &self.path, self.visible.clone()?))
+    }
+
+    /// Takes what was written down for it.
+    pub(super) fn reserve(&mut self, reserved: &mut impl Iterator<Item = IntentId>) {
+        self.reserved = if self.visible.is_some() { reserved.next() } else { None };
+    }
+
+    pub(super) fn reserved(&self) -> Option<IntentId> {
+        self.reserved
     }
 
     /// Whether parts of what is here may save a part of the new content.
@@ -97,7 +122,7 @@ impl Incoming {
     fn content(&mut self, desk: &mut Desk) -> Result<&mut Content, Refusal> {
         if self.content.is_none() {
             let target = Target::find_with(&mut desk.locator, &self.place)?;
-            let temp = fs::large::Writer::new(target.place().temp(self.rules.tempdir.as_deref())?);
+            let temp = fs::large::Writer::new(target.temp(self.visible.as_deref(), &self.rules)?);
             let hasher = Arc::clone(&desk.hashers).try_acquire_owned().ok();
             let file = if hasher.is_some() { Hashing::new(temp) } else { Hashing::without_thread(temp) };
             self.content = Some(Content { file, _hasher: hasher });
@@ -202,7 +227,10 @@ impl Batch {
                 self.answer(&Answer::Want { id, block_length });
             }
             // The client has not been told that it is wanted, so nothing comes.
-            Err(refusal) => self.reject(id, &path, &place, refusal).await?,
+            Err(refusal) => {
+                self.void.extend(incoming.reserved);
+                self.reject(id, &path, &place, refusal).await?;
+            }
         }
         Ok(true)
     }
@@ -268,12 +296,16 @@ impl Batch {
             match outcome {
                 Some((incoming, Outcome::Complete(new))) => {
                     receive::warn_of_lost(&self.peer, &new).await?;
-                    let Incoming { path, place, before, rules, .. } = *incoming;
-                    self.ready.files.push(Finished { id, path, place, before, rules, new });
+                    let Incoming { path, place, before, rules, reserved, .. } = *incoming;
+                    self.ready.files.push(Finished { id, path, place, before, rules, new, already: false, reserved });
                 }
-                Some((_, Outcome::Cancelled)) => self.forget(id),
+                Some((incoming, Outcome::Cancelled)) => {
+                    self.void.extend(incoming.reserved);
+                    self.forget(id);
+                }
                 Some((incoming, Outcome::Refused(refusal))) => {
                     let (path, place) = (incoming.path.clone(), incoming.place.clone());
+                    self.void.extend(incoming.reserved);
                     if !is_last {
                         self.set_state(id, State::Incoming(incoming));
                     }

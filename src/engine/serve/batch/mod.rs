@@ -16,13 +16,14 @@ use tokio::sync::Semaphore;
 
 use self::commit::Ready;
 use self::contents::Incoming;
-use super::apply::{Refusal, Target};
+use super::apply::{Hiding, Refusal, Target};
 use super::peer::Peer;
 use super::permission;
 use super::session::SessionError;
 use crate::config::LocalPath;
 use crate::engine::{EngineError, blocking};
-use crate::model::{Metadata, SyncPath, Timestamp};
+use crate::model::{Metadata, SyncPath};
+use crate::store::IntentId;
 use crate::wire::batch::{Answer, MAX_OPEN, MAX_OPEN_BYTES, Offer, Push, Theirs};
 use crate::wire::{Attributes, Connection, Reply, WireError};
 
@@ -42,14 +43,22 @@ pub(super) async fn serve(connection: &mut Connection, peer: &Arc<Peer>) -> Resu
         names: HashSet::new(),
         bytes: 0,
         ready: Ready::default(),
+        hiding: Hiding::default(),
+        void: Vec::new(),
         unsummed: VecDeque::new(),
         sums: 0,
         hashers: Arc::new(Semaphore::new(1)),
         answers: Vec::new(),
     };
     let outcome = batch.converse(connection).await;
-    if let Err(SessionError::Wire(_)) = outcome {
-        batch.commit().await?;
+    match outcome {
+        Err(SessionError::Wire(_)) => {
+            batch.commit().await?;
+            batch.give_up().await?;
+        }
+        // What the client can be told of it.
+        Err(SessionError::Engine(_)) => drop(batch.send(connection).await),
+        _ => {}
     }
     outcome
 }
@@ -66,6 +75,9 @@ struct Batch {
     /// What open offers take, as far as the client decides that.
     bytes: usize,
     ready: Ready,
+    hiding: Hiding,
+    /// Intents that have told a temporary name which is not used any more.
+    void: Vec<IntentId>,
     /// Files of which sums are to be made before they are wanted.
     unsummed: VecDeque<u32>,
     /// Bytes of sums that the client was sent and has not done with.
@@ -134,6 +146,16 @@ impl Batch {
                 self.commit().await?;
             }
         }
+    }
+
+    /// Drops what is not complete.
+    async fn give_up(&mut self) -> Result<(), EngineError> {
+        for (_, open) in self.open.drain() {
+            if let State::Incoming(incoming) = open.state {
+                self.void.extend(incoming.reserved());
+            }
+        }
+        self.end_reservations().await
     }
 
     async fn send(&mut self, connection: &mut Connection) -> Result<(), WireError> {
@@ -298,9 +320,4 @@ impl Batch {
 
 fn unknown(id: u32) -> WireError {
     WireError::Protocol(format!("offer {id} is not open for that"))
-}
-
-/// Whether setting a time would change nothing.
-fn is_timed(metadata: &Metadata, mtime: Timestamp) -> bool {
-    metadata.mtime == mtime
 }

@@ -3,19 +3,19 @@
 
 use std::collections::HashSet;
 
-use super::commit::Change;
+use super::commit::{Change, Finished};
 use super::contents::Incoming;
-use super::{Batch, Compared, State, is_timed};
+use super::{Batch, Compared, State};
 use crate::config::LocalPath;
 use crate::engine::check;
 use crate::engine::membership::Purpose;
-use crate::engine::serve::apply::{Attribute, Copies, Made, Refusal, Target, is_untouched};
+use crate::engine::serve::apply::{Attribute, Copies, Made, Refusal, Rules, Target, is_untouched};
 use crate::engine::serve::commands;
 use crate::engine::serve::permission::{self, Admitted};
 use crate::engine::serve::receive::{self, Actions, OnDisk};
 use crate::engine::serve::session::SessionError;
 use crate::engine::{EngineError, blocking, content};
-use crate::fs::Locator;
+use crate::fs::{Locator, Place};
 use crate::model::{Checktxt, FileKind, Ignore, Metadata, MtimeUnit, SyncPath, Timestamp};
 use crate::store::IntentId;
 use crate::wire::batch::{Answer, Described, Offer};
@@ -51,7 +51,7 @@ enum Look {
 }
 
 /// A file whose time is to be set while it is what it was.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Seen {
     pub(super) id: u32,
     pub(super) path: SyncPath,
@@ -70,6 +70,8 @@ struct Work {
     state: Option<Described>,
     target: Target,
     copies: Copies,
+    /// Where it is made before it takes its place.
+    beside: Option<Place>,
 }
 
 impl Batch {
@@ -166,7 +168,7 @@ impl Batch {
         });
         let doubtful = doubtful.map(|((_, path, ..), _)| path.clone()).collect();
         let mut refused = permission::dirty_checks(&self.peer, doubtful).await?;
-        let mut work = Vec::new();
+        let (mut work, mut wanted) = (Vec::new(), Vec::new());
         for (offer, path, place, target) in changes {
             let id = offer.id;
             let refusal = match (refused.remove(&path), &offer.state) {
@@ -179,19 +181,37 @@ impl Batch {
                 (Some(refusal), _) => self.reject(id, &path, &place, refusal).await?,
                 (None, Some(Described { kind: FileKind::Regular { size }, .. })) => {
                     let rules = receive::rules(&self.peer, &path);
-                    let incoming = Incoming::new(path, place, target.before, rules);
-                    let has_basis = incoming.has_basis_for(size);
-                    self.set_state(id, State::Incoming(Box::new(incoming)));
-                    if has_basis {
-                        self.unsummed.push_back(id);
-                    } else {
-                        self.answer(&Answer::Want { id, block_length: 0 });
+                    match self.hiding.visible_name(&target, &rules) {
+                        Ok(visible) => {
+                            wanted.push((id, size, Incoming::new(path, place, target.before, rules, visible)));
+                        }
+                        Err(refusal) => self.reject(id, &path, &place, refusal).await?,
                     }
                 }
-                (None, state) => work.push(Work { id, path, place, state, target, copies: Copies::default() }),
+                (None, state) => {
+                    work.push(Work { id, path, place, state, target, copies: Copies::default(), beside: None });
+                }
             }
         }
+        self.want(wanted).await?;
         self.carry_out(work).await
+    }
+
+    /// Asks for contents. Where others will see one before it is in place, an intent tells under which name.
+    async fn want(&mut self, mut files: Vec<(u32, u64, Incoming)>) -> Result<(), EngineError> {
+        let visible = files.iter().filter_map(|(.., incoming)| incoming.reservation(&self.peer));
+        let mut reserved = self.begin(visible.collect()).await?.into_iter();
+        for (id, size, mut incoming) in files.drain(..) {
+            incoming.reserve(&mut reserved);
+            let has_basis = incoming.has_basis_for(size);
+            self.set_state(id, State::Incoming(Box::new(incoming)));
+            if has_basis {
+                self.unsummed.push_back(id);
+            } else {
+                self.answer(&Answer::Want { id, block_length: 0 });
+            }
+        }
+        Ok(())
     }
 
     /// Makes and removes.
@@ -201,11 +221,8 @@ impl Batch {
         }
         let rules: Vec<_> = work.iter().map(|one| receive::rules(&self.peer, &one.path)).collect();
         let backed_up = blocking("back up", move || {
-            let back_up = |(mut one, rules): (Work, _)| match one.target.back_up(&rules) {
-                Ok(copies) => {
-                    one.copies = copies;
-                    Ok(one)
-                }
+            let back_up = |(mut one, rules): (Work, _)| match one.prepare(&rules) {
+                Ok(()) => Ok(one),
                 Err(refusal) => Err(Box::new((one, refusal))),
             };
             work.into_iter().zip(rules).map(back_up).collect::<Vec<_>>()
@@ -222,7 +239,7 @@ impl Batch {
             }
         }
         let described = |one: &Work| one.state.as_ref().map(|state| receive::described(&state.kind, ignore));
-        let intents = work.iter().map(|one| receive::intent(&self.peer, &one.path, Vec::new(), described(one)));
+        let intents = work.iter().map(|one| receive::intent(&self.peer, &one.path, one.temp_name(), described(one)));
         let intents = self.begin(intents.collect()).await?;
         let done = blocking("make", move || work.into_iter().map(|one| carry_out(one, ignore)).collect::<Vec<_>>());
         for ((work, made), intent) in done.await?.into_iter().zip(intents) {
@@ -245,6 +262,7 @@ impl Batch {
                 self.peer.node.store.finish_receives(vec![(Some(intent), receipt)]).await?;
                 self.reject(id, &path, &place, refusal).await?;
             }
+            Err(Refusal::Unsettled(source)) => return Err(EngineError::Unsettled { source }),
             Ok(Made { outcome: Err(refusal), .. }) | Err(refusal) => {
                 self.peer.node.store.abandon_receives(vec![intent]).await?;
                 self.reject(id, &path, &place, refusal).await?;
@@ -295,7 +313,7 @@ impl Batch {
         self.set_times(timed).await
     }
 
-    /// Sets times, and records the files as they are.
+    /// Has times set. What is part of a file's state by which a check would know it waits for the commit, behind its intent.
     pub(super) async fn set_times(&mut self, files: Vec<Seen>) -> Result<(), EngineError> {
         if files.is_empty() {
             return Ok(());
@@ -306,17 +324,68 @@ impl Batch {
             let set = |seen: Seen| (set_time(&mut locator, &seen, ignore), seen);
             files.into_iter().map(set).collect::<Vec<_>>()
         });
-        for (outcome, Seen { id, path, place, digest, .. }) in timed.await? {
+        let mut shared = Vec::new();
+        for (outcome, seen) in timed.await? {
             match outcome {
-                Ok(metadata) => {
-                    let found = OnDisk { metadata, digest };
-                    let receipt = receive::receipt(&self.peer, path, found, Actions::None);
-                    self.ready.changes.push(Change { id, intent: None, receipt, touched: None, already: true });
+                Ok(Timed::Now(metadata)) => {
+                    let found = OnDisk { metadata, digest: seen.digest };
+                    let receipt = receive::receipt(&self.peer, seen.path, found, Actions::None);
+                    let change = Change { id: seen.id, intent: None, receipt, touched: None, already: true };
+                    self.ready.changes.push(change);
                 }
-                Err(refusal) => self.reject(id, &path, &place, refusal).await?,
+                Ok(Timed::AtCommit) => self.ready.times.push(seen),
+                Ok(Timed::HasOtherNames(target)) => shared.push((seen, target)),
+                Err(refusal) => self.reject(seen.id, &seen.path, &seen.place, refusal).await?,
             }
         }
+        for (seen, target) in shared {
+            self.duplicate(seen, target).await?;
+        }
         Ok(())
+    }
+
+    /// Has a copy take the place of a file whose other names keep the old time.
+    async fn duplicate(&mut self, seen: Seen, target: Target) -> Result<(), EngineError> {
+        let Seen { id, path, place, shown, mtime, .. } = seen;
+        let rules = Rules::default();
+        let visible = match self.hiding.visible_name(&target, &rules) {
+            Ok(visible) => visible,
+            Err(refusal) => return self.reject(id, &path, &place, refusal).await,
+        };
+        let name = visible.iter().map(|name| receive::reservation(&self.peer, &path, name.clone()));
+        let reserved = self.begin(name.collect()).await?.pop();
+        let ignore = self.peer.node.config.ignore;
+        let duplicate = blocking("copy", move || {
+            let new = target.duplicate(visible.as_deref())?;
+            new.set(Attribute::Time(mtime), ignore)?;
+            Ok(new)
+        });
+        match duplicate.await? {
+            Ok(new) => {
+                let before = Some(shown);
+                self.ready.files.push(Finished { id, path, place, before, rules, new, already: true, reserved });
+                Ok(())
+            }
+            Err(refusal) => {
+                self.void.extend(reserved);
+                self.reject(id, &path, &place, refusal).await
+            }
+        }
+    }
+}
+
+impl Work {
+    /// All that can be done before the intent.
+    fn prepare(&mut self, rules: &Rules) -> Result<(), Refusal> {
+        self.copies = self.target.back_up(rules)?;
+        if let Some(Described { kind, .. }) = &self.state {
+            self.beside = self.target.beside(kind)?;
+        }
+        Ok(())
+    }
+
+    fn temp_name(&self) -> Vec<u8> {
+        self.beside.as_ref().map(|beside| beside.file_name().to_vec()).unwrap_or_default()
     }
 }
 
@@ -369,20 +438,37 @@ fn carry_out(mut work: Work, ignore: Ignore) -> (Work, Result<Made, Refusal>) {
     let made = match &work.state {
         None => work.target.remove(copies).map(|()| Made { outcome: Ok(()), is_gone: true, left: None }),
         Some(Described { kind, attributes }) => {
-            work.target.put(copies, kind, Attribute::of_kind(kind, attributes), ignore)
+            let attributes = Attribute::of_kind(kind, attributes);
+            work.target.put(copies, kind, work.beside.as_ref(), attributes, ignore)
         }
     };
     (work, made)
 }
 
-fn set_time(locator: &mut Locator, seen: &Seen, ignore: Ignore) -> Result<Option<Metadata>, Refusal> {
+/// What there is to setting a time.
+enum Timed {
+    /// It is set, and was not worth an intent.
+    Now(Option<Metadata>),
+    AtCommit,
+    /// These keep the old time.
+    HasOtherNames(Target),
+}
+
+fn set_time(locator: &mut Locator, seen: &Seen, ignore: Ignore) -> Result<Timed, Refusal> {
     let target = Target::find_with(locator, &seen.place)?;
-    if !target.before.as_ref().is_some_and(|now| is_untouched(&seen.shown, now)) {
+    let Some(now) = target.before.as_ref().filter(|now| is_untouched(&seen.shown, now)) else {
         return Err(Refusal::ChangedHere);
+    };
+    let time = Attribute::Time(seen.mtime);
+    if time.is_set_on(now, ignore) {
+        return Ok(Timed::Now(target.before));
     }
-    if target.before.as_ref().is_some_and(|now| is_timed(now, seen.mtime)) {
-        return Ok(target.before);
+    if target.has_other_names() {
+        return Ok(Timed::HasOtherNames(target));
     }
-    target.set(Attribute::Time(seen.mtime), ignore)?;
-    target.now()
+    if !now.is_directory() {
+        return Ok(Timed::AtCommit);
+    }
+    target.set(time, ignore)?;
+    Ok(Timed::Now(target.now()?))
 }

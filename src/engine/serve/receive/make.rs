@@ -3,11 +3,11 @@
 use super::super::apply::{Attribute, Made, Refusal, Target, is_untouched};
 use super::super::peer::Peer;
 use super::super::permission::Admitted;
-use super::{Actions, OnDisk, Receiver, Sequence, State, Stop, given_up, receipt};
+use super::{Actions, Copies, OnDisk, Receiver, Rules, Sequence, State, Stop, given_up, receipt};
 use crate::engine::EngineError;
 use crate::engine::step;
 use crate::model::checktxt::mtime_of_unknown_unit;
-use crate::model::{Checktxt, FileKind, FileRecord, Ignore, Metadata, MtimeUnit, Timestamp};
+use crate::model::{Checktxt, FileKind, FileRecord, Ignore, Metadata, MtimeUnit, SyncPath, Timestamp};
 use crate::wire::Attributes;
 
 impl Receiver {
@@ -23,10 +23,13 @@ impl Receiver {
         let ignore = rules.ignore;
         let backed_up = step("MK", move || target.back_up(&rules).map(|copies| (target, copies)));
         let (target, copies) = backed_up.await??;
+        let beside = target.beside(&kind)?;
+        let temp_name = beside.as_ref().map(|beside| beside.file_name().to_vec()).unwrap_or_default();
         // Sockets are not created: what is in their place goes all the same.
         let described = (kind != FileKind::Socket).then(|| described(&kind, ignore));
-        let intent = self.begin(peer, &file.path, Vec::new(), described).await?;
-        let made = step("MK", move || target.put(copies, &kind, attributes.iter().flat_map(Attribute::all), ignore));
+        let intent = self.begin(peer, &file.path, temp_name, described).await?;
+        let attributes = attributes.into_iter().flat_map(|attributes| Attribute::all(&attributes));
+        let made = step("MK", move || target.put(copies, &kind, beside.as_ref(), attributes, ignore));
         match made.await? {
             Ok(Made { outcome: Ok(()), left, .. }) => {
                 self.saw(&file.path, left.clone());
@@ -107,22 +110,71 @@ impl Receiver {
                 target
             }
         };
-        let before = target.before.as_ref().map(|before| before.ctime.as_nanoseconds());
-        let set = step("SET", move || {
-            target.set(attribute, ignore)?;
-            target.now()
-        });
-        let now = set.await??;
-        self.saw(&file.path, now.clone());
         if let Some(Sequence { state: State::Made { left, .. }, .. }) = &mut self.open {
-            *left = now;
+            let set = step("SET", move || {
+                target.set(attribute, ignore)?;
+                target.now()
+            });
+            let now = set.await??;
+            left.clone_from(&now);
+            self.saw(&file.path, now);
             return if is_last { self.finish(peer).await } else { Ok(()) };
         }
+        self.set_alone(peer, file.path, target, attribute).await
+    }
+
+    /// Sets an attribute of a file that stays what it is otherwise.
+    async fn set_alone(
+        &mut self,
+        peer: &Peer,
+        path: SyncPath,
+        target: Target,
+        attribute: Attribute,
+    ) -> Result<(), Stop> {
+        let ignore = peer.node.config.ignore;
+        let Some(before) = target.before.clone() else { return Err(Refusal::text("No such file or directory").into()) };
+        if !attribute.is_set_on(&before, ignore) && target.has_other_names() {
+            // It gets an inode of its own, as if its content had come too.
+            let (visible, reserved) = self.reserve(peer, &path, &target, &Rules::default()).await?;
+            let duplicate = step("SET", move || {
+                let new = target.duplicate(visible.as_deref())?;
+                new.set(attribute, ignore)?;
+                Ok::<_, Refusal>((target, new))
+            });
+            let (target, new) = match duplicate.await? {
+                Ok(duplicate) => duplicate,
+                Err(refusal) => return Err(given_up(peer, reserved, refusal).await),
+            };
+            self.keep_assembled(peer, path, (target, Copies::default()), new, reserved, Actions::None)?;
+            return if matches!(attribute, Attribute::Time(_)) { self.finish(peer).await } else { Ok(()) };
+        }
         // The content is what it was: so is its digest, if the row was about this state.
-        let known = peer.node.store.file(&file.path).await.map_err(EngineError::from)?;
-        let digest = known.filter(|known| known.ctime_ns == before).and_then(|known| known.digest);
-        let set = receipt(peer, file.path, OnDisk { metadata: now, digest }, Actions::None);
-        Ok(self.record_at_once(peer, set).await?)
+        let known = peer.node.store.file(&path).await.map_err(EngineError::from)?;
+        let digest =
+            known.filter(|known| known.ctime_ns == Some(before.ctime.as_nanoseconds())).and_then(|known| known.digest);
+        let state = |metadata: &Metadata| peer.node.record(path.clone(), metadata, None).checktxt;
+        let after = state(&attribute.applied_to(&before, ignore));
+        // The time of a directory is not part of its state.
+        let intent =
+            if after == state(&before) { None } else { Some(self.begin(peer, &path, Vec::new(), Some(after)).await?) };
+        let durable = peer.node.config.durable;
+        let set = step("SET", move || {
+            target.set_durably(attribute, ignore, durable)?;
+            target.now()
+        });
+        let now = match set.await? {
+            Ok(now) => now,
+            Err(refusal) => return Err(given_up(peer, intent, refusal).await),
+        };
+        self.saw(&path, now.clone());
+        let set = receipt(peer, path, OnDisk { metadata: now, digest }, Actions::None);
+        match intent {
+            Some(intent) => {
+                self.unrecorded.push((intent, set));
+                Ok(())
+            }
+            None => Ok(self.record_at_once(peer, set).await?),
+        }
     }
 
     /// Looks at a file whose time is set though the peer was not shown it lately. A directory's time comes after all that

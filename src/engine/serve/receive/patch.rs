@@ -7,7 +7,7 @@ use super::super::peer::Peer;
 use super::super::permission::Admitted;
 use super::super::query;
 use super::super::spool::{Incoming, Spooled};
-use super::{Assembly, Receiver, Sequence, State, Stop};
+use super::{Actions, Receiver, Stop, given_up};
 use crate::engine::{EngineError, blocking, notice, step};
 use crate::model::SyncPath;
 use crate::model::errors::chain;
@@ -72,19 +72,19 @@ impl Receiver {
         let Patch { path, target, copies, basis, rules, attributes } = patch;
         let complete = attributes.is_some();
         let arrives = !delta.is_complete();
+        let (visible, reserved) = self.reserve(peer, &path, &target, &rules).await?;
         let build = move || {
-            let mut new = target.assemble(basis.as_ref(), &mut delta, attributes.as_ref(), &rules)?;
-            let metadata = new.metadata()?;
-            Ok::<_, Refusal>((target, new, metadata))
+            let temp = target.temp(visible.as_deref(), &rules)?;
+            let new = target.assemble(temp, basis.as_ref(), &mut delta, attributes.as_ref(), &rules)?;
+            Ok::<_, Refusal>((target, new))
         };
         let built = if arrives { blocking("PATCH", build).await? } else { step("PATCH", build).await? };
-        let (target, mut new, metadata) = built?;
+        let (target, new) = match built {
+            Ok(built) => built,
+            Err(refusal) => return Err(given_up(peer, reserved, refusal).await),
+        };
         warn_of_lost(peer, &new).await?;
-        // Owner, mode and time may come meanwhile; they are flushed with the name.
-        let flush = new.start_flush(peer.node.config.durable)?;
-        let intent = if new.is_visible() { Some(self.begin_file(peer, &path, &new, &metadata).await?) } else { None };
-        let assembly = Assembly { target, copies, new, flush, intent };
-        self.open = Some(Sequence { path, state: State::Assembled(Box::new(assembly)) });
+        self.keep_assembled(peer, path, (target, copies), new, reserved, Actions::Schedule)?;
         if complete { self.finish(peer).await } else { Ok(()) }
     }
 }

@@ -129,3 +129,21 @@ async fn who_is_still_at_work_is_left_alone() {
     story.check(false).await;
     assert!(story.dirty(TEMP).await.is_empty(), "and no check takes it for a file of the tree");
 }
+
+/// A directory cannot take the place of a file in one step.
+#[tokio::test]
+async fn what_had_to_make_way_is_no_removal() {
+    let mut story = before().await;
+    intent(&story, "", Some("v1:mode=0:uid=0:gid=0:type=dir"), DEAD).await;
+    fs::remove_file(story.path("d/f")).unwrap();
+    assert_eq!(afterwards(&mut story).await, (vec![], false));
+    assert!(story.row("f").await.is_none());
+}
+
+#[tokio::test]
+async fn a_removal_after_the_crash_is_a_change() {
+    let mut story = before().await;
+    intent(&story, "", NEW, DEAD).await;
+    fs::remove_file(story.path("d/f")).unwrap();
+    assert_eq!(afterwards(&mut story).await, (vec!["localhost".to_owned(), "third".to_owned()], false));
+}
