@@ -15,8 +15,8 @@ impl Run {
             let target = Target { real: hint.path.clone(), recursive: hint.recursive };
             let errors = self.report.errors;
             self.check_targets(&[target]).await?;
-            // What could not be checked is to be checked again.
-            if self.report.errors == errors {
+            // What was not checked, or not to its end, is to be checked again.
+            if self.report.errors == errors && !self.report.unfinished {
                 self.node.store.remove_hints(&[hint]).await?;
             }
         }
@@ -38,7 +38,7 @@ impl Run {
             forced: self.settings.mark_forced,
             allow_mass_removal: self.settings.allow_mass_removal,
         };
-        self.report.merge(check::check(&self.node, targets, options, self.directories.as_ref()).await?);
+        self.report.merge(check::check(&self.node, targets, options, self.directories.as_ref(), &self.stop).await?);
         Ok(())
     }
 }

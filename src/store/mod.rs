@@ -447,7 +447,7 @@ impl Store {
         on!(self, backend => backend.remarks())
     }
 
-    /// All intents, the oldest first: after a crash, those whose holder is no more.
+    /// All intents, those that began together in their order: after a crash, those whose holder is no more.
     pub async fn intents(&self) -> Result<Vec<(IntentId, Intent)>> {
         let mut intents = on!(self, backend => backend.intents().await)?;
         intents.sort_by_key(|(id, _)| *id);

@@ -369,7 +369,7 @@ async fn standing_facts_are_news_once(bench: &Bench) {
 }
 
 /// What is about to be received from "sender".
-fn intent(name: &str, target: Option<&str>) -> Intent {
+pub(crate) fn intent(name: &str, target: Option<&str>) -> Intent {
     Intent {
         path: path(name),
         peer: "sender".into(),
@@ -379,7 +379,7 @@ fn intent(name: &str, target: Option<&str>) -> Intent {
     }
 }
 
-fn receipt(name: &str, text: Option<&str>) -> Receipt {
+pub(crate) fn receipt(name: &str, text: Option<&str>) -> Receipt {
     Receipt {
         path: path(name),
         sender: "sender".into(),

@@ -3,12 +3,14 @@
 //! Everything happens in one transaction, so that a crash leaves the old tables. Whoever comes first holds the row of
 //! `csync2_schema`; the others wait for it and find the work done. No lock functions are needed for that.
 
+use std::time::Duration;
+
 use deadpool_postgres::Object;
 use tokio_postgres::error::SqlState;
 
 use super::super::error::{Result, StoreError};
-use super::trouble::{Trouble, is_conflict};
-use super::{ATTEMPTS, PAUSE};
+use super::retry::Retry;
+use super::trouble::{Remedy, Trouble};
 
 /// The version of the tables that this program makes and understands.
 const SCHEMA_VERSION: i64 = 3;
@@ -148,9 +150,8 @@ UPDATE csync2_schema SET version = 3;
 ";
 
 /// Brings the tables of the database up to date.
-pub(super) async fn migrate(client: &mut Object, database: &str) -> Result<()> {
-    let failed = |error: tokio_postgres::Error| Trouble::from(error).while_opening(database);
-    let mut attempt = 1;
+pub(super) async fn migrate(client: &mut Object, database: &str, patience: Duration) -> Result<()> {
+    let mut retry = Retry::new("bring the tables up to date", patience);
     loop {
         let result = match version(client).await {
             Ok(Some(SCHEMA_VERSION)) => return Ok(()),
@@ -163,11 +164,14 @@ pub(super) async fn migrate(client: &mut Object, database: &str) -> Result<()> {
         match result {
             // Now look again.
             Ok(()) => {}
-            Err(error) if attempt < ATTEMPTS && (is_conflict(&error) || is_race(&error)) => {
-                tokio::time::sleep(PAUSE * attempt).await;
-                attempt += 1;
+            Err(error) => {
+                let may_pass = is_race(&error);
+                let trouble = Trouble::from(error);
+                let again = (may_pass || trouble.remedy() == Remedy::Repeat) && !trouble.is_lost();
+                if !(again && retry.once_more(&trouble).await) {
+                    return Err(trouble.while_opening(database));
+                }
             }
-            Err(error) => return Err(failed(error)),
         }
     }
 }

@@ -82,12 +82,12 @@ async fn rows(client: &impl GenericClient, columns: &str, range: &Range, order: 
     client.query_raw(&statement, keys.take(statement.params().len()).collect::<Vec<_>>()).await
 }
 
-/// A transaction in which all rows are as of one moment.
+/// A transaction in which all rows are as of one moment. It has nothing to commit.
 async fn snapshot(client: &mut Object) -> Answer<Transaction<'_>> {
     client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true).start().await
 }
 
-/// Sends the records within the ranges, in order, as of one moment. Sets `begun` before it may have sent anything.
+/// Sends the records within the ranges, in order, as of one moment. Sets `begun` before it sends a part of them.
 pub(super) async fn files(
     client: &mut Object,
     ranges: &[Range],
@@ -95,8 +95,7 @@ pub(super) async fn files(
     begun: &mut bool,
 ) -> Answer<()> {
     let snapshot = snapshot(client).await?;
-    *begun = true;
-    let mut chunk = Chunk { sink, ready: Vec::with_capacity(CHUNK), alike: Vec::new() };
+    let mut chunk = Chunk { sink, begun, ready: Vec::with_capacity(CHUNK), alike: Vec::new() };
     for range in ranges {
         let mut rows = pin!(rows(&snapshot, RECORD_COLUMNS, range, " ORDER BY name_key").await?);
         while let Some(row) = rows.try_next().await? {
@@ -110,7 +109,7 @@ pub(super) async fn files(
     }
     // Whoever has gone needs nothing more.
     let _ = chunk.finish().await;
-    snapshot.commit().await
+    Ok(())
 }
 
 /// The same for fingerprints, in any order.
@@ -122,7 +121,6 @@ pub(super) async fn fingerprints(
     begun: &mut bool,
 ) -> Answer<()> {
     let snapshot = snapshot(client).await?;
-    *begun = true;
     let (mut chunk, mut buffer) = (Vec::with_capacity(CHUNK), Vec::new());
     for range in ranges {
         let columns = "filename, checktxt, mtime_ns, ctime_ns, device";
@@ -131,6 +129,7 @@ pub(super) async fn fingerprints(
             chunk.extend(fingerprint(&row, range, fingerprinter, &mut buffer)?);
             if chunk.len() == CHUNK {
                 let full = std::mem::replace(&mut chunk, Vec::with_capacity(CHUNK));
+                *begun = true;
                 if sink.send(Ok(full)).await.is_err() {
                     return Ok(());
                 }
@@ -138,7 +137,7 @@ pub(super) async fn fingerprints(
         }
     }
     let _ = sink.send(Ok(chunk)).await;
-    snapshot.commit().await
+    Ok(())
 }
 
 /// `None`: the name is malformed, or not in the range.
@@ -161,6 +160,8 @@ fn fingerprint(
 /// Records on their way, put in order where the tables' keys say too little.
 struct Chunk<'s> {
     sink: &'s Sender<Result<Vec<FileRecord>>>,
+    /// Set before anything is sent that does not complete the rows.
+    begun: &'s mut bool,
     ready: Vec<FileRecord>,
     /// Those whose keys are cut off and alike.
     alike: Vec<FileRecord>,
@@ -184,6 +185,7 @@ impl Chunk<'_> {
         if self.ready.len() < CHUNK {
             return Ok(());
         }
+        *self.begun = true;
         self.sink.send(Ok(std::mem::replace(&mut self.ready, Vec::with_capacity(CHUNK)))).await.map_err(|_| Gone)
     }
 

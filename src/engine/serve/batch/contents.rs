@@ -68,6 +68,11 @@ impl Incoming {
         old.min(size) >= WORTH_SUMS
     }
 
+    /// Whether any of it has come.
+    pub(super) fn has_begun(&self) -> bool {
+        self.content.is_some()
+    }
+
     /// Opens what was there when the file was offered.
     fn open_basis(&self, locator: &mut Locator) -> Result<File, Refusal> {
         let basis = Target::find_with(locator, &self.place)?.place().open_regular()?;

@@ -11,6 +11,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
 use self::peer::{Act, Cut, Peer, Shared};
 use super::exchange::Exchange;
 use super::{Common, Outcome, Prospect, plan, session};
@@ -30,6 +32,7 @@ struct Home {
     scratch: Scratch,
     node: Arc<Node>,
     dialect: Dialect,
+    stop: CancellationToken,
 }
 
 impl Home {
@@ -60,7 +63,12 @@ impl Home {
         let location = Location::Sqlite(scratch.path("state.db3"));
         let store = Store::open(&location, &StoreOptions::default()).await.unwrap();
         let place = Place { system_dir: scratch.root(), config_name: String::new(), groups: None, bind: None, port };
-        Self { node: Arc::new(Node::new(Arc::new(config), store, place)), scratch, dialect: Dialect::Upstream }
+        Self {
+            node: Arc::new(Node::new(Arc::new(config), store, place)),
+            scratch,
+            dialect: Dialect::Upstream,
+            stop: CancellationToken::new(),
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -122,7 +130,12 @@ impl Home {
         let names = plan::by_name(&self.node, self.rows().await, &mut Report::default());
         let mut outcome = Outcome::default();
         let exchange = Exchange::start(connection, self.dialect);
-        let run = Arc::new(Common { node: Arc::clone(&self.node), dry_run, contents: Arc::default() });
+        let run = Arc::new(Common {
+            node: Arc::clone(&self.node),
+            dry_run,
+            contents: Arc::default(),
+            stop: self.stop.clone(),
+        });
         session::converse(&run, "p", exchange, names, &mut outcome).await;
         (outcome, peer)
     }
