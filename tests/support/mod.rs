@@ -10,6 +10,7 @@ pub(crate) mod cluster;
 pub(crate) mod database;
 pub(crate) mod differential;
 pub(crate) mod postgres;
+pub(crate) mod postgres_proxy;
 pub(crate) mod process;
 pub(crate) mod session;
 pub(crate) mod syslog;
