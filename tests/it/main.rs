@@ -25,6 +25,7 @@ mod logging;
 mod names;
 mod overlap;
 mod random;
+mod schedules;
 mod selection;
 mod serve;
 mod settings;

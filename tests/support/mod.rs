@@ -7,6 +7,7 @@
 pub(crate) mod cast;
 pub(crate) mod certs;
 pub(crate) mod cluster;
+pub(crate) mod cutting;
 pub(crate) mod database;
 pub(crate) mod differential;
 pub(crate) mod postgres;
