@@ -31,4 +31,5 @@ mod serve;
 mod settings;
 mod stopping;
 mod sync;
+mod updates;
 mod watching;

@@ -70,6 +70,7 @@ fn a_check_that_is_stopped_takes_nothing_for_removed() {
     for signals in [1, 2] {
         let held = Postgres::shared().hold(name, "LOCK TABLE file IN ACCESS EXCLUSIVE MODE");
         let check = running(alpha, &["-crvv", "/"], "Database: ");
+        Postgres::shared().wait_for_a_waiter(name);
         check.signal(Signal::TERM);
         check.wait_for("ending after what is in hand");
         if signals == 2 {

@@ -30,7 +30,7 @@ const BEFORE: &str = "
     INSERT INTO file (filename, checktxt) VALUES ('/a', 'v1:old'), ('/b', 'v1:old'), ('/c', 'v1:old');
     INSERT INTO dirty (filename, forced, myname, peername, version)
         VALUES ('/a', 0, 'me', 'sender', 1000001), ('/b', 0, 'me', 'peer', 1000002), ('/c', 0, 'me', 'peer', 1000003);
-    INSERT INTO hint VALUES ('/a', 0), ('/b', 1);
+    INSERT INTO hint VALUES ('/a', 0, 1000001), ('/b', 1, 1000002);
     INSERT INTO action (filename, command, logfile, version) VALUES ('/a', 'reload', '/dev/null', 1000001);
     INSERT INTO x509_cert VALUES ('peer', '0102');
     INSERT INTO csync2_intent (id, filename, peername, temp_name, target, holder)
@@ -104,8 +104,8 @@ fn operations() -> Vec<(&'static str, Operation)> {
             store.add_hints(&[hint("/a", false), hint("/new", true)]).await.unwrap();
         };
         "remove_hints": |store| {
-            let hints = store.hints().await.unwrap();
-            store.remove_hints(&hints[..1]).await.is_ok()
+            let versions = store.hint_versions(&hint("/a", false)).await.unwrap();
+            store.remove_hints(&versions).await.is_ok()
         };
         "jobs": |store| store.jobs().await.unwrap();
         "job_files": |store| {

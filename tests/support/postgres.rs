@@ -157,6 +157,14 @@ impl Postgres {
         Held(psql)
     }
 
+    /// Waits until somebody waits for a lock in this database.
+    pub(crate) fn wait_for_a_waiter(&self, database: &str) {
+        let waiting =
+            format!("SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}' AND wait_event_type = 'Lock'");
+        let is_waiting = || self.sql("postgres", &waiting) != "0";
+        assert!((0..1_000).any(|_| is_waiting()), "nobody waits for {database}");
+    }
+
     /// Ends every connection to a database, as a crash of the server's side would.
     pub(crate) fn terminate_connections(&self, database: &str) {
         self.sql(

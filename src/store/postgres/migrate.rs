@@ -13,7 +13,7 @@ use super::retry::Retry;
 use super::trouble::{Remedy, Trouble};
 
 /// The version of the tables that this program makes and understands.
-const SCHEMA_VERSION: i64 = 3;
+const SCHEMA_VERSION: i64 = 4;
 
 /// The C program's tables, as it makes them, but for the constraints: an index on text holds no long name.
 const C_TABLES: &str = "
@@ -149,6 +149,20 @@ CREATE TABLE csync2_notice (about text PRIMARY KEY, facts text NOT NULL);
 UPDATE csync2_schema SET version = 3;
 ";
 
+/// What version 4 adds: versions of hints. One that is given again is replaced.
+const VERSION_4: &str = r"
+CREATE SEQUENCE csync2_hint_version;
+GRANT USAGE ON SEQUENCE csync2_hint_version TO PUBLIC;
+ALTER TABLE hint ADD COLUMN version bigint NOT NULL DEFAULT nextval('csync2_hint_version');
+CREATE FUNCTION csync2_hint_row() RETURNS trigger LANGUAGE plpgsql AS $body$
+BEGIN
+    DELETE FROM hint WHERE filename = NEW.filename AND recursive = NEW.recursive;
+    RETURN NEW;
+END $body$;
+CREATE TRIGGER csync2_hint_row BEFORE INSERT ON hint FOR EACH ROW EXECUTE PROCEDURE csync2_hint_row();
+UPDATE csync2_schema SET version = 4;
+";
+
 /// Brings the tables of the database up to date.
 pub(super) async fn migrate(client: &mut Object, database: &str, patience: Duration) -> Result<()> {
     let mut retry = Retry::new("bring the tables up to date", patience);
@@ -218,6 +232,9 @@ async fn upgrade(client: &mut Object) -> std::result::Result<(), tokio_postgres:
     }
     if found < 3 {
         transaction.batch_execute(VERSION_3).await?;
+    }
+    if found < 4 {
+        transaction.batch_execute(VERSION_4).await?;
     }
     transaction.commit().await
 }

@@ -28,7 +28,7 @@ use super::backend::Backend;
 use super::error::Result;
 use super::spelling::{Spelling, ranges};
 use super::url::PostgresUrl;
-use super::{Change, Claim, DirtyFilter, Hint, Intent, IntentId, Known, Receipt, StoreOptions};
+use super::{Change, Claim, DirtyFilter, Hint, HintVersion, Intent, IntentId, Known, Receipt, StoreOptions};
 use crate::model::{
     ActionVersion, DirtyEntry, FileRecord, Fingerprint, Fingerprinter, Job, JobFile, Mark, ScheduledAction, Scope,
     SyncPath,
@@ -310,11 +310,13 @@ impl Backend for Postgres {
             .await
     }
 
-    async fn remove_hints(&self, hints: Vec<Hint>) -> Result<u64> {
-        self.run("remove hints", &hints, |client, spelling, hints| {
-            Box::pin(write::remove_hints(client, spelling, hints))
-        })
-        .await
+    async fn hint_versions(&self, hint: Hint) -> Result<Vec<HintVersion>> {
+        self.run("read a hint", &hint, |client, spelling, hint| Box::pin(read::hint_versions(client, spelling, hint)))
+            .await
+    }
+
+    async fn remove_hints(&self, versions: Vec<HintVersion>) -> Result<u64> {
+        self.run("remove hints", &versions, |client, _, versions| Box::pin(write::remove_hints(client, versions))).await
     }
 
     async fn jobs(&self) -> Result<Vec<Job>> {

@@ -12,7 +12,7 @@ use tokio_postgres::{IsolationLevel, Row, RowStream};
 
 use super::super::error::Result;
 use super::super::spelling::{Range, Spelling, key, read_host, read_path};
-use super::super::{CHUNK, Hint, Intent, IntentId, Known};
+use super::super::{CHUNK, Hint, HintVersion, Intent, IntentId, Known};
 use super::Answer;
 use super::values::{KEY_LENGTH, NameDigest, Text, optional_text, text, truncated};
 use crate::model::{
@@ -301,6 +301,14 @@ pub(super) async fn hints(client: &Object) -> Answer<Vec<Hint>> {
     rows.iter().map(hint).collect()
 }
 
+pub(super) async fn hint_versions(client: &Object, spelling: Spelling, hint: &Hint) -> Answer<Vec<HintVersion>> {
+    let names = spellings(spelling, &hint.path);
+    let sql = "SELECT version FROM hint WHERE filename = ANY ($1::text[]) AND recursive = $2";
+    let statement = client.prepare_cached(sql).await?;
+    let rows = client.query(&statement, &[&names, &i32::from(hint.recursive)]).await?;
+    rows.iter().map(|row| Ok(HintVersion(row.try_get(0)?))).collect()
+}
+
 pub(super) async fn jobs(client: &Object) -> Answer<Vec<Job>> {
     let rows = client.query_typed("SELECT DISTINCT command, logfile FROM action", &[]).await?;
     let job =
@@ -309,10 +317,7 @@ pub(super) async fn jobs(client: &Object) -> Answer<Vec<Job>> {
 }
 
 pub(super) async fn job_files(client: &Object, spelling: Spelling, job: &Job) -> Answer<Vec<JobFile>> {
-    let spellings = |raw: &[u8]| -> Vec<Text> {
-        std::iter::once(spelling.write(raw)).chain(spelling.other(raw)).map(Text).collect()
-    };
-    let (commands, logfiles) = (spellings(&job.command), spellings(&job.logfile));
+    let (commands, logfiles) = (spellings(spelling, &job.command), spellings(spelling, &job.logfile));
     let sql = "SELECT filename, version FROM action WHERE command = ANY ($1::text[]) AND logfile = ANY ($2::text[])";
     let statement = client.prepare_cached(sql).await?;
     let rows = client.query(&statement, &[&commands, &logfiles]).await?;
@@ -321,6 +326,11 @@ pub(super) async fn job_files(client: &Object, spelling: Spelling, job: &Job) ->
         Ok(Some(JobFile { path, version: ActionVersion(row.try_get(1)?) }))
     };
     rows.iter().filter_map(|row| file(row).transpose()).collect()
+}
+
+/// The texts under which a name's rows may stand.
+fn spellings(spelling: Spelling, raw: &[u8]) -> Vec<Text> {
+    std::iter::once(spelling.write(raw)).chain(spelling.other(raw)).map(Text).collect()
 }
 
 pub(super) async fn certificates(

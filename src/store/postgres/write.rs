@@ -11,7 +11,7 @@ use futures_util::{TryStreamExt, future};
 use tokio_postgres::types::ToSql;
 
 use super::super::spelling::{Range, Spelling, read_host, read_path};
-use super::super::{Change, Claim, Hint, Intent, IntentId, Receipt};
+use super::super::{Change, Claim, Hint, HintVersion, Intent, IntentId, Receipt};
 use super::Answer;
 use super::read;
 use super::values::{NameDigest, Text, name_key, text};
@@ -260,29 +260,18 @@ pub(super) async fn force(transaction: &Transaction<'_>, spelling: Spelling, ran
 
 // Hints, actions, certificates.
 
-fn hint_columns(spelling: Spelling, hints: &[Hint]) -> (Vec<Text>, Vec<i32>) {
-    hints.iter().map(|hint| (Text(spelling.write(&hint.path)), i32::from(hint.recursive))).unzip()
-}
-
 pub(super) async fn add_hints(client: &Object, spelling: Spelling, hints: &[Hint]) -> Answer<()> {
-    let (names, recursive) = hint_columns(spelling, hints);
+    let (names, recursive): (Vec<Text>, Vec<i32>) =
+        hints.iter().map(|hint| (Text(spelling.write(&hint.path)), i32::from(hint.recursive))).unzip();
+    // A trigger replaces those that are there, in one order for everybody.
     let sql = "INSERT INTO hint (filename, recursive) \
-               SELECT DISTINCT n.* FROM unnest($1::text[], $2::integer[]) AS n (filename, recursive) \
-               WHERE NOT EXISTS (SELECT 1 FROM hint WHERE filename = n.filename AND recursive = n.recursive)";
+               SELECT DISTINCT * FROM unnest($1::text[], $2::integer[]) AS n (filename, recursive) ORDER BY 1, 2";
     execute(client, sql, &[&names, &recursive]).await.map(drop)
 }
 
-pub(super) async fn remove_hints(client: &Object, spelling: Spelling, hints: &[Hint]) -> Answer<u64> {
-    let (mut names, mut recursive) = hint_columns(spelling, hints);
-    for hint in hints {
-        if let Some(other) = spelling.other(&hint.path) {
-            names.push(Text(other));
-            recursive.push(i32::from(hint.recursive));
-        }
-    }
-    let sql = "DELETE FROM hint USING unnest($1::text[], $2::integer[]) AS n (filename, recursive) \
-               WHERE hint.filename = n.filename AND hint.recursive = n.recursive";
-    execute(client, sql, &[&names, &recursive]).await
+pub(super) async fn remove_hints(client: &Object, versions: &[HintVersion]) -> Answer<u64> {
+    let versions: Vec<i64> = versions.iter().map(|version| version.0).collect();
+    execute(client, "DELETE FROM hint WHERE version = ANY ($1::bigint[])", &[&versions]).await
 }
 
 /// A trigger replaces those that are there.
