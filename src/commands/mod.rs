@@ -52,7 +52,7 @@ pub async fn run(invocation: Invocation, printer: &Printer, stop: CancellationTo
             keygen::run(&file)?;
             return Ok(Status::Success);
         }
-        Mode::Serve(kind) => return serve::serve(kind, &settings, printer, &stop).await,
+        Mode::Serve(kind) => return Box::pin(serve::serve(kind, &settings, printer, &stop)).await,
         mode => mode,
     };
     let read_only = matches!(

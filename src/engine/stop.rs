@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// How long what is in hand may take from then on.
-pub const GRACE: Duration = Duration::from_secs(30);
+pub(super) const GRACE: Duration = Duration::from_secs(30);
 
 /// Does the work. `None`: the end was asked for, and the work did not come to one in time; nothing more is done of it.
 pub(super) async fn within_grace<T>(stop: &CancellationToken, work: impl Future<Output = T>) -> Option<T> {

@@ -57,16 +57,12 @@ pub async fn run(
 ) -> Result<Report, EngineError> {
     let mut report = Report::default();
     for job in node.store.jobs().await? {
-        let claimed = match stop.run_until_cancelled(claimed(node, &job, holder, patience)).await {
-            Some(claimed) => claimed?,
-            None => None,
-        };
-        if stop.is_cancelled() {
+        let Some(claimed) = stop.run_until_cancelled(claimed(node, &job, holder, patience)).await else {
             report.unfinished = true;
-        }
-        let Some(claimed) = claimed else { continue };
-        let ran =
-            if report.unfinished { Some(Ok(())) } else { within_grace(stop, run_job(node, &job, &mut report)).await };
+            break;
+        };
+        let Some(claimed) = claimed? else { continue };
+        let ran = within_grace(stop, run_job(node, &job, &mut report)).await;
         report.unfinished |= ran.is_none();
         claimed.release().await?;
         ran.transpose()?;

@@ -38,7 +38,7 @@ const LAST_FILE: Duration = Duration::from_secs(15);
 /// Serves one session on a connection that is there already (`-i`). When it is stopped, the session ends after the file in
 /// hand.
 pub async fn serve_one(registry: &Arc<Registry>, connection: Connection, stop: &CancellationToken) -> Report {
-    let session = session::run(Arc::clone(registry), connection, None, stop.clone());
+    let session = Box::pin(session::run(Arc::clone(registry), connection, None, stop.clone()));
     let report = within_grace(stop, session).await.unwrap_or_else(|| {
         let mut report = Report::default();
         report.error("ERROR: the session was cut off in the middle of a file, which stays as it was.");
@@ -86,16 +86,17 @@ pub async fn serve(
         };
         let registry = Arc::clone(registry);
         let span = tracing::warn_span!("session", session = number);
-        let (token, ending) = (sessions.0.token(), if once { stop.clone() } else { sessions.1.clone() });
+        let running = sessions.running.token();
+        let ending = if once { stop.clone() } else { sessions.ending.clone() };
         let session = async move {
             tracing::info!("New connection from {}:{}.", peer.ip(), peer.port());
             let report = session::run(registry, connection, place, ending).await;
             report.conclude();
-            drop(token);
+            drop(running);
             report
         };
         if once {
-            let ended = within_grace(stop, session.instrument(span)).await;
+            let ended = within_grace(stop, Box::pin(session.instrument(span))).await;
             return Ok(ended.unwrap_or(Report { errors: 1, unfinished: true }));
         }
         let runtime = Handle::current();
@@ -113,13 +114,16 @@ pub async fn serve(
 
 /// The sessions of a daemon, and the wish that they end after the file in hand.
 #[derive(Debug, Default)]
-struct Sessions(TaskTracker, CancellationToken);
+struct Sessions {
+    running: TaskTracker,
+    ending: CancellationToken,
+}
 
 impl Sessions {
     /// Waits for all of them, but not for ever.
     async fn end(self) -> Report {
         let mut report = Report::default();
-        let Self(running, ending) = self;
+        let Self { running, ending } = self;
         running.close();
         if !running.is_empty() {
             tracing::info!("Stopping: waiting for {} sessions to end.", running.len());

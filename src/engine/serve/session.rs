@@ -219,15 +219,11 @@ impl Session {
         loop {
             // A file is in hand until its attributes have come.
             let stop = if self.receiver.is_at_a_file() { CancellationToken::new() } else { self.stop.clone() };
-            let next = match self.peer {
-                Some(ref peer) => {
-                    let next = stop.run_until_cancelled(next(&mut self.connection));
-                    self.receiver.meanwhile(peer, next).await?
-                }
-                None => {
-                    let patience = self.known.config.handshake_timeout;
-                    stop.run_until_cancelled(next_from_stranger(&mut self.connection, patience)).await
-                }
+            let next = if let Some(peer) = &self.peer {
+                self.receiver.meanwhile(peer, stop.run_until_cancelled(next(&mut self.connection))).await?
+            } else {
+                let patience = self.known.config.handshake_timeout;
+                stop.run_until_cancelled(next_from_stranger(&mut self.connection, patience)).await
             };
             let Some(request) = next.ok_or(SessionError::Stopped)?? else { return Ok(Flow::Continue) };
             match request {

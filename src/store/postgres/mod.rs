@@ -118,9 +118,8 @@ impl Postgres {
                 }
                 Err(error) => (None, Err(error.into())),
             };
-            match self.judge(&mut retry, client, answer).await {
-                ControlFlow::Break(result) => return result,
-                ControlFlow::Continue(()) => {}
+            if let ControlFlow::Break(result) = self.judge(&mut retry, client, answer).await {
+                return result;
             }
         }
     }
@@ -144,9 +143,8 @@ impl Postgres {
                 }
                 Err(error) => (None, Err(error.into())),
             };
-            match self.judge(&mut retry, client, answer).await {
-                ControlFlow::Break(result) => return result,
-                ControlFlow::Continue(()) => {}
+            if let ControlFlow::Break(result) = self.judge(&mut retry, client, answer).await {
+                return result;
             }
         }
     }
@@ -167,9 +165,8 @@ impl Postgres {
                 }
                 Err(error) => (None, Err(error.into())),
             };
-            match self.judge(&mut retry, client, answer).await {
-                ControlFlow::Break(result) => return result,
-                ControlFlow::Continue(()) => {}
+            if let ControlFlow::Break(result) = self.judge(&mut retry, client, answer).await {
+                return result;
             }
         }
     }

@@ -141,7 +141,9 @@ impl Schedule<'_> {
             }
             Step::Run { ref nodes } => {
                 let runs: Vec<Child> = nodes.iter().map(|&node| self.begin(node)).collect();
-                runs.into_iter().for_each(|run| self.end(run));
+                for run in runs {
+                    self.end(run);
+                }
             }
             Step::Meanwhile { node, name, after, length } => {
                 let run = self.begin(node);
@@ -239,7 +241,12 @@ impl Schedule<'_> {
             let contents = self.stage.cluster.nodes().iter().map(|node| fs::read_to_string(node.path(name)).ok());
             let contents: Vec<Option<String>> = contents.collect();
             for (content, node) in contents.iter().zip(NODES) {
-                assert!(outcomes.contains(content), "{name} on {node} is {}, not {}", short(content), all(&outcomes));
+                assert!(
+                    outcomes.contains(content),
+                    "{name} on {node} is {}, not {}",
+                    short(content.as_ref()),
+                    all(&outcomes)
+                );
             }
             if self.model.must_agree(name) {
                 assert!(contents.windows(2).all(|pair| pair[0] == pair[1]), "{name}: {}", all(&contents));
@@ -272,14 +279,12 @@ impl Schedule<'_> {
     }
 }
 
-fn short(content: &Option<String>) -> String {
-    content
-        .as_ref()
-        .map_or("gone".to_owned(), |content| format!("{}… ({})", &content[..4.min(content.len())], content.len()))
+fn short(content: Option<&String>) -> String {
+    content.map_or("gone".to_owned(), |content| format!("{}… ({})", &content[..4.min(content.len())], content.len()))
 }
 
 fn all<'c>(contents: impl IntoIterator<Item = &'c Option<String>>) -> String {
-    contents.into_iter().map(short).collect::<Vec<_>>().join(", ")
+    contents.into_iter().map(|content| short(content.as_ref())).collect::<Vec<_>>().join(", ")
 }
 
 fn play(kind: u64, backends: &[Backend], words: &str, with_c: bool) {
@@ -296,7 +301,9 @@ fn play(kind: u64, backends: &[Backend], words: &str, with_c: bool) {
         stage.reset(&contents);
         let mut schedule = Schedule { stage: &stage, model: Model::with(&contents), written: 0, log: String::new() };
         let told = std::panic::AssertUnwindSafe(|| {
-            steps.iter().for_each(|step| schedule.play(step));
+            for step in &steps {
+                schedule.play(step);
+            }
             schedule.judge();
         });
         if let Err(panic) = std::panic::catch_unwind(told) {

@@ -18,7 +18,9 @@ use super::exchange::Exchange;
 use super::{Common, Outcome, Prospect, plan, session};
 use crate::config::reference::Scratch;
 use crate::config::{Config, Selection, Source};
+use crate::engine::check::{self, CheckOptions};
 use crate::engine::contact::Dialect;
+use crate::engine::selection::Target;
 use crate::engine::{Node, Place, Report};
 use crate::model::checktxt::MtimeUnit;
 use crate::model::{Checktxt, DirtyEntry, Mark, Scope, SyncPath};
@@ -370,6 +372,30 @@ async fn a_file_marked_again_while_it_is_sent_stays_dirty() {
     let (outcome, _) = home.update(peer).await;
     assert_eq!(outcome.report.errors, 0);
     assert_eq!(home.dirty().await, ["a"]);
+}
+
+/// What a peer got is not what the row says, and then the file is again as the row says, to the last bit.
+#[tokio::test]
+async fn a_file_that_was_away_while_it_was_pushed_is_found_again() {
+    let home = Home::new().await;
+    home.put(&["d/", "d/e/", "d/f", "d/l->target"]);
+    let names = ["d/e", "d/f", "d/l"];
+    home.know(&["", "d", "d/e", "d/f", "d/l"]).await;
+    home.mark(&names, false).await;
+    fs::rename(home.path("d"), home.scratch.path("away")).unwrap();
+    home.put(&["d/"]);
+    let (outcome, peer) = home.update(Peer::new(&["%d%", "%d%/d", "%d%/d/e", "%d%/d/f", "%d%/d/l"])).await;
+    assert_eq!((outcome.report.errors, home.dirty().await.len()), (0, 0));
+    assert_eq!((count(&peer, "DEL d/f"), count(&peer, "DEL d/l")), (1, 1));
+    fs::remove_dir(home.path("d")).unwrap();
+    fs::rename(home.scratch.path("away"), home.path("d")).unwrap();
+    let everything = [Target::everything()];
+    check::check(&home.node, &everything, CheckOptions::default(), None, &home.stop).await.unwrap();
+    assert_eq!(home.dirty().await, names);
+    let peer = Peer::new(&["%d%", "%d%/d"]);
+    assert_eq!(home.update(peer).await.0.report.errors, 0);
+    check::check(&home.node, &everything, CheckOptions::default(), None, &home.stop).await.unwrap();
+    assert_eq!(home.dirty().await, [""; 0]);
 }
 
 #[tokio::test]
