@@ -260,7 +260,7 @@ impl Target {
         attributes: Option<&Attributes>,
         rules: &Rules,
     ) -> Result<Assembled, Refusal> {
-        let mut temp = self.place.temp(rules.tempdir.as_deref())?;
+        let temp = self.place.temp(rules.tempdir.as_deref())?;
         let old = basis.map(fs::meta::metadata_of).transpose()?;
         let nothing;
         let basis_or_nothing = if let Some(file) = basis {
@@ -269,7 +269,7 @@ impl Target {
             nothing = File::open("/dev/null")?;
             &nothing
         };
-        let mut output = Hashing::new(io::BufWriter::with_capacity(1 << 16, fs::large::Writer::new(temp.file())));
+        let mut output = Hashing::new(io::BufWriter::with_capacity(1 << 16, fs::large::Writer::new(&temp)));
         delta::patch(basis_or_nothing, delta, &mut output, u64::MAX)?;
         output.flush()?;
         let digest = output.digest();

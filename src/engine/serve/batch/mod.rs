@@ -12,6 +12,7 @@ mod offers;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use self::commit::Ready;
@@ -48,6 +49,7 @@ pub(super) async fn serve(
         ready: Ready::default(),
         unsummed: VecDeque::new(),
         sums: 0,
+        hashers: Arc::new(Semaphore::new(1)),
         answers: Vec::new(),
     };
     let outcome = batch.converse(connection, stop).await;
@@ -73,6 +75,8 @@ struct Batch {
     unsummed: VecDeque<u32>,
     /// Bytes of sums that the client was sent and has not done with.
     sums: usize,
+    /// How many contents may have a thread that hashes.
+    hashers: Arc<Semaphore>,
     /// Encoded, not yet sent.
     answers: Vec<u8>,
 }
