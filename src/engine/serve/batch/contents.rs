@@ -260,7 +260,7 @@ impl Batch {
         for (id, incoming) in files {
             self.set_state(id, State::Incoming(incoming));
         }
-        let begun = |open: &&Open| matches!(&open.state, State::Incoming(incoming) if incoming.content.is_some());
+        let begun = |open: &&Open| matches!(&open.state, State::Incoming(incoming) if incoming.has_begun());
         if self.open.values().filter(begun).count() > MOST_CONTENTS {
             return Err(WireError::Protocol("the contents of too many files at once".to_owned()).into());
         }

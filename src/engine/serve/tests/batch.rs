@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 use sha2::{Digest, Sha256};
 
 use super::{Client, KEY, OK, Story};
+use crate::delta::blocks;
 use crate::model::{FileKind, Timestamp};
 use crate::wire::Attributes;
 use crate::wire::batch::{Answer, Described, MAX_OPEN, Offer, Push};
