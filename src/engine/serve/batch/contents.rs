@@ -109,6 +109,11 @@ impl Incoming {
         old.min(size) >= WORTH_SUMS
     }
 
+    /// Whether any of it has come.
+    pub(super) fn has_begun(&self) -> bool {
+        self.content.is_some()
+    }
+
     /// Opens what was there when the file was offered.
     fn open_basis(&self, locator: &mut Locator) -> Result<File, Refusal> {
         let basis = Target::find_with(locator, &self.place)?.place().open_regular()?;
@@ -288,7 +293,7 @@ impl Batch {
         for (id, incoming) in files {
             self.set_state(id, State::Incoming(incoming));
         }
-        let begun = |open: &&Open| matches!(&open.state, State::Incoming(incoming) if incoming.content.is_some());
+        let begun = |open: &&Open| matches!(&open.state, State::Incoming(incoming) if incoming.has_begun());
         if self.open.values().filter(begun).count() > MOST_CONTENTS {
             return Err(WireError::Protocol("the contents of too many files at once".to_owned()).into());
         }

@@ -89,7 +89,7 @@ impl Pipeline<'_> {
 
     fn offer_all(&mut self) {
         let mut frames = Vec::new();
-        while self.offered.open.len() < OFFERS && self.offered.bytes < BYTES {
+        while self.offered.open.len() < OFFERS && self.offered.bytes < BYTES && !self.stop.is_cancelled() {
             if let Some(std::cmp::Reverse(number)) = self.ready.pop() {
                 match self.jobs[number].other_spelling {
                     Some(other) if self.jobs[other].progress == Progress::Asking => self.wait_for(other, number),
