@@ -224,7 +224,7 @@ fn contents_are_packed_where_that_is_wanted() {
     let (alpha, beta) = (&cluster["alpha"], &cluster["beta"]);
     cluster.configure_node(
         "alpha",
-        "nossl * *;\ncompression yes;\nprefix d { on {alpha}: {alpha.tree}; on {beta}: {beta.tree}; }\n\
+        "compression yes;\nnossl * *;\nprefix d { on {alpha}: {alpha.tree}; on {beta}: {beta.tree}; }\n\
          group demo { host {alpha} {beta}; key demo.key; include %d%; }\n",
     );
     beta.serve();
