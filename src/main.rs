@@ -5,8 +5,10 @@ use std::process::ExitCode;
 use csync2::cli::output::OutputError;
 use csync2::cli::{self, Environment, Invocation, Mode, Parsed, Printer, ServeMode, Status};
 use csync2::commands;
+use csync2::commands::signals;
 use csync2::logging::{self, Guard, LogOptions};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 fn main() -> ExitCode {
     let printer = Printer::stdout();
@@ -77,7 +79,11 @@ fn run(invocation: Invocation, printer: &Printer) -> Status {
     let work = async {
         // Our caller may have left SIGCHLD ignored, and then nobody can wait for a child. A handler ends that.
         let _children = signal(SignalKind::child());
-        commands::run(invocation, printer).await
+        let stop = CancellationToken::new();
+        if ends_in_good_order(&invocation.mode) {
+            signals::stop_on_the_first(&stop);
+        }
+        commands::run(invocation, printer, stop).await
     };
     match runtime.block_on(work) {
         Ok(status) => {
@@ -90,4 +96,12 @@ fn run(invocation: Invocation, printer: &Printer) -> Status {
             Status::Failure
         }
     }
+}
+
+/// Whether the mode does work that has a good place to stop. Others are over soon, or only print.
+fn ends_in_good_order(mode: &Mode) -> bool {
+    matches!(
+        mode,
+        Mode::CheckAndUpdate { .. } | Mode::Check { .. } | Mode::Update { .. } | Mode::InSync { .. } | Mode::Serve(_)
+    )
 }

@@ -6,8 +6,10 @@ use std::io;
 use std::path::Path;
 
 use bytes::BytesMut;
+use csync2::delta::blocks;
 use csync2::wire::batch::{Answer, Push};
 use csync2::wire::frame::Frame;
+use csync2::wire::pack::unpack;
 use csync2::wire::{Connection, OctetHeader, Reply, Request, Timeouts};
 
 /// What one side sent, as a connection to read it from.
@@ -142,14 +144,26 @@ fn every_message_is_documented_as_it_is_sent() {
         assert!(buffer.is_empty(), "{bytes:02x?}");
         let kind = frame.kind;
         if side == '>' {
-            assert_eq!(Push::parse(frame).unwrap().encode(), bytes);
+            let push = Push::parse(frame).unwrap();
+            assert_eq!(push.encode(), bytes);
+            if let Push::Packed { bytes, .. } = push {
+                assert_eq!(unpack(&bytes).unwrap(), b"hello\n");
+            }
             pushes.push(kind);
         } else {
-            assert_eq!(Answer::parse(frame).unwrap().encode(), bytes);
+            let answer = Answer::parse(frame).unwrap();
+            assert_eq!(answer.encode(), bytes);
+            if let Answer::Sums { bytes, .. } = answer {
+                let key: Vec<u8> = (0..32).collect();
+                let mut sums = key.clone();
+                let key = key.try_into().unwrap();
+                blocks::sums(&mut &b"hello\n"[..], 1024, &key, &mut |sum| sums.extend(sum)).unwrap();
+                assert_eq!(bytes, sums, "{sums:02x?}");
+            }
             answers.push(kind);
         }
     }
-    for (documented, expected) in [(&mut pushes, 0x01..=0x08), (&mut answers, 0x81..=0x87)] {
+    for (documented, expected) in [(&mut pushes, 0x01..=0x09), (&mut answers, 0x81..=0x87)] {
         documented.dedup();
         assert!(documented.iter().copied().eq(expected), "{documented:02x?}");
     }

@@ -6,18 +6,18 @@ use crate::engine::membership::Purpose;
 use crate::engine::selection::Target;
 
 impl Run {
-    /// `-c`: without operands, every hint, each removed once it is done.
+    /// `-c`: without operands, every hint, each removed once it is done, unless it was given again meanwhile.
     pub(super) async fn check(&mut self, operands: &[Vec<u8>]) -> anyhow::Result<()> {
         if !operands.is_empty() {
             return self.check_operands(operands).await;
         }
         for hint in self.node.store.hints().await? {
             let target = Target { real: hint.path.clone(), recursive: hint.recursive };
-            let errors = self.report.errors;
+            let (errors, versions) = (self.report.errors, self.node.store.hint_versions(&hint).await?);
             self.check_targets(&[target]).await?;
-            // What could not be checked is to be checked again.
-            if self.report.errors == errors {
-                self.node.store.remove_hints(&[hint]).await?;
+            // What was not checked, or not to its end, is to be checked again.
+            if self.report.errors == errors && !self.report.unfinished {
+                self.node.store.remove_hints(&versions).await?;
             }
         }
         Ok(())
@@ -38,7 +38,7 @@ impl Run {
             forced: self.settings.mark_forced,
             allow_mass_removal: self.settings.allow_mass_removal,
         };
-        self.report.merge(check::check(&self.node, targets, options, self.directories.as_ref()).await?);
+        self.report.merge(check::check(&self.node, targets, options, self.directories.as_ref(), &self.stop).await?);
         Ok(())
     }
 }

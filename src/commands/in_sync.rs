@@ -100,7 +100,9 @@ impl Run {
             report.merge(findings.report);
             print(printer, &findings.pair, findings.found)
         };
-        in_sync::compare(&self.node, pairs, &scope, &options, take).await?;
+        let compared = self.stop.run_until_cancelled(in_sync::compare(&self.node, pairs, &scope, &options, take)).await;
+        self.report.unfinished |= compared.is_none();
+        compared.transpose()?;
         Ok(status)
     }
 
@@ -110,7 +112,9 @@ impl Run {
             report.merge(findings.report);
             print(printer, &findings.pair, findings.found)
         };
-        in_sync::diffs(&self.node, pairs, path, take).await
+        let compared = self.stop.run_until_cancelled(in_sync::diffs(&self.node, pairs, path, take)).await;
+        self.report.unfinished |= compared.is_none();
+        compared.unwrap_or(Ok(()))
     }
 }
 

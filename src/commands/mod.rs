@@ -11,10 +11,13 @@ mod mark;
 mod operands;
 mod remove_old;
 mod serve;
+pub mod signals;
 mod update;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
 
 use crate::cli::settings::duplicate_for_writing;
 use crate::cli::{Invocation, Mode, Printer, Settings, Status};
@@ -23,7 +26,8 @@ use crate::engine::directories::Directories;
 use crate::engine::membership::Purpose;
 use crate::engine::open::{NodeSettings, OpenError};
 use crate::engine::{EngineError, Node, Report, recover};
-use crate::store::ErrorKind;
+use crate::model::Scope;
+use crate::store::{DirtyFilter, ErrorKind, StoreError};
 
 /// What the modes work with.
 #[derive(Debug)]
@@ -33,21 +37,22 @@ struct Run {
     printer: Printer,
     /// `-W`
     directories: Option<Directories>,
+    stop: CancellationToken,
     report: Report,
 }
 
-/// Does what the command line asks for and says how it ended.
+/// Does what the command line asks for and says how it ended; after the file in hand, when it is stopped.
 ///
 /// # Errors
 /// What stopped the run as a whole, ready to be shown.
-pub async fn run(invocation: Invocation, printer: &Printer) -> anyhow::Result<Status> {
+pub async fn run(invocation: Invocation, printer: &Printer, stop: CancellationToken) -> anyhow::Result<Status> {
     let Invocation { mode, settings } = invocation;
     let mode = match mode {
         Mode::NewKey { file } => {
             keygen::run(&file)?;
             return Ok(Status::Success);
         }
-        Mode::Serve(kind) => return serve::serve(kind, &settings, printer).await,
+        Mode::Serve(kind) => return Box::pin(serve::serve(kind, &settings, printer, &stop)).await,
         mode => mode,
     };
     let read_only = matches!(
@@ -59,20 +64,23 @@ pub async fn run(invocation: Invocation, printer: &Printer) -> anyhow::Result<St
         None => None,
     };
     let node = open(&settings, read_only).await?;
-    let mut run = Run { node, settings, printer: printer.clone(), directories, report: Report::default() };
+    let mut run = Run { node, settings, printer: printer.clone(), directories, stop, report: Report::default() };
     let status = run.mode(mode).await?;
     // Actions may take their time.
     printer.flush()?;
-    run.report.merge(leftovers(&run.node, read_only).await?);
+    run.report.merge(leftovers(&run.node, read_only, &run.stop).await?);
+    if run.report.unfinished {
+        run.tell_what_is_left().await?;
+    }
     Ok(run.finish(status))
 }
 
 /// Runs what is scheduled, by this run or one that was interrupted. A listing, and a run that an action
 /// started, leaves to others what they are at; a listing everything when it may not write.
-async fn leftovers(node: &Node, read_only: bool) -> Result<Report, EngineError> {
+async fn leftovers(node: &Node, read_only: bool, stop: &CancellationToken) -> Result<Report, EngineError> {
     let none = BTreeSet::new();
     let patience = if read_only || action::is_within_one() { Patience::Only(&none) } else { Patience::Everything };
-    match action::run(node, &recover::holder(), patience).await {
+    match action::run(node, &recover::holder(), patience, stop).await {
         Err(EngineError::Store(error))
             if read_only && matches!(error.kind(), ErrorKind::ReadOnly | ErrorKind::Refused) =>
         {
@@ -138,6 +146,21 @@ impl Run {
             Mode::Serve(_) | Mode::NewKey { .. } => {}
         }
         Ok(None)
+    }
+
+    /// Says of a run that was stopped what it leaves for others.
+    async fn tell_what_is_left(&mut self) -> Result<(), StoreError> {
+        let mut left: BTreeMap<String, usize> = BTreeMap::new();
+        for entry in self.node.store.dirty(DirtyFilter { peer: None, scopes: vec![Scope::All] }).await? {
+            *left.entry(entry.peer).or_default() += 1;
+        }
+        let peers = left.iter().map(|(peer, count)| format!("{count} for {peer}")).collect::<Vec<_>>().join(", ");
+        let peers = if peers.is_empty() { "nothing".to_owned() } else { peers };
+        self.report.error(format_args!(
+            "ERROR: stopped by a signal before the end. Dirty so far: {peers}. What was not checked, sent or run yet is \
+             left to the next csync2 -x."
+        ));
+        Ok(())
     }
 
     /// The closing lines, and the exit status: any counted error is a failure.

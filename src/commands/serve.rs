@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::anyhow;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio_util::sync::CancellationToken;
 
 use super::node_settings;
 use crate::cli::{Printer, ServeMode, Settings, Status};
@@ -15,7 +16,12 @@ use crate::wire::{Connection, Timeouts, WireError};
 /// Sessions at once when the configuration cannot be read (yet).
 const DEFAULT_SESSIONS: usize = 64;
 
-pub(super) async fn serve(mode: ServeMode, settings: &Settings, printer: &Printer) -> anyhow::Result<Status> {
+pub(super) async fn serve(
+    mode: ServeMode,
+    settings: &Settings,
+    printer: &Printer,
+    stop: &CancellationToken,
+) -> anyhow::Result<Status> {
     allow_open_files();
     let mut settings = node_settings(settings, false);
     // The peer chooses the configuration: one that is missing or wrong is its session's problem, not the daemon's.
@@ -42,7 +48,7 @@ pub(super) async fn serve(mode: ServeMode, settings: &Settings, printer: &Printe
         ServeMode::Inherited => {
             let client = std::env::var("SSH_CLIENT").ok();
             let connection = Connection::inherited(client.as_deref(), timeouts)?;
-            serve::serve_one(&registry, connection).await
+            serve::serve_one(&registry, connection, stop).await
         }
         ServeMode::Daemon | ServeMode::Once => {
             let listening = |_| {
@@ -50,7 +56,7 @@ pub(super) async fn serve(mode: ServeMode, settings: &Settings, printer: &Printe
                 let _ = printer.line(&[b"Csync2 daemon running. Waiting for connections."]);
                 let _ = printer.flush();
             };
-            let served = serve::serve(&registry, timeouts, limit, mode == ServeMode::Once, listening).await;
+            let served = serve::serve(&registry, timeouts, limit, mode == ServeMode::Once, listening, stop).await;
             served.map_err(|error| anyhow!("Server error: {error}{}", advice(&error)))?
         }
     };

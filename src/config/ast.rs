@@ -61,10 +61,11 @@ pub enum Setting {
     ActionTimeout,
     Batches,
     Durability,
+    Compression,
 }
 
 impl Setting {
-    pub const ALL: [(&'static str, Self); 10] = [
+    pub const ALL: [(&'static str, Self); 11] = [
         ("parallel-peers", Self::ParallelPeers),
         ("max-sessions", Self::MaxSessions),
         ("connect-timeout", Self::ConnectTimeout),
@@ -75,6 +76,7 @@ impl Setting {
         ("action-timeout", Self::ActionTimeout),
         ("batches", Self::Batches),
         ("durability", Self::Durability),
+        ("compression", Self::Compression),
     ];
 
     pub fn from_word(word: &[u8]) -> Option<Self> {

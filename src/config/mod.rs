@@ -94,6 +94,8 @@ pub struct Config {
     /// `durability none`: received files are not flushed to the disk, and a power cut may cost or empty those of the last
     /// half minute.
     pub durable: bool,
+    /// `compression yes`: what is sent in batches is made smaller where that is worth it.
+    pub compression: bool,
 }
 
 /// A set of hosts, and the files they share.

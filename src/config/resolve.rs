@@ -58,6 +58,7 @@ pub(super) fn resolve(document: &Document, selection: &Selection, system_dir: &P
         action_timeout: None,
         batches: true,
         durable: true,
+        compression: false,
     };
     let mut resolver = Resolver { document, selection, system_dir, config, unnamed_groups: 0 };
     for block in &document.blocks {
@@ -175,6 +176,7 @@ impl Resolver<'_> {
             Setting::AutoName => config.auto_name = yes?,
             Setting::Batches => config.batches = yes?,
             Setting::Durability => config.durable = durable?,
+            Setting::Compression => config.compression = yes?,
         }
         Ok(())
     }

@@ -34,7 +34,7 @@ fn without_anything_else_the_defaults_hold() {
     assert_eq!(config.lock_timeout, Duration::from_secs(12));
     assert_eq!((config.max_parallel_peers, config.max_sessions, config.max_removals), (16, 64, None));
     assert_eq!(config.action_timeout, None);
-    assert_eq!((config.batches, config.durable), (true, true));
+    assert_eq!((config.batches, config.durable, config.compression), (true, true, false));
     let timeouts = [config.connect_timeout, config.handshake_timeout, config.idle_timeout];
     assert_eq!(timeouts.map(|timeout| timeout.as_secs()), [10, 30, 300]);
     assert_eq!((config.database, config.tempdir, config.ignore), (None, None, Ignore::default()));
@@ -50,7 +50,7 @@ fn statements_mean_what_the_manual_says() {
         "database pgsql://localhost/a; database b; tempdir /t; lock-timeout 60x; ignore uid mod;
         group { host a@i1 (b) H@Me (c@I2); key k; auto younger; backup-directory /b; }
         parallel-peers 3; max-sessions 9; max-removals 50%; auto-name yes; action-timeout 60; batches no;
-        durability none;
+        durability none; compression yes;
         connect-timeout 1; handshake-timeout 2; idle-timeout 3;
         group last { host (h) p; key k; backup-directory /b; backup-generations 7; action { exec A; } action { exec B; } }",
     );
@@ -60,7 +60,7 @@ fn statements_mean_what_the_manual_says() {
     assert_eq!((config.max_parallel_peers, config.max_sessions), (3, 9));
     assert_eq!((config.max_removals, config.auto_name), (Some(MaxRemovals::Percent(50)), true));
     assert_eq!(config.action_timeout, Some(Duration::from_secs(60)));
-    assert_eq!((config.batches, config.durable), (false, false));
+    assert_eq!((config.batches, config.durable, config.compression), (false, false, true));
     let [last, first] = config.groups.as_slice() else { panic!("two groups") };
     assert_eq!((first.name.as_str(), first.my_name.as_str(), first.i_am_slave), ("group_1", "me", false));
     assert_eq!((last.name.as_str(), last.my_name.as_str(), last.i_am_slave), ("last", "h", true));
@@ -216,6 +216,7 @@ fn the_first_line_of_an_error_is_the_one_that_scripts_know() {
         "max-sessions 3.5;",
         "batches maybe;",
         "durability some;",
+        "compression best;",
     ] {
         let error = load(text.as_bytes()).unwrap_err();
         assert!(error.message().starts_with("Config error: '") && error.location().is_some(), "{error}");

@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use self::compare::{Comparison, compare};
 use self::detector::{Detector, Findings, Outbox};
@@ -64,7 +65,8 @@ const ATTEMPTS: u32 = 5;
 /// What is waited before the second attempt; each further one waits longer.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Checks what the targets name and writes what changed; `directories` gets what `-W` asks for.
+/// Checks what the targets name and writes what changed; `directories` gets what `-W` asks for. When it is stopped, what it
+/// has come to by then is written, and nothing counts as removed.
 ///
 /// # Errors
 /// Those of the store. What cannot be read on disk is counted in the report.
@@ -73,10 +75,16 @@ pub async fn check(
     targets: &[Target],
     options: CheckOptions,
     directories: Option<&Directories>,
+    stop: &CancellationToken,
 ) -> Result<Report, EngineError> {
     let mut report = Report::default();
     for target in targets {
-        report.merge(check_target(node, target, options, directories).await?);
+        if !report.unfinished {
+            report.merge(check_target(node, target, options, directories, stop).await?);
+        }
+    }
+    if report.unfinished {
+        return Ok(report);
     }
     // With `-G` the other groups' are not known, and would be news the next time.
     if targets.contains(&Target::everything()) && node.groups.is_none() {
@@ -92,6 +100,7 @@ async fn check_target(
     target: &Target,
     options: CheckOptions,
     directories: Option<&Directories>,
+    stop: &CancellationToken,
 ) -> Result<Report, EngineError> {
     let scopes = selection::scopes(&node.config, target);
     let known = Arc::new(read_known(node, scopes.clone()).await?);
@@ -108,6 +117,7 @@ async fn check_target(
         known: Arc::clone(&known),
         skip: receiving.collect(),
         directories: directories.cloned(),
+        stop: stop.clone(),
     };
     let walking = tokio::spawn(blocking("check", move || walk.run(sender)));
     let written = write_findings(node, receiver, options).await;
@@ -116,7 +126,8 @@ async fn check_target(
     let mut report = Report::default();
     walked.failures.iter().for_each(|failure| report_failure(&mut report, failure));
     report.merge(walked.report);
-    if known.unseen() > 0 {
+    report.unfinished = stop.is_cancelled();
+    if known.unseen() > 0 && !report.unfinished {
         let removed = find_removed(node, &scopes, &known, &walked.failures, options, &mut report).await?;
         let changes = removed.into_iter().map(|record| removal_of(node, record, options)).collect();
         write_in_chunks(node, changes, &mut stale).await?;
@@ -436,6 +447,7 @@ struct Walk {
     /// Temporary files of sessions that are receiving.
     skip: HashSet<Vec<u8>>,
     directories: Option<Directories>,
+    stop: CancellationToken,
 }
 
 /// What a walk could not do.
@@ -450,8 +462,7 @@ impl Walk {
         // `-W` wants a directory after what it holds: one walks alone.
         let alone = self.directories.is_some() || !self.target.recursive;
         let walkers = if alone { 1 } else { thread::available_parallelism().map_or(1, usize::from).min(WALKERS) };
-        let detector =
-            |_| Detector::new(&self.node, self.options, &self.known, &self.skip, self.directories.as_ref(), &outbox);
+        let detector = |_| Detector::new(self, &outbox);
         let mut detectors: Vec<Detector> = (0..walkers).map(detector).collect();
         let failures = find::find(&self.node.config, &self.target, Purpose::Sync, &mut detectors);
         detectors.into_iter().for_each(Detector::finish);

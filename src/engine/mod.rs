@@ -21,6 +21,7 @@ pub mod open;
 pub mod recover;
 pub mod selection;
 pub mod serve;
+pub mod stop;
 pub mod update;
 
 use std::path::PathBuf;
@@ -72,6 +73,8 @@ pub enum EngineError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Report {
     pub errors: usize,
+    /// It was stopped before its end: something is left for another one.
+    pub unfinished: bool,
 }
 
 impl Report {
@@ -83,6 +86,7 @@ impl Report {
 
     pub fn merge(&mut self, other: Self) {
         self.errors += other.errors;
+        self.unfinished |= other.unfinished;
     }
 
     /// Logs how a run or a session ended.

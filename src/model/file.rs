@@ -98,3 +98,19 @@ pub struct FileRecord {
     /// SHA-256 of the content, where it was known without reading the file once more.
     pub digest: Option<[u8; 32]>,
 }
+
+/// The ctime of no file.
+pub(super) const DOUBTED: i64 = i64::MIN;
+
+impl FileRecord {
+    /// The row of a file of which some peer has another state: the next check takes it for changed, whatever it finds.
+    #[must_use]
+    pub fn doubted(self) -> Self {
+        Self { ctime_ns: Some(DOUBTED), digest: None, ..self }
+    }
+
+    #[must_use]
+    pub fn is_doubted(&self) -> bool {
+        self.ctime_ns == Some(DOUBTED)
+    }
+}

@@ -5,6 +5,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 
 use siphasher::sip128::{Hasher128, SipHasher13};
 
+use super::file::DOUBTED;
 use super::{FileRecord, Metadata};
 
 /// What a [`Fingerprinter`] makes of a row of the file table, or of a file on disk.
@@ -42,8 +43,10 @@ impl Fingerprinter {
     /// its checktxt.
     #[must_use]
     pub fn state(&self, checktxt: &[u8], mtime_ns: Option<i64>, ctime_ns: Option<i64>, device: Option<i64>) -> u128 {
-        let is_known =
-            u8::from(mtime_ns.is_some()) | u8::from(ctime_ns.is_some()) << 1 | u8::from(device.is_some()) << 2;
+        let is_known = u8::from(mtime_ns.is_some())
+            | u8::from(ctime_ns.is_some()) << 1
+            | u8::from(device.is_some()) << 2
+            | u8::from(ctime_ns == Some(DOUBTED)) << 3;
         let [mtime, ctime] = [mtime_ns, ctime_ns].map(Option::unwrap_or_default);
         let [mtime, ctime] = if is_regular(checktxt) { [mtime, ctime] } else { [0, 0] };
         let mut columns = [0; 25];
@@ -119,6 +122,7 @@ mod tests {
             assert_ne!(of(row()), of(FileRecord { device: None, ..row() }));
             assert_ne!(of(row()), of(FileRecord { mtime_ns: None, ..row() }));
             assert_ne!(of(row()), of(FileRecord { ctime_ns: None, ..row() }));
+            assert_ne!(of(row()), of(row().doubted()));
             for other in [FileRecord { mtime_ns: Some(8), ..row() }, FileRecord { ctime_ns: Some(8), ..row() }] {
                 assert_eq!(of(row()) != of(other), times_count, "{checktxt}");
             }

@@ -5,7 +5,7 @@ use std::future::Future;
 use tokio::sync::mpsc::Sender;
 
 use super::error::Result;
-use super::{Change, Claim, DirtyFilter, Hint, Intent, IntentId, Known, Receipt};
+use super::{Change, Claim, DirtyFilter, Hint, HintVersion, Intent, IntentId, Known, Receipt};
 use crate::model::{
     ActionVersion, DirtyEntry, FileRecord, Fingerprint, Fingerprinter, Job, JobFile, Mark, ScheduledAction, Scope,
     SyncPath,
@@ -43,7 +43,8 @@ pub(super) trait Backend: Send + Sync {
 
     fn hints(&self) -> impl Future<Output = Result<Vec<Hint>>> + Send;
     fn add_hints(&self, hints: Vec<Hint>) -> impl Future<Output = Result<()>> + Send;
-    fn remove_hints(&self, hints: Vec<Hint>) -> impl Future<Output = Result<u64>> + Send;
+    fn hint_versions(&self, hint: Hint) -> impl Future<Output = Result<Vec<HintVersion>>> + Send;
+    fn remove_hints(&self, versions: Vec<HintVersion>) -> impl Future<Output = Result<u64>> + Send;
 
     fn jobs(&self) -> impl Future<Output = Result<Vec<Job>>> + Send;
     fn job_files(&self, job: Job) -> impl Future<Output = Result<Vec<JobFile>>> + Send;

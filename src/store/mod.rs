@@ -16,8 +16,9 @@
 //!   a column `name_key` with the first 1,000 bytes of it (an index entry holds 2,700 at most), and `name_digest` for
 //!   uniqueness. We fill both in; for rows that the C program inserts a trigger does.
 //! * **Version of a dirty row**: from a sequence (PostgreSQL) or a counter table (SQLite: a rowid is used again after
-//!   its row has gone), through a default or a trigger, so that a C process's marking gets a new one as well. A row of
-//!   the action table has one in the same way: whoever schedules it again replaces it, also by the C program's INSERT.
+//!   its row has gone), through a default or a trigger, so that a C process's marking gets a new one as well. Rows of
+//!   the action and hint tables have one in the same way: whoever writes one again replaces it, also by the C program's
+//!   INSERT.
 //! * **mtime, ctime, device, digest** are nullable columns. The C program replaces a row by DELETE and INSERT, which
 //!   leaves them empty: they never describe a state that it recorded.
 
@@ -129,6 +130,10 @@ pub struct Hint {
     /// With everything below it.
     pub recursive: bool,
 }
+
+/// Changes whenever the hint is given again, by whatever program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HintVersion(pub i64);
 
 /// Names a receive under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -314,14 +319,19 @@ impl Store {
         Ok(hints)
     }
 
-    /// Adds hints; those that exist are left alone.
+    /// The versions of a hint's rows, of which the tables of the C program may hold several.
+    pub async fn hint_versions(&self, hint: &Hint) -> Result<Vec<HintVersion>> {
+        on!(self, backend => backend.hint_versions(hint.clone()).await)
+    }
+
+    /// Adds hints; those that exist are replaced and have a new version.
     pub async fn add_hints(&self, hints: &[Hint]) -> Result<()> {
         on!(self, backend => backend.add_hints(hints.to_vec()).await)
     }
 
-    /// Removes hints. Returns how many rows went.
-    pub async fn remove_hints(&self, hints: &[Hint]) -> Result<u64> {
-        on!(self, backend => backend.remove_hints(hints.to_vec()).await)
+    /// Removes exactly these rows: a hint that was given again since stays. Returns how many went.
+    pub async fn remove_hints(&self, versions: &[HintVersion]) -> Result<u64> {
+        on!(self, backend => backend.remove_hints(versions.to_vec()).await)
     }
 
     /// Schedules commands. One that is scheduled for the same file already is replaced and has a new version.
@@ -447,7 +457,7 @@ impl Store {
         on!(self, backend => backend.remarks())
     }
 
-    /// All intents, the oldest first: after a crash, those whose holder is no more.
+    /// All intents, those that began together in their order: after a crash, those whose holder is no more.
     pub async fn intents(&self) -> Result<Vec<(IntentId, Intent)>> {
         let mut intents = on!(self, backend => backend.intents().await)?;
         intents.sort_by_key(|(id, _)| *id);

@@ -55,6 +55,11 @@ pub enum Push {
         id: u32,
         bytes: Bytes,
     },
+    /// The next bytes of the content, as one frame of zstd.
+    Packed {
+        id: u32,
+        bytes: Bytes,
+    },
     /// The next bytes of the content are these of the server's own file.
     Copy {
         id: u32,
@@ -114,6 +119,7 @@ const END: u8 = 0x05;
 const CANCEL: u8 = 0x06;
 const SAME: u8 = 0x07;
 const LEAVE: u8 = 0x08;
+const PACKED: u8 = 0x09;
 const SUMS: u8 = 0x81;
 const WANT: u8 = 0x82;
 const COMPARE: u8 = 0x83;
@@ -145,6 +151,7 @@ impl Push {
             CANCEL => Self::Cancel { id: fields.short()? },
             SAME => Self::Same { id: fields.short()? },
             LEAVE => Self::Leave,
+            PACKED => Self::Packed { id: fields.short()?, bytes: fields.rest() },
             other => return Err(unknown(other)),
         };
         fields.end()?;
@@ -165,6 +172,7 @@ impl Push {
             Self::Cancel { id } => FrameWriter::new(CANCEL).short(*id).finish(),
             Self::Same { id } => FrameWriter::new(SAME).short(*id).finish(),
             Self::Leave => FrameWriter::new(LEAVE).finish(),
+            Self::Packed { id, bytes } => FrameWriter::new(PACKED).short(*id).rest(bytes).finish(),
         }
     }
 }
@@ -368,6 +376,7 @@ mod tests {
             "[a-z]{0,9}".prop_map(Push::Key),
             offers().prop_map(Push::Offer),
             (any::<u32>(), bytes()).prop_map(|(id, bytes)| Push::Data { id, bytes }),
+            (any::<u32>(), bytes()).prop_map(|(id, bytes)| Push::Packed { id, bytes }),
             any::<(u32, u64, u64)>().prop_map(|(id, offset, length)| Push::Copy { id, offset, length }),
             (any::<u32>(), all_attributes(), any::<[u8; 32]>()).prop_map(|(id, attributes, digest)| Push::End {
                 id,

@@ -1,7 +1,7 @@
 //! The csync2 protocol (docs/protocol.md): what the lines mean, how they travel, and who is at the other end.
 //!
 //! Pure values first: [`request`] and [`reply`] are the lines, [`codec`] finds them in a stream of bytes; [`mod@batch`] is the
-//! messages of the batch dialect, [`frame`] what they travel in. A [`Connection`] carries them over TCP, TLS or an inherited
+//! messages of the batch dialect, [`frame`] what they travel in, [`pack`] what makes contents in them smaller. A [`Connection`] carries them over TCP, TLS or an inherited
 //! socket or pipe; [`dial()`] and [`Listener`] make one; [`tls`] upgrades
 //! it with our [`Identity`]; [`trust`] compares certificates. What an answer means for a file is the engine's to say.
 
@@ -14,6 +14,7 @@ pub mod frame;
 mod half;
 pub mod identity;
 pub mod listen;
+pub mod pack;
 mod pipe;
 pub mod reply;
 pub mod request;

@@ -217,6 +217,34 @@ fn batches_are_spoken_unless_either_side_wants_none() {
     }
 }
 
+/// With `compression yes` new files and changed ones arrive as they are here, whether they shrink or not.
+#[test]
+fn contents_are_packed_where_that_is_wanted() {
+    let cluster = Cast::plain(Program::Ours, Program::Ours).cluster(["alpha", "beta"]).build();
+    let (alpha, beta) = (&cluster["alpha"], &cluster["beta"]);
+    cluster.configure_node(
+        "alpha",
+        "nossl * *;\ncompression yes;\nprefix d { on {alpha}: {alpha.tree}; on {beta}: {beta.tree}; }\n\
+         group demo { host {alpha} {beta}; key demo.key; include %d%; }\n",
+    );
+    beta.serve();
+    let text: String = (0..30_000).map(|number| format!("line {number}\n")).collect();
+    let mut state = 1_u64;
+    let mut noise = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        char::from(state.to_be_bytes()[0] & 0x7f)
+    };
+    let noise: String = (0..300_000).map(|_| noise()).collect();
+    alpha.put(&tree! { "text" => &text[..], "noise" => &noise[..], "short" => "x", "empty" => "" });
+    alpha.csync2(["-x"]).success();
+    cluster.expect_agreement();
+    let (text, noise) = (text.replace("line 1500\n", "another\n"), format!("{}{text}", &noise[..200_000]));
+    alpha.put(&tree! { "text" => &text[..], "noise" => &noise[..] });
+    alpha.csync2(["-x"]).success();
+    cluster.expect_agreement();
+    alpha.expect_clean();
+}
+
 /// What scripts for the fork pass is taken, and the debug log is a file of this user alone, without keys.
 #[test]
 fn options_of_the_fork_are_taken() {

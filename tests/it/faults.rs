@@ -374,7 +374,8 @@ fn a_silent_peer_does_not_delay_the_others(cast: Cast) {
 #[test]
 fn a_failing_postgres_is_named_and_the_next_run_completes() {
     let cast = Cast { client: Program::Ours, server: Program::Ours, tls: false, backend: Backend::Sqlite };
-    let cluster = cast.cluster(["alpha", "beta"]).role("alpha", Program::Ours, Backend::Postgres).start();
+    let cluster =
+        cast.cluster(["alpha", "beta"]).top("lock-timeout 1;").role("alpha", Program::Ours, Backend::Postgres).start();
     let (alpha, beta) = (&cluster["alpha"], &cluster["beta"]);
     let name = alpha.database_name().expect("PostgreSQL");
     let server = Postgres::shared();
@@ -426,7 +427,7 @@ fn a_failing_postgres_is_named_and_the_next_run_completes() {
 #[test]
 fn a_server_whose_postgres_fails_writes_nothing_half() {
     let cast = Cast { client: Program::Ours, server: Program::Ours, tls: false, backend: Backend::Postgres };
-    let cluster = cast.cluster(["alpha", "beta"]).start();
+    let cluster = cast.cluster(["alpha", "beta"]).top("lock-timeout 1;").start();
     let (alpha, beta) = (&cluster["alpha"], &cluster["beta"]);
     alpha.put(&tree! { "f" => "first", "d" => dir() });
     alpha.csync2(["-x"]).success();

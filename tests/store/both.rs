@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use csync2::model::{FileRecord, Scope, SyncPath};
-use csync2::store::{DirtyFilter, ErrorKind, Hint, Intent, Receipt, Store, StoreError};
+use csync2::store::{Claim, DirtyFilter, ErrorKind, Hint, Intent, Receipt, Store, StoreError};
 
 use crate::bench::{
     Bench, action, change, checktxt, dirty, files, job_files, mark, names, options, path, record, remove_all_actions,
@@ -52,6 +52,8 @@ stories!(
     clearing_never_forgets_a_later_marking,
     marking_replaces_and_forcing_sets,
     hints_and_actions_are_kept_once,
+    a_hint_that_is_given_again_is_another_row,
+    a_claim_has_one_holder_and_an_end,
     an_action_that_is_scheduled_again_is_another_row,
     tables_of_version_1_get_what_is_new,
     the_first_certificate_is_pinned,
@@ -192,7 +194,8 @@ async fn long_names_are_unique_and_in_order(bench: &Bench) {
     assert_eq!(remove_all_actions(&store).await, all.len() as u64);
     let hint = Hint { path: long(1), recursive: true };
     store.add_hints(std::slice::from_ref(&hint)).await.unwrap();
-    assert_eq!(store.remove_hints(&[hint]).await.unwrap(), 1);
+    let versions = store.hint_versions(&hint).await.unwrap();
+    assert_eq!(store.remove_hints(&versions).await.unwrap(), 1);
 }
 
 async fn stale_changes_are_skipped_with_their_marks(bench: &Bench) {
@@ -278,7 +281,9 @@ async fn hints_and_actions_are_kept_once(bench: &Bench) {
     store.add_hints(&hints[..1]).await.unwrap();
     let expected = [hint(b"/gr\xfcn //x", true), hint(b"/z", false), hint(b"/z", true)];
     assert_eq!(store.hints().await.unwrap(), expected);
-    assert_eq!(store.remove_hints(&hints[..2]).await.unwrap(), 2);
+    let mut versions = store.hint_versions(&hints[0]).await.unwrap();
+    versions.extend(store.hint_versions(&hints[1]).await.unwrap());
+    assert_eq!(store.remove_hints(&versions).await.unwrap(), 2);
     assert_eq!(store.hints().await.unwrap(), expected[2..]);
 
     let actions = vec![action("/b", "b"), action("/c", "a %% \u{1}"), action(b"/gr\xfcn", "b"), action("/b", "b")];
@@ -292,6 +297,41 @@ async fn hints_and_actions_are_kept_once(bench: &Bench) {
     let rows = job_files(&store).await;
     assert_eq!(store.remove_actions(&[rows[0].1.version, rows[1].1.version]).await.unwrap(), 2);
     assert_eq!(scheduled(&store).await, pairs(&[1]));
+}
+
+/// Who gives a hint again while it is being followed, with whatever program, does not lose it.
+async fn a_hint_that_is_given_again_is_another_row(bench: &Bench) {
+    let store = bench.open().await;
+    let hints = ["/a", "/b", "/c"].map(|name| Hint { path: name.into(), recursive: true });
+    store.add_hints(&hints).await.unwrap();
+    let mut read = Vec::new();
+    for hint in &hints {
+        read.extend(store.hint_versions(hint).await.unwrap());
+    }
+    store.add_hints(&hints[..1]).await.unwrap();
+    // As the C program writes it.
+    bench.sql("INSERT INTO hint (filename, recursive) VALUES ('/b', 1)");
+    assert_eq!(store.remove_hints(&read).await.unwrap(), 1);
+    assert_eq!(store.hints().await.unwrap(), hints[..2]);
+}
+
+/// One holder at a time, until it gives the claim back or its time is over.
+async fn a_claim_has_one_holder_and_an_end(bench: &Bench) {
+    let store = bench.open().await;
+    let claim = async |holder: &str, now: i64| {
+        let claim = Claim { subject: "peer".into(), holder: holder.into(), now, expires: now + 60 };
+        store.claim(claim).await.unwrap()
+    };
+    assert_eq!(claim("one", 100).await, "one");
+    assert_eq!(claim("another", 120).await, "one");
+    assert_eq!(claim("one", 140).await, "one", "renewed");
+    assert_eq!(claim("another", 190).await, "one");
+    store.release("peer", "another").await.unwrap();
+    assert_eq!(claim("another", 199).await, "one", "somebody else's is left alone");
+    assert_eq!(claim("another", 201).await, "another", "it has run out");
+    assert_eq!(claim("one", 202).await, "another");
+    store.release("peer", "another").await.unwrap();
+    assert_eq!(claim("one", 203).await, "one");
 }
 
 /// Who schedules a file again while its command runs, with whatever program, does not lose it.
@@ -324,9 +364,12 @@ async fn tables_of_version_1_get_what_is_new(bench: &Bench) {
     store.close().await;
     bench.sql(if bench.cluster.is_some() {
         "ALTER TABLE action DROP COLUMN version; DROP SEQUENCE csync2_action_version; \
+         ALTER TABLE hint DROP COLUMN version; DROP SEQUENCE csync2_hint_version; \
+         DROP TRIGGER csync2_hint_row ON hint; DROP FUNCTION csync2_hint_row; \
          DROP TABLE csync2_notice; UPDATE csync2_schema SET version = 1;"
     } else {
-        "DROP INDEX csync2_action_by_version; DROP TRIGGER csync2_action_again; DROP TRIGGER csync2_action_version; \
+        "DROP TRIGGER csync2_hint_again; DROP TRIGGER csync2_hint_version; ALTER TABLE hint DROP COLUMN version; \
+         DROP INDEX csync2_action_by_version; DROP TRIGGER csync2_action_again; DROP TRIGGER csync2_action_version; \
          ALTER TABLE action DROP COLUMN version; DROP TABLE csync2_notice; UPDATE csync2_schema SET version = 1;"
     });
     let store = bench.open().await;
@@ -369,7 +412,7 @@ async fn standing_facts_are_news_once(bench: &Bench) {
 }
 
 /// What is about to be received from "sender".
-fn intent(name: &str, target: Option<&str>) -> Intent {
+pub(crate) fn intent(name: &str, target: Option<&str>) -> Intent {
     Intent {
         path: path(name),
         peer: "sender".into(),
@@ -379,7 +422,7 @@ fn intent(name: &str, target: Option<&str>) -> Intent {
     }
 }
 
-fn receipt(name: &str, text: Option<&str>) -> Receipt {
+pub(crate) fn receipt(name: &str, text: Option<&str>) -> Receipt {
     Receipt {
         path: path(name),
         sender: "sender".into(),

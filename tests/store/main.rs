@@ -3,8 +3,11 @@
 
 mod bench;
 mod both;
+mod faults;
 mod interop;
 mod postgres;
+#[path = "../support/postgres_proxy.rs"]
+mod proxy;
 mod sqlite;
 #[path = "../support/postgres.rs"]
 mod support;

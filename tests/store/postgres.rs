@@ -110,7 +110,7 @@ async fn a_silent_server_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn a_broken_connection_costs_one_operation() {
+async fn a_connection_that_always_breaks_is_named() {
     let bench = Bench::postgres(None);
     let store = bench.open().await;
     let cluster = bench.cluster.as_ref().unwrap();
@@ -158,19 +158,29 @@ async fn a_stream_that_breaks_off_ends_with_an_error() {
 }
 
 #[tokio::test]
-async fn a_server_that_stops_is_named_and_found_again() {
-    let cluster = Postgres::start();
-    let store = open(&cluster.url("db")).await.unwrap();
+async fn a_server_that_stops_is_waited_for_and_then_named() {
+    let cluster = Postgres::start_with(&["synchronous_commit = on"]);
+    let location = Location::resolve(Some(&cluster.url("db")), "1.csync2.test", "").unwrap();
+    let options = StoreOptions { lock_timeout: Duration::from_millis(300), ..options() };
+    let impatient = Store::open(&location, &options).await.unwrap();
+    let patient = open(&cluster.url("db")).await.unwrap();
+    patient.mark(vec![mark("/a", "peer")], vec![]).await.unwrap();
     cluster.stop();
-    let mut kinds = Vec::new();
-    for _ in 0..3 {
-        let error = store.mark(vec![mark("/a", "peer")], vec![]).await.unwrap_err();
-        assert!(error.to_string().contains("pgsql://csync2@127.0.0.1"), "{error}");
-        kinds.push(error.kind());
-    }
-    assert_eq!(kinds.last(), Some(&ErrorKind::Unreachable), "{kinds:?}");
-    cluster.start_again();
-    store.mark(vec![mark("/a", "peer")], vec![]).await.unwrap();
+    let error = impatient.mark(vec![mark("/b", "peer")], vec![]).await.unwrap_err();
+    assert!(error.to_string().contains("pgsql://csync2@127.0.0.1"), "{error}");
+    assert_eq!(error.kind(), ErrorKind::Unreachable);
+    let error = open(&cluster.url("db")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unreachable, "one that was never there is not waited for");
+    let waiting = patient.clone();
+    let waiting = tokio::spawn(async move { waiting.mark(vec![mark("/c", "peer")], vec![]).await });
+    let cluster = tokio::task::spawn_blocking(|| {
+        cluster.start_again();
+        cluster
+    });
+    let _cluster = cluster.await.unwrap();
+    waiting.await.unwrap().unwrap();
+    let marked: Vec<_> = dirty(&patient).await.into_iter().map(|entry| entry.path).collect();
+    assert_eq!(marked, [path("/a"), path("/c")]);
 }
 
 #[tokio::test]

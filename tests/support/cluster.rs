@@ -213,6 +213,8 @@ pub(crate) struct Node {
     tree_dir: PathBuf,
     system_dir: PathBuf,
     daemon: RefCell<Option<Daemon>>,
+    /// For `-D`, in the place of the database's own.
+    detour: RefCell<Option<String>>,
 }
 
 impl Node {
@@ -227,8 +229,18 @@ impl Node {
             Some(name) => Database::Postgres { name },
             None => Database::Sqlite { file: state_dir.join(format!("{host}.db3")), directory: state_dir },
         };
-        let node =
-            Node { name: name.into(), host, port, program, database, base, tree_dir, system_dir, daemon: None.into() };
+        let node = Node {
+            name: name.into(),
+            host,
+            port,
+            program,
+            database,
+            base,
+            tree_dir,
+            system_dir,
+            daemon: None.into(),
+            detour: None.into(),
+        };
         for (file, character) in [("demo.key", 'K'), ("two.key", 'B'), ("three.key", 'C')] {
             node.write_key(file, character);
         }
@@ -360,9 +372,15 @@ impl Node {
     /// A command line for this node: `-D`, `-N` and `-p`, then the arguments.
     pub(crate) fn command<A: AsRef<OsStr>>(&self, program: Program, arguments: impl IntoIterator<Item = A>) -> Command {
         let mut command = self.bare_command(program);
-        command.args(["-D", &self.database.option(), "-N", &self.host, "-p", &self.port.to_string()]);
+        let database = self.detour.borrow().clone().unwrap_or_else(|| self.database.option());
+        command.args(["-D", &database, "-N", &self.host, "-p", &self.port.to_string()]);
         command.args(arguments);
         command
+    }
+
+    /// Has the node's programs reach their database in another way, or use another one.
+    pub(crate) fn reach_database_at(&self, url: &str) {
+        self.detour.replace(Some(url.to_owned()));
     }
 
     /// The program in this node's surroundings, without any argument.

@@ -7,9 +7,11 @@
 pub(crate) mod cast;
 pub(crate) mod certs;
 pub(crate) mod cluster;
+pub(crate) mod cutting;
 pub(crate) mod database;
 pub(crate) mod differential;
 pub(crate) mod postgres;
+pub(crate) mod postgres_proxy;
 pub(crate) mod process;
 pub(crate) mod session;
 pub(crate) mod syslog;

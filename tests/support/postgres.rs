@@ -7,6 +7,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -130,15 +131,38 @@ impl Postgres {
 
     /// The same, for bytes and failures.
     pub(crate) fn psql(&self, database: &str, statements: &str) -> Output {
-        Command::new("psql")
+        self.psql_command(database).arg(format!("--command={statements}")).output().expect("psql is installed")
+    }
+
+    fn psql_command(&self, database: &str) -> Command {
+        let mut command = Command::new("psql");
+        command
             .args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1"])
             .arg(format!("--host={}", self.directory.path().display()))
             .arg(format!("--port={}", self.port))
             .arg(format!("--username={SUPERUSER}"))
-            .arg(format!("--dbname={database}"))
-            .arg(format!("--command={statements}"))
-            .output()
-            .expect("psql is installed")
+            .arg(format!("--dbname={database}"));
+        command
+    }
+
+    /// Runs statements in a transaction that goes on until the answer is dropped.
+    pub(crate) fn hold(&self, database: &str, statements: &str) -> Held {
+        let mut psql = self.psql_command(database).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("psql");
+        let begin = format!("BEGIN; {statements};\n\\echo held\n");
+        psql.stdin.as_mut().expect("a pipe").write_all(begin.as_bytes()).expect("write to psql");
+        let mut line = String::new();
+        let mut printed = BufReader::new(psql.stdout.take().expect("a pipe"));
+        printed.read_line(&mut line).expect("read from psql");
+        assert_eq!(line, "held\n", "{statements}");
+        Held(psql)
+    }
+
+    /// Waits until somebody waits for a lock in this database.
+    pub(crate) fn wait_for_a_waiter(&self, database: &str) {
+        let waiting =
+            format!("SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}' AND wait_event_type = 'Lock'");
+        let is_waiting = || self.sql("postgres", &waiting) != "0";
+        assert!((0..1_000).any(|_| is_waiting()), "nobody waits for {database}");
     }
 
     /// Ends every connection to a database, as a crash of the server's side would.
@@ -173,6 +197,13 @@ impl Postgres {
         assert!(self.control("start").status.success(), "PostgreSQL with TLS: {}", self.log());
     }
 
+    /// Restarts it: `fast` ends transactions in good order, `immediate` is a crash.
+    pub(crate) fn restart(&self, mode: &str) {
+        let mut restart = self.controlled("restart");
+        restart.arg(format!("--mode={mode}")).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        assert!(restart.status().expect("pg_ctl").success(), "PostgreSQL does not start again: {}", self.log());
+    }
+
     /// Stops the server; connections end at once.
     pub(crate) fn stop(&self) {
         self.control("stop");
@@ -205,6 +236,15 @@ impl Postgres {
 
     fn log(&self) -> String {
         fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+}
+
+/// A transaction that holds its locks.
+pub(crate) struct Held(Child);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        drop((self.0.kill(), self.0.wait()));
     }
 }
 

@@ -9,6 +9,8 @@ use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 /// Far more than anything here takes: a process that needs longer hangs.
 const LIMIT: Duration = Duration::from_secs(90);
 
@@ -220,6 +222,12 @@ impl Daemon {
             assert!(state.1 < 2 && !left.is_zero(), "the daemon did not print `{text}` {times} times");
             state = self.log.grown.wait_timeout(state, left).expect("log").0;
         }
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let process = Pid::from_raw(self.child.id().cast_signed()).expect("a process");
+        kill_process(process, signal).expect("send a signal");
     }
 
     /// The number of its process.

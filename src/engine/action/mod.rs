@@ -10,10 +10,12 @@ mod shell;
 use std::collections::BTreeSet;
 
 use sha2::{Digest, Sha256};
+use tokio_util::sync::CancellationToken;
 
 use self::command::Batch;
 use self::shell::Ended;
 use super::claim::{self, Claimed};
+use super::stop::within_grace;
 use super::{EngineError, Node, Report};
 use crate::model::errors::strerror;
 use crate::model::{ActionVersion, Job, JobFile};
@@ -43,17 +45,27 @@ pub fn is_within_one() -> bool {
 }
 
 /// Runs everything that is scheduled, also what an interrupted run left behind. `holder` names who does it, as
-/// [`super::recover::holder`] does.
+/// [`super::recover::holder`] does. When it is stopped, it begins no other job.
 ///
 /// # Errors
 /// Those of the store. A command that fails is reported, not an error; one that cannot be run at all counts.
-pub async fn run(node: &Node, holder: &str, patience: Patience<'_>) -> Result<Report, EngineError> {
+pub async fn run(
+    node: &Node,
+    holder: &str,
+    patience: Patience<'_>,
+    stop: &CancellationToken,
+) -> Result<Report, EngineError> {
     let mut report = Report::default();
     for job in node.store.jobs().await? {
-        let Some(claimed) = claimed(node, &job, holder, patience).await? else { continue };
-        let ran = run_job(node, &job, &mut report).await;
+        let Some(claimed) = stop.run_until_cancelled(claimed(node, &job, holder, patience)).await else {
+            report.unfinished = true;
+            break;
+        };
+        let Some(claimed) = claimed? else { continue };
+        let ran = within_grace(stop, run_job(node, &job, &mut report)).await;
+        report.unfinished |= ran.is_none();
         claimed.release().await?;
-        ran?;
+        ran.transpose()?;
     }
     Ok(report)
 }

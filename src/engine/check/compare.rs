@@ -26,7 +26,7 @@ pub(super) fn compare(
     ignore: Ignore,
     content: impl FnOnce() -> io::Result<[u8; 32]>,
 ) -> Comparison {
-    let Some(known) = known else { return Comparison::Changed };
+    let Some(known) = known.filter(|known| !known.is_doubted()) else { return Comparison::Changed };
     let now = Checktxt::of(metadata, ignore, MtimeUnit::Seconds);
     if !known.checktxt.describes(&now, metadata.mtime) {
         return Comparison::Changed;

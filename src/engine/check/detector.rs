@@ -1,14 +1,11 @@
 //! The walk of a check: compares each file that is found with what is known, and hands on what does not agree.
 
-use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::mpsc;
 
-use super::known::{Acquaintance, Known};
-use super::{CheckOptions, change_of};
-use crate::engine::Node;
-use crate::engine::directories::Directories;
+use super::known::Acquaintance;
+use super::{Walk, change_of};
 use crate::engine::find::Finder;
 use crate::model::{Metadata, NameBuffer, SyncPath};
 use crate::store::Change;
@@ -77,27 +74,15 @@ impl Outbox {
 
 /// Compares what one thread of the walk finds.
 pub(super) struct Detector<'c> {
-    node: &'c Node,
-    options: CheckOptions,
-    known: &'c Known,
-    /// Temporary files of sessions that are receiving.
-    skip: &'c HashSet<Vec<u8>>,
-    directories: Option<&'c Directories>,
+    walk: &'c Walk,
     outbox: &'c Outbox,
     batch: Findings,
     text: Vec<u8>,
 }
 
 impl<'c> Detector<'c> {
-    pub(super) fn new(
-        node: &'c Node,
-        options: CheckOptions,
-        known: &'c Known,
-        skip: &'c HashSet<Vec<u8>>,
-        directories: Option<&'c Directories>,
-        outbox: &'c Outbox,
-    ) -> Self {
-        Self { node, options, known, skip, directories, outbox, batch: Findings::default(), text: Vec::new() }
+    pub(super) fn new(walk: &'c Walk, outbox: &'c Outbox) -> Self {
+        Self { walk, outbox, batch: Findings::default(), text: Vec::new() }
     }
 
     /// Hands on what is left.
@@ -108,13 +93,14 @@ impl<'c> Detector<'c> {
 
 impl Finder for Detector<'_> {
     fn found(&mut self, name: &NameBuffer, metadata: &Metadata) {
-        if !self.skip.is_empty() && self.skip.contains(name.as_bytes()) {
+        let Walk { node, options, known, skip, .. } = self.walk;
+        if !skip.is_empty() && skip.contains(name.as_bytes()) {
             return;
         }
-        match self.known.meet(name.as_bytes(), metadata, self.node.config.ignore, &mut self.text) {
+        match known.meet(name.as_bytes(), metadata, node.config.ignore, &mut self.text) {
             Acquaintance::Same => return,
             Acquaintance::Unknown => {
-                self.batch.new.extend(change_of(self.node, name.to_path(), metadata, None, self.options));
+                self.batch.new.extend(change_of(node, name.to_path(), metadata, None, *options));
             }
             Acquaintance::Different => self.batch.different.push(name.to_path()),
         }
@@ -124,8 +110,12 @@ impl Finder for Detector<'_> {
     }
 
     fn left(&mut self, directory: &SyncPath) {
-        if let Some(directories) = self.directories {
+        if let Some(directories) = &self.walk.directories {
             directories.write(directory);
         }
+    }
+
+    fn is_done(&self) -> bool {
+        self.walk.stop.is_cancelled()
     }
 }

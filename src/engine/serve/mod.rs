@@ -19,24 +19,40 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 pub use self::registry::Registry;
 use super::Report;
+use super::stop::{GRACE, within_grace};
 use crate::wire::{Connection, Listener, Timeouts, WireError};
 
 /// How long to wait when no connection can be accepted.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Serves one session on a connection that is there already (`-i`).
-pub async fn serve_one(registry: &Arc<Registry>, connection: Connection) -> Report {
-    let report = session::run(Arc::clone(registry), connection, None).await;
+/// How long the file in hand may take when sessions are ended.
+const LAST_FILE: Duration = Duration::from_secs(15);
+
+/// Serves one session on a connection that is there already (`-i`). When it is stopped, the session ends after the file in
+/// hand.
+pub async fn serve_one(registry: &Arc<Registry>, connection: Connection, stop: &CancellationToken) -> Report {
+    let session = Box::pin(session::run(Arc::clone(registry), connection, None, stop.clone()));
+    let report = within_grace(stop, session).await.unwrap_or_else(|| {
+        let mut report = Report::default();
+        report.error("ERROR: the session was cut off in the middle of a file, which stays as it was.");
+        report
+    });
     report.conclude();
     report
 }
 
-/// Listens, then serves sessions until the process ends (`-ii`), or one session (`-iii`). `listening` is told the
-/// address once connections are accepted.
+/// Listens, then serves sessions until it is stopped (`-ii`), or one session (`-iii`). `listening` is told the address once
+/// connections are accepted.
+///
+/// When it is stopped, it listens no more, and waits for the sessions to end; those that take long are ended after the file in
+/// hand.
 ///
 /// # Errors
 /// When the port cannot be had.
@@ -46,6 +62,7 @@ pub async fn serve(
     limit: usize,
     once: bool,
     listening: impl FnOnce(std::net::SocketAddr),
+    stop: &CancellationToken,
 ) -> Result<Report, WireError> {
     let settings = registry.settings();
     let listener = Listener::bind(settings.bind.as_deref(), settings.port, timeouts).await?;
@@ -53,10 +70,12 @@ pub async fn serve(
     tracing::info!("Listening on {}:{} as {}.", address.ip(), address.port(), settings.my_name);
     listening(address);
     let places = Arc::new(Semaphore::new(limit.max(1)));
+    let sessions = Sessions::default();
     for number in 1_u64.. {
         // Who comes while all places are taken waits in the system's queue. The semaphore is never closed.
-        let place = Arc::clone(&places).acquire_owned().await.ok();
-        let (connection, peer) = match listener.accept().await {
+        let accept = async { (Arc::clone(&places).acquire_owned().await.ok(), listener.accept().await) };
+        let Some((place, accepted)) = stop.run_until_cancelled(accept).await else { break };
+        let (connection, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!("WARNING: {}", crate::model::errors::chain(&error));
@@ -67,14 +86,18 @@ pub async fn serve(
         };
         let registry = Arc::clone(registry);
         let span = tracing::warn_span!("session", session = number);
+        let running = sessions.running.token();
+        let ending = if once { stop.clone() } else { sessions.ending.clone() };
         let session = async move {
             tracing::info!("New connection from {}:{}.", peer.ip(), peer.port());
-            let report = session::run(registry, connection, place).await;
+            let report = session::run(registry, connection, place, ending).await;
             report.conclude();
+            drop(running);
             report
         };
         if once {
-            return Ok(session.instrument(span).await);
+            let ended = within_grace(stop, Box::pin(session.instrument(span))).await;
+            return Ok(ended.unwrap_or(Report { errors: 1, unfinished: true }));
         }
         let runtime = Handle::current();
         // Not a task: most of what a session does is to wait for the disk.
@@ -85,5 +108,36 @@ pub async fn serve(
             tokio::time::sleep(PAUSE).await;
         }
     }
-    Ok(Report::default())
+    drop(listener);
+    Ok(sessions.end().await)
+}
+
+/// The sessions of a daemon, and the wish that they end after the file in hand.
+#[derive(Debug, Default)]
+struct Sessions {
+    running: TaskTracker,
+    ending: CancellationToken,
+}
+
+impl Sessions {
+    /// Waits for all of them, but not for ever.
+    async fn end(self) -> Report {
+        let mut report = Report::default();
+        let Self { running, ending } = self;
+        running.close();
+        if !running.is_empty() {
+            tracing::info!("Stopping: waiting for {} sessions to end.", running.len());
+        }
+        if timeout(GRACE, running.wait()).await.is_err() {
+            report.error(format_args!(
+                "ERROR: {} sessions are ended after the file in hand. What is left stays dirty where it comes from.",
+                running.len()
+            ));
+            ending.cancel();
+            if timeout(LAST_FILE, running.wait()).await.is_err() {
+                report.error(format_args!("ERROR: {} sessions are cut off in the middle of a file.", running.len()));
+            }
+        }
+        report
+    }
 }

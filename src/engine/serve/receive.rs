@@ -301,6 +301,11 @@ impl Receiver {
         Ok((found?, rules(peer, &file.path)))
     }
 
+    /// Whether attributes of a file are still to come.
+    pub(super) fn is_at_a_file(&self) -> bool {
+        self.open.is_some()
+    }
+
     /// Whether something on disk is not recorded yet: of this file, or of any.
     pub(super) fn has_unrecorded(&self, file: Option<&[u8]>) -> bool {
         self.unrecorded.iter().any(|(_, receipt)| file.is_none_or(|file| receipt.path.as_bytes() == file))

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
 
 use super::batch;
 use super::peer::{self, Jobs, Peer};
@@ -30,6 +31,8 @@ pub(super) enum SessionError {
     Engine(#[from] EngineError),
     #[error(transparent)]
     Open(#[from] OpenError),
+    #[error("stopped by a signal; what is left stays dirty there")]
+    Stopped,
 }
 
 /// How long a peer may take for each of the lines up to CONFIG, which names the configuration with its own limit.
@@ -57,6 +60,8 @@ pub(super) struct Session {
     jobs: Arc<Jobs>,
     /// The peer is one of ours: it has asked for our dialect with the bare word.
     reads_on: bool,
+    /// Ends the session after the file in hand.
+    stop: CancellationToken,
 }
 
 /// Whether the session goes on.
@@ -72,10 +77,11 @@ pub(super) async fn run(
     registry: Arc<Registry>,
     connection: Connection,
     place: Option<OwnedSemaphorePermit>,
+    stop: CancellationToken,
 ) -> Report {
     let mut report = Report::default();
     let shown = connection.peer_name().to_owned();
-    match converse(&registry, connection, place, &mut report).await {
+    match converse(&registry, connection, place, stop, &mut report).await {
         Ok(()) => {}
         Err(SessionError::Wire(WireError::Closed)) => tracing::info!("{shown} closed the connection without BYE."),
         Err(error) => report.error(format_args!("ERROR: session with {shown}: {}", chain(&error))),
@@ -87,9 +93,14 @@ async fn converse(
     registry: &Arc<Registry>,
     connection: Connection,
     place: Option<OwnedSemaphorePermit>,
+    stop: CancellationToken,
     report: &mut Report,
 ) -> Result<(), SessionError> {
-    let Some(mut session) = open(registry, connection).await? else { return Ok(()) };
+    let Some(opened) = stop.run_until_cancelled(open(registry, connection)).await else {
+        return Err(SessionError::Stopped);
+    };
+    let Some(mut session) = opened? else { return Ok(()) };
+    session.stop = stop;
     let spoken = session.converse().await;
     let ended = match &spoken {
         Ok(Flow::Close) => Ok(()),
@@ -100,7 +111,8 @@ async fn converse(
     // The C client returns when the connection closes, and scripts count on the actions being done by then.
     drop(place);
     if let Some(node) = &session.served {
-        match action::run(node, &session.holder, Patience::Only(&session.jobs.take())).await {
+        match action::run(node, &session.holder, Patience::Only(&session.jobs.take()), &CancellationToken::new()).await
+        {
             Ok(done) => report.merge(done),
             Err(error) => report.error(format_args!("ERROR: cannot run the scheduled actions: {}", chain(&error))),
         }
@@ -162,6 +174,7 @@ async fn open(registry: &Arc<Registry>, mut connection: Connection) -> Result<Op
         served: None,
         jobs: Arc::default(),
         reads_on: false,
+        stop: CancellationToken::new(),
     }))
 }
 
@@ -204,11 +217,15 @@ impl Session {
     /// Carries out commands; [`Flow::Continue`] when the peer closed the connection while it might have gone on.
     async fn converse(&mut self) -> Result<Flow, SessionError> {
         loop {
-            let next = match self.peer {
-                Some(ref peer) => self.receiver.meanwhile(peer, next(&mut self.connection)).await??,
-                None => next_from_stranger(&mut self.connection, self.known.config.handshake_timeout).await?,
+            // A file is in hand until its attributes have come.
+            let stop = if self.receiver.is_at_a_file() { CancellationToken::new() } else { self.stop.clone() };
+            let next = if let Some(peer) = &self.peer {
+                self.receiver.meanwhile(peer, stop.run_until_cancelled(next(&mut self.connection))).await?
+            } else {
+                let patience = self.known.config.handshake_timeout;
+                stop.run_until_cancelled(next_from_stranger(&mut self.connection, patience)).await
             };
-            let Some(request) = next else { return Ok(Flow::Continue) };
+            let Some(request) = next.ok_or(SessionError::Stopped)?? else { return Ok(Flow::Continue) };
             match request {
                 Ok(request) => {
                     if self.execute(request).await? == Flow::Close {
@@ -254,7 +271,7 @@ impl Session {
                 Some(peer) => {
                     self.settle().await?;
                     self.answer(&Reply::Batch { version }).await?;
-                    batch::serve(&mut self.connection, &peer).await?;
+                    batch::serve(&mut self.connection, &peer, &self.stop).await?;
                     return Ok(Flow::Continue);
                 }
             },

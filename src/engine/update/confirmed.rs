@@ -1,4 +1,10 @@
 //! What is written down once a peer has confirmed a file: its dirty row goes, and the content it has now is remembered.
+//!
+//! A file may have changed since the check that marked it, and what was sent is what it was at that moment. Where that is not
+//! what the row says, the file may come to look like its row again without any change that a check could see: a directory is
+//! moved away and back, or is a link for a while. So the row is doubted, before the dirty row goes.
+
+use std::collections::{HashMap, HashSet};
 
 use crate::engine::Node;
 use crate::model::{DirtyEntry, FileRecord, Metadata, SyncPath};
@@ -8,37 +14,67 @@ use crate::store::{Change, StoreError};
 #[derive(Debug)]
 pub(super) struct Confirmed {
     pub(super) entry: DirtyEntry,
-    /// Of a regular file: SHA-256 of the content, and the state of the file that it was read from.
-    pub(super) content: Option<([u8; 32], Metadata)>,
+    /// As it was sent; `None`: as removed.
+    pub(super) state: Option<Metadata>,
+    /// SHA-256 of the content, where that was read.
+    pub(super) digest: Option<[u8; 32]>,
 }
 
-/// Forgets exactly the dirty rows that were read: a file that was marked again stays dirty. Then adds the digests to
-/// the file table.
+/// Forgets exactly the dirty rows that were read: a file that was marked again stays dirty, and so does one whose row is
+/// being written by somebody else. Adds the digests to the file table.
 pub(super) async fn record(node: &Node, confirmed: Vec<Confirmed>) -> Result<(), StoreError> {
     if confirmed.is_empty() {
         return Ok(());
     }
-    let (entries, contents): (Vec<_>, Vec<_>) = confirmed.into_iter().map(|one| (one.entry, one.content)).unzip();
-    node.store.clear(&entries).await?;
-    let contents: Vec<(SyncPath, ([u8; 32], Metadata))> =
-        entries.into_iter().zip(contents).filter_map(|(entry, content)| Some((entry.path, content?))).collect();
-    let known = node.store.known(contents.iter().map(|(path, _)| path.clone()).collect()).await?;
-    let changes = contents.into_iter().zip(known).filter_map(|((path, (digest, metadata)), known)| {
-        let row = known.record?;
-        let record = with_digest(node, &row, digest, &metadata)?;
-        let expected = Some(row.checktxt);
-        Some(Change { path, expected, record: Some(record), marks: Vec::new(), actions: Vec::new() })
-    });
-    node.store.apply(changes.collect()).await?;
+    let paths: Vec<SyncPath> = confirmed.iter().map(|one| one.entry.path.clone()).collect();
+    let rows = node.store.records(&paths).await?;
+    let mut rows: HashMap<SyncPath, FileRecord> = rows.into_iter().map(|row| (row.path.clone(), row)).collect();
+    let (mut doubts, mut digests) = (Vec::new(), Vec::new());
+    for Confirmed { entry, state, digest } in &confirmed {
+        let Some(row) = rows.remove(&entry.path) else { continue };
+        let expected = Some(row.checktxt.clone());
+        let change = |record| {
+            let (path, record) = (entry.path.clone(), Some(record));
+            Change { path, expected, record, marks: Vec::new(), actions: Vec::new() }
+        };
+        match state.as_ref().map(|state| (state, relation(node, &row, state))) {
+            Some((state, Relation::Exact)) => {
+                if digest.is_some() && row.digest != *digest {
+                    digests.push(change(node.record(entry.path.clone(), state, *digest)));
+                }
+            }
+            // As in a check: ctime alone says nothing, unless the contents are known to differ.
+            Some((_, Relation::ButForCtime)) if row.digest.zip(*digest).is_none_or(|(row, sent)| row == sent) => {}
+            _ => doubts.push(change(row.doubted())),
+        }
+    }
+    let undecided: HashSet<SyncPath> = node.store.apply(doubts).await?.into_iter().collect();
+    let entries: Vec<DirtyEntry> = confirmed.into_iter().map(|one| one.entry).collect();
+    let (_, arrived): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| undecided.contains(&entry.path));
+    node.store.clear(&arrived).await?;
+    node.store.apply(digests).await?;
     Ok(())
 }
 
-/// The row with the digest. Only a row of that very state gets it: with the digest of a later one, the change would go
-/// unnoticed, and the other peers would never see it.
-fn with_digest(node: &Node, row: &FileRecord, digest: [u8; 32], metadata: &Metadata) -> Option<FileRecord> {
-    let fresh = node.record(row.path.clone(), metadata, Some(digest));
-    let same_state = row.checktxt.describes(&fresh.checktxt, metadata.mtime)
-        && row.mtime_ns.is_none_or(|mtime| Some(mtime) == fresh.mtime_ns)
-        && row.ctime_ns.is_none_or(|ctime| Some(ctime) == fresh.ctime_ns);
-    (same_state && row.digest != fresh.digest).then_some(fresh)
+/// What a row says of a state of its file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Relation {
+    /// It is about this very state: with the digest of a later one, the change would go unnoticed, and the other peers would
+    /// never see it.
+    Exact,
+    ButForCtime,
+    Other,
+}
+
+fn relation(node: &Node, row: &FileRecord, state: &Metadata) -> Relation {
+    let fresh = node.record(row.path.clone(), state, None);
+    let agree = |row: Option<i64>, now| !state.is_regular() || row.is_none() || row == now;
+    if row.is_doubted() || !row.checktxt.describes(&fresh.checktxt, state.mtime) || !agree(row.mtime_ns, fresh.mtime_ns)
+    {
+        Relation::Other
+    } else if agree(row.ctime_ns, fresh.ctime_ns) {
+        Relation::Exact
+    } else {
+        Relation::ButForCtime
+    }
 }

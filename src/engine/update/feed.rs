@@ -13,6 +13,7 @@ use crate::delta::blocks::{Matcher, Piece};
 use crate::model::{FileKind, Metadata};
 use crate::wire::Attributes;
 use crate::wire::batch::Push;
+use crate::wire::pack::Packer;
 
 /// Bytes of frames that are made at a time.
 const AT_ONCE: usize = 256 << 10;
@@ -29,6 +30,8 @@ pub(super) struct Wanted {
     pub(super) contents: Arc<Contents>,
     /// Send it even if it changes while it is read.
     pub(super) insist: bool,
+    /// Pack what shrinks.
+    pub(super) pack: bool,
     /// The blocks of what the peer has: their length and their sums.
     pub(super) sums: Option<(u32, Vec<u8>)>,
 }
@@ -56,6 +59,7 @@ pub(super) struct Whole {
 pub(super) struct Feed {
     waiting: VecDeque<Wanted>,
     reading: Option<Reading>,
+    packer: Option<Packer>,
 }
 
 #[derive(Debug)]
@@ -81,11 +85,17 @@ impl Feed {
             let reading = match self.reading.take() {
                 Some(reading) => Ok(reading),
                 None => match self.waiting.pop_front() {
-                    Some(wanted) => Reading::begin(wanted),
+                    Some(wanted) => {
+                        if let Some(packer) = &mut self.packer {
+                            packer.begin();
+                        }
+                        Reading::begin(wanted)
+                    }
                     None => break,
                 },
             };
-            let outcome = reading.and_then(|mut reading| match reading.piece(&mut frames) {
+            let packer = &mut self.packer;
+            let outcome = reading.and_then(|mut reading| match reading.piece(packer, &mut frames) {
                 Ok(true) => {
                     self.reading = Some(reading);
                     Ok(None)
@@ -113,12 +123,23 @@ impl Reading {
     }
 
     /// Appends frames with the next bytes; `false` at the end.
-    fn piece(&mut self, frames: &mut Vec<u8>) -> io::Result<bool> {
-        let id = self.wanted.id;
+    fn piece(&mut self, packer: &mut Option<Packer>, frames: &mut Vec<u8>) -> io::Result<bool> {
+        let Wanted { id, pack, .. } = self.wanted;
+        if pack && packer.is_none() {
+            *packer = Packer::new().ok();
+        }
+        let mut packer = packer.as_mut().filter(|_| pack);
+        let mut data = |bytes: &[u8]| {
+            let packed = packer.as_mut().and_then(|packer| packer.pack(bytes));
+            match packed {
+                Some(packed) => Push::Packed { id, bytes: packed.into() }.encode(),
+                None => Push::Data { id, bytes: Bytes::copy_from_slice(bytes) }.encode(),
+            }
+        };
         if let Some(matcher) = &mut self.matcher {
             return matcher.step(&mut self.file, &mut |piece| {
                 frames.extend(match piece {
-                    Piece::Literal(bytes) => Push::Data { id, bytes: Bytes::copy_from_slice(bytes) }.encode(),
+                    Piece::Literal(bytes) => data(bytes),
                     Piece::Copy { offset, length } => Push::Copy { id, offset, length }.encode(),
                 });
             });
@@ -139,7 +160,7 @@ impl Reading {
         let is_last = length < bytes.len();
         bytes.truncate(length);
         if !bytes.is_empty() {
-            frames.extend(Push::Data { id, bytes: Bytes::from(bytes) }.encode());
+            frames.extend(data(&bytes));
         }
         Ok(!is_last)
     }
@@ -160,5 +181,56 @@ impl Reading {
         };
         frames.extend(last.encode());
         Ok(Sent { id, outcome: Ok(Whole { metadata: before, digest, changed }) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+
+    use super::*;
+    use crate::wire::frame::Frame;
+    use crate::wire::pack::unpack;
+
+    /// The messages for the content of a file.
+    fn pushed(content: &[u8], pack: bool) -> Vec<Push> {
+        let scratch = tempfile::tempdir().unwrap();
+        std::fs::write(scratch.path().join("f"), content).unwrap();
+        let place = LocalPath { root: scratch.path().to_owned(), relative: b"f".to_vec() };
+        let mut feed = Feed::default();
+        feed.push(Wanted { id: 1, place, contents: Arc::new(Contents::for_peers(1)), insist: false, pack, sums: None });
+        let mut messages = Vec::new();
+        while !feed.is_empty() {
+            let mut frames = BytesMut::from(&feed.frames().0[..]);
+            while let Some(frame) = Frame::take(&mut frames).unwrap() {
+                messages.push(Push::parse(frame).unwrap());
+            }
+        }
+        messages
+    }
+
+    #[test]
+    fn what_shrinks_is_packed_if_that_is_wanted() {
+        let text: Vec<u8> = (0..100_000).flat_map(|number| format!("line {number}\n").into_bytes()).collect();
+        let mut noise = vec![0; 1 << 20];
+        getrandom::fill(&mut noise).unwrap();
+        for (content, pack, is_packed) in [(&text, true, true), (&text, false, false), (&noise, true, false)] {
+            let (mut sent, mut bytes) = (Vec::new(), 0);
+            for message in pushed(content, pack) {
+                match message {
+                    Push::Data { bytes: piece, .. } => {
+                        bytes += piece.len();
+                        sent.extend(piece);
+                    }
+                    Push::Packed { bytes: piece, .. } => {
+                        bytes += piece.len();
+                        sent.extend(unpack(&piece).unwrap());
+                    }
+                    other => assert!(matches!(other, Push::End { .. }), "{other:?}"),
+                }
+            }
+            assert!(sent == *content);
+            assert_eq!(bytes < content.len() / 2, is_packed, "{bytes}");
+        }
     }
 }

@@ -23,8 +23,10 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use self::contents::Contents;
+use super::stop::within_grace;
 use super::{EngineError, Node, Report, claim, recover};
 use crate::model::errors::chain;
 use crate::model::{Scope, SyncPath};
@@ -38,6 +40,8 @@ pub struct UpdateOptions {
     pub dry_run: bool,
     /// `-P`: only these peers, in lower case.
     pub peers: Option<Vec<String>>,
+    /// Begins no other file once this is cancelled.
+    pub stop: CancellationToken,
 }
 
 /// What a dry run says of a file.
@@ -74,6 +78,8 @@ struct Common {
     /// As [`UpdateOptions::dry_run`].
     dry_run: bool,
     contents: Arc<Contents>,
+    /// As [`UpdateOptions::stop`].
+    stop: CancellationToken,
 }
 
 /// Pushes the dirty rows within `scopes` to their peers.
@@ -86,21 +92,22 @@ pub async fn update(node: &Arc<Node>, scopes: Vec<Scope>, options: &UpdateOption
     let work: Vec<String> = with_rows.into_iter().filter(wanted).collect();
     let places = Arc::new(Semaphore::new(node.config.max_parallel_peers.max(1)));
     let contents = Arc::new(Contents::for_peers(work.len()));
-    let run = Arc::new(Common { node: Arc::clone(node), dry_run: options.dry_run, contents });
+    let (dry_run, stop) = (options.dry_run, options.stop.clone());
+    let run = Arc::new(Common { node: Arc::clone(node), dry_run, contents, stop });
     let (mut tasks, mut peers) = (JoinSet::new(), HashMap::new());
     for peer in work {
         let (run, places, served) = (Arc::clone(&run), Arc::clone(&places), peer.clone());
         let filter = DirtyFilter { peer: Some(peer.clone()), scopes: scopes.clone() };
         let task = tasks.spawn(async move {
-            // The semaphore is never closed.
-            let _place = places.acquire_owned().await.ok();
             let mut outcome = Outcome::default();
-            if let Err(error) = serve_rows(&run, &served, filter, &mut outcome).await {
-                let error = chain(&error);
-                outcome.report.error(format_args!("ERROR: {served}: {error}. What is dirty for it stays so."));
-            }
-            if let Some(connection) = outcome.closing.take() {
-                part(&served, connection).await;
+            // The semaphore is never closed.
+            let Some(_place) = run.stop.run_until_cancelled(places.acquire_owned()).await else {
+                outcome.report.unfinished = true;
+                return outcome;
+            };
+            if within_grace(&run.stop, serve(&run, &served, filter, &mut outcome)).await.is_none() {
+                outcome.report.unfinished = true;
+                tracing::warn!("WARNING: the session with {served} was cut off: what was under way took too long.");
             }
             outcome
         });
@@ -127,6 +134,16 @@ pub async fn update(node: &Arc<Node>, scopes: Vec<Scope>, options: &UpdateOption
     Ok(total)
 }
 
+async fn serve(run: &Arc<Common>, peer: &str, filter: DirtyFilter, outcome: &mut Outcome) {
+    if let Err(error) = serve_rows(run, peer, filter, outcome).await {
+        let error = chain(&error);
+        outcome.report.error(format_args!("ERROR: {peer}: {error}. What is dirty for it stays so."));
+    }
+    if let Some(connection) = outcome.closing.take() {
+        part(peer, connection).await;
+    }
+}
+
 /// Serves a peer while no other process does. The rows are read by then: what another one has delivered meanwhile is no
 /// longer to be sent.
 async fn serve_rows(
@@ -148,7 +165,12 @@ async fn serve_rows(
         return Ok(());
     }
     let waiting = || tracing::info!("Waiting for another csync2 that is updating {peer} ...");
-    let claimed = claim::claim(store, peer, &recover::holder(), waiting).await?;
+    let holder = recover::holder();
+    let claiming = claim::claim(store, peer, &holder, waiting);
+    let Some(claimed) = run.stop.run_until_cancelled(claiming).await.transpose()? else {
+        outcome.report.unfinished = true;
+        return Ok(());
+    };
     let entries = store.dirty(filter).await;
     if let Ok(entries) = &entries
         && !entries.is_empty()

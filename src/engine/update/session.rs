@@ -32,7 +32,11 @@ pub(super) async fn serve_peer(run: &Arc<Common>, peer: &str, entries: Vec<Dirty
     tracing::info!("Connecting to host {peer} ({}) ...", if plain { "PLAIN" } else { "SSL" });
     let left: usize = names.values().map(Vec::len).sum();
     let purpose = if run.dry_run { contact::Purpose::DryRun } else { contact::Purpose::Push };
-    match contact::connect(node, peer, plain, purpose).await {
+    let Some(contact) = run.stop.run_until_cancelled(contact::connect(node, peer, plain, purpose)).await else {
+        outcome.report.unfinished = true;
+        return;
+    };
+    match contact {
         Ok((connection, dialect)) => {
             let exchange = Exchange::start(connection, dialect);
             converse(run, peer, exchange, names, outcome).await;
@@ -56,6 +60,10 @@ pub(super) async fn converse(
     let mut left: usize = names.values().map(Vec::len).sum();
     let mut broken = None;
     for (my_name, candidates) in names {
+        if run.stop.is_cancelled() {
+            outcome.report.unfinished = true;
+            break;
+        }
         let count = candidates.len();
         match hello(&mut exchange, peer, &my_name, count, outcome).await {
             Ok(true) => {}

@@ -3,15 +3,17 @@
 //! Everything happens in one transaction, so that a crash leaves the old tables. Whoever comes first holds the row of
 //! `csync2_schema`; the others wait for it and find the work done. No lock functions are needed for that.
 
+use std::time::Duration;
+
 use deadpool_postgres::Object;
 use tokio_postgres::error::SqlState;
 
 use super::super::error::{Result, StoreError};
-use super::trouble::{Trouble, is_conflict};
-use super::{ATTEMPTS, PAUSE};
+use super::retry::Retry;
+use super::trouble::{Remedy, Trouble};
 
 /// The version of the tables that this program makes and understands.
-const SCHEMA_VERSION: i64 = 3;
+const SCHEMA_VERSION: i64 = 4;
 
 /// The C program's tables, as it makes them, but for the constraints: an index on text holds no long name.
 const C_TABLES: &str = "
@@ -147,10 +149,23 @@ CREATE TABLE csync2_notice (about text PRIMARY KEY, facts text NOT NULL);
 UPDATE csync2_schema SET version = 3;
 ";
 
+/// What version 4 adds: versions of hints. One that is given again is replaced.
+const VERSION_4: &str = r"
+CREATE SEQUENCE csync2_hint_version;
+GRANT USAGE ON SEQUENCE csync2_hint_version TO PUBLIC;
+ALTER TABLE hint ADD COLUMN version bigint NOT NULL DEFAULT nextval('csync2_hint_version');
+CREATE FUNCTION csync2_hint_row() RETURNS trigger LANGUAGE plpgsql AS $body$
+BEGIN
+    DELETE FROM hint WHERE filename = NEW.filename AND recursive = NEW.recursive;
+    RETURN NEW;
+END $body$;
+CREATE TRIGGER csync2_hint_row BEFORE INSERT ON hint FOR EACH ROW EXECUTE PROCEDURE csync2_hint_row();
+UPDATE csync2_schema SET version = 4;
+";
+
 /// Brings the tables of the database up to date.
-pub(super) async fn migrate(client: &mut Object, database: &str) -> Result<()> {
-    let failed = |error: tokio_postgres::Error| Trouble::from(error).while_opening(database);
-    let mut attempt = 1;
+pub(super) async fn migrate(client: &mut Object, database: &str, patience: Duration) -> Result<()> {
+    let mut retry = Retry::new("bring the tables up to date", patience);
     loop {
         let result = match version(client).await {
             Ok(Some(SCHEMA_VERSION)) => return Ok(()),
@@ -163,11 +178,14 @@ pub(super) async fn migrate(client: &mut Object, database: &str) -> Result<()> {
         match result {
             // Now look again.
             Ok(()) => {}
-            Err(error) if attempt < ATTEMPTS && (is_conflict(&error) || is_race(&error)) => {
-                tokio::time::sleep(PAUSE * attempt).await;
-                attempt += 1;
+            Err(error) => {
+                let may_pass = is_race(&error);
+                let trouble = Trouble::from(error);
+                let again = (may_pass || trouble.remedy() == Remedy::Repeat) && !trouble.is_lost();
+                if !(again && retry.once_more(&trouble).await) {
+                    return Err(trouble.while_opening(database));
+                }
             }
-            Err(error) => return Err(failed(error)),
         }
     }
 }
@@ -214,6 +232,9 @@ async fn upgrade(client: &mut Object) -> std::result::Result<(), tokio_postgres:
     }
     if found < 3 {
         transaction.batch_execute(VERSION_3).await?;
+    }
+    if found < 4 {
+        transaction.batch_execute(VERSION_4).await?;
     }
     transaction.commit().await
 }

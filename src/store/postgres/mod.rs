@@ -7,11 +7,13 @@
 mod connect;
 mod migrate;
 mod read;
+mod retry;
 mod tls;
 mod trouble;
 mod values;
 mod write;
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Transaction};
@@ -20,22 +22,17 @@ use tokio::sync::Semaphore;
 use tokio::sync::mpsc::Sender;
 
 use self::connect::Connector;
-use self::trouble::{Trouble, is_conflict, is_lost};
+use self::retry::Retry;
+use self::trouble::{Remedy, Trouble};
 use super::backend::Backend;
-use super::error::{Result, StoreError};
+use super::error::Result;
 use super::spelling::{Spelling, ranges};
 use super::url::PostgresUrl;
-use super::{Change, Claim, DirtyFilter, Hint, Intent, IntentId, Known, Receipt, StoreOptions};
+use super::{Change, Claim, DirtyFilter, Hint, HintVersion, Intent, IntentId, Known, Receipt, StoreOptions};
 use crate::model::{
     ActionVersion, DirtyEntry, FileRecord, Fingerprint, Fingerprinter, Job, JobFile, Mark, ScheduledAction, Scope,
     SyncPath,
 };
-
-/// How often a transaction is tried that the server gave up for another's sake.
-const ATTEMPTS: u32 = 6;
-
-/// The pause before the second attempt; it grows with each.
-const PAUSE: Duration = Duration::from_millis(10);
 
 /// What a statement or a sequence of them gives.
 type Answer<T> = std::result::Result<T, tokio_postgres::Error>;
@@ -48,6 +45,8 @@ type Work<'w, T> = BoxFuture<'w, Answer<T>>;
 pub(super) struct Postgres {
     pool: Pool,
     streams: Semaphore,
+    /// How long a server is waited for that was there before.
+    patience: Duration,
     /// The name in messages.
     database: String,
     spelling: Spelling,
@@ -81,124 +80,132 @@ impl Postgres {
             .create_timeout(Some(connector.patience()))
             .build()
             .map_err(|error| failed(Trouble::other(error)))?;
-        let mut client = match pool.get().await.map_err(Trouble::from) {
-            Err(trouble) if trouble.is_missing_database() => {
-                connector.create_database(&config).await.map_err(failed)?;
-                pool.get().await.map_err(|error| failed(error.into()))?
+        let patience = options.lock_timeout;
+        let mut retry = Retry::new("open the database", patience);
+        let mut client = loop {
+            match pool.get().await.map_err(Trouble::from) {
+                Ok(client) => break client,
+                Err(trouble) if trouble.is_missing_database() => {
+                    connector.create_database(&config).await.map_err(failed)?;
+                    break pool.get().await.map_err(|error| failed(error.into()))?;
+                }
+                // One where nobody listens may never have been there.
+                Err(trouble) if trouble.remedy() != Remedy::WaitForPlace || !retry.after(&trouble).await => {
+                    return Err(failed(trouble));
+                }
+                Err(_) => {}
             }
-            result => result.map_err(failed)?,
         };
-        migrate::migrate(&mut client, &database).await?;
+        migrate::migrate(&mut client, &database, patience).await?;
         drop(client);
         let spelling = *spelling.get().unwrap_or(&Spelling::Utf8);
-        Ok(Self { pool, streams: Semaphore::new(connections), database, spelling, remark })
+        Ok(Self { pool, streams: Semaphore::new(connections), patience, database, spelling, remark })
     }
 
-    async fn client(&self, operation: &'static str) -> Result<Object> {
-        self.pool.get().await.map_err(|error| Trouble::from(error).during(operation, &self.database))
-    }
-
-    fn failed(&self, operation: &'static str) -> impl Fn(tokio_postgres::Error) -> StoreError {
-        move |error| Trouble::from(error).during(operation, &self.database)
-    }
-
-    /// Runs statements that are a transaction each, or make one themselves. They do no harm when they are run twice: they are, when the server had
-    /// to choose between them and others, or the connection had been idle in the pool and turns out to be broken.
+    /// Runs an operation that is one statement, or makes its transaction itself.
     async fn run<D: Sync + ?Sized, T>(
         &self,
         operation: &'static str,
         data: &D,
         work: for<'w> fn(&'w Object, Spelling, &'w D) -> Work<'w, T>,
     ) -> Result<T> {
-        let mut client = self.client(operation).await?;
-        let mut attempt = 1;
+        let mut retry = self.retry(operation);
         loop {
-            match work(&client, self.spelling, data).await {
-                Err(error) if attempt < ATTEMPTS && is_conflict(&error) => {
-                    give_way(operation, &error, &mut attempt).await;
+            let (client, answer) = match self.pool.get().await {
+                Ok(client) => {
+                    let answer = work(&client, self.spelling, data).await.map_err(Trouble::from);
+                    (Some(client), answer)
                 }
-                Err(error) if is_lost(&error) && discard(client) => client = self.client(operation).await?,
-                result => return result.map_err(self.failed(operation)),
+                Err(error) => (None, Err(error.into())),
+            };
+            if let ControlFlow::Break(result) = self.judge(&mut retry, client, answer).await {
+                return result;
             }
         }
     }
 
-    /// Runs a transaction that sends what it reads, on one of the connections for streams; again when the connection turns
-    /// out to be broken before it has begun.
+    /// Runs a transaction that sends what it reads, on one of the connections for streams; again, as long as nothing was
+    /// sent.
     async fn stream<D: Sync + ?Sized>(
         &self,
         data: &D,
         work: for<'w> fn(&'w mut Object, &'w D, &'w mut bool) -> Work<'w, ()>,
     ) -> Result<()> {
-        let operation = "read the known files";
         // Never closed: there is always a permit, sooner or later.
         let _permit = self.streams.acquire().await;
-        let mut client = self.client(operation).await?;
+        let mut retry = self.retry("read the known files");
         loop {
             let mut begun = false;
-            match work(&mut client, data, &mut begun).await {
-                Err(error) if is_lost(&error) => {
-                    if !discard(client) || begun {
-                        return Err(self.failed(operation)(error));
-                    }
-                    client = self.client(operation).await?;
+            let (client, answer) = match self.pool.get().await {
+                Ok(mut client) => {
+                    let answer = work(&mut client, data, &mut begun).await.map_err(Trouble::from);
+                    (Some(client), answer.map_err(|trouble| if begun { trouble.for_good() } else { trouble }))
                 }
-                result => return result.map_err(self.failed(operation)),
+                Err(error) => (None, Err(error.into())),
+            };
+            if let ControlFlow::Break(result) = self.judge(&mut retry, client, answer).await {
+                return result;
             }
         }
     }
 
-    /// Runs a transaction; again when the server had to choose between it and another, or was gone before it began.
+    /// Runs a transaction.
     async fn transaction<D: Sync + ?Sized, T>(
         &self,
         operation: &'static str,
         data: &D,
         work: for<'w> fn(&'w Transaction<'w>, Spelling, &'w D) -> Work<'w, T>,
     ) -> Result<T> {
-        let mut client = self.client(operation).await?;
-        let mut attempt = 1;
+        let mut retry = self.retry(operation);
         loop {
-            let mut begun = false;
-            match attempt_transaction(&mut client, self.spelling, data, work, &mut begun).await {
-                Err(error) if attempt < ATTEMPTS && is_conflict(&error) => {
-                    give_way(operation, &error, &mut attempt).await;
+            let (client, answer) = match self.pool.get().await {
+                Ok(mut client) => {
+                    let answer = attempt(&mut client, self.spelling, data, work).await.map_err(Trouble::from);
+                    (Some(client), answer)
                 }
-                Err(error) if is_lost(&error) => {
-                    if !discard(client) || begun {
-                        return Err(self.failed(operation)(error));
-                    }
-                    client = self.client(operation).await?;
-                }
-                result => return result.map_err(self.failed(operation)),
+                Err(error) => (None, Err(error.into())),
+            };
+            if let ControlFlow::Break(result) = self.judge(&mut retry, client, answer).await {
+                return result;
             }
         }
     }
+
+    fn retry(&self, operation: &'static str) -> Retry {
+        Retry::new(operation, self.patience)
+    }
+
+    /// The end of an attempt: of the whole operation, unless another attempt may do better. `client` is what it was made
+    /// with: one that is broken is taken out of the pool.
+    async fn judge<T>(
+        &self,
+        retry: &mut Retry,
+        client: Option<Object>,
+        answer: std::result::Result<T, Trouble>,
+    ) -> ControlFlow<Result<T>> {
+        let trouble = match answer {
+            Ok(answer) => return ControlFlow::Break(Ok(answer)),
+            Err(trouble) => trouble,
+        };
+        if trouble.is_lost() {
+            drop(client.map(Object::take));
+        } else {
+            drop(client);
+        }
+        if retry.after(&trouble).await {
+            return ControlFlow::Continue(());
+        }
+        ControlFlow::Break(Err(trouble.during(retry.operation(), &self.database)))
+    }
 }
 
-/// Waits a little before the next attempt.
-async fn give_way(operation: &'static str, error: &tokio_postgres::Error, attempt: &mut u32) {
-    tracing::debug!("{operation}: attempt {attempt} gave way to another transaction: {error}");
-    tokio::time::sleep(PAUSE * *attempt).await;
-    *attempt += 1;
-}
-
-/// Takes a broken connection out of the pool. Returns whether it had been idle there, so that what failed on it may do
-/// better on another.
-fn discard(client: Object) -> bool {
-    let was_idle = Object::metrics(&client).recycle_count > 0;
-    drop(Object::take(client));
-    was_idle
-}
-
-async fn attempt_transaction<D: Sync + ?Sized, T>(
+async fn attempt<D: Sync + ?Sized, T>(
     client: &mut Object,
     spelling: Spelling,
     data: &D,
     work: for<'w> fn(&'w Transaction<'w>, Spelling, &'w D) -> Work<'w, T>,
-    begun: &mut bool,
 ) -> Answer<T> {
     let transaction = client.transaction().await?;
-    *begun = true;
     let result = work(&transaction, spelling, data).await?;
     transaction.commit().await?;
     Ok(result)
@@ -300,11 +307,13 @@ impl Backend for Postgres {
             .await
     }
 
-    async fn remove_hints(&self, hints: Vec<Hint>) -> Result<u64> {
-        self.run("remove hints", &hints, |client, spelling, hints| {
-            Box::pin(write::remove_hints(client, spelling, hints))
-        })
-        .await
+    async fn hint_versions(&self, hint: Hint) -> Result<Vec<HintVersion>> {
+        self.run("read a hint", &hint, |client, spelling, hint| Box::pin(read::hint_versions(client, spelling, hint)))
+            .await
+    }
+
+    async fn remove_hints(&self, versions: Vec<HintVersion>) -> Result<u64> {
+        self.run("remove hints", &versions, |client, _, versions| Box::pin(write::remove_hints(client, versions))).await
     }
 
     async fn jobs(&self) -> Result<Vec<Job>> {
@@ -350,10 +359,10 @@ impl Backend for Postgres {
         intents: Vec<Intent>,
     ) -> Result<Vec<IntentId>> {
         let operation = if intents.is_empty() { "record received files" } else { "begin to receive files" };
-        self.run(operation, &(receipts, intents), |client, spelling, (receipts, intents)| {
-            Box::pin(write::next_receives(client, spelling, receipts, intents))
-        })
-        .await
+        let step = write::Step::new(receipts, intents);
+        self.run(operation, &step, |client, spelling, step| Box::pin(write::next_receives(client, spelling, step)))
+            .await?;
+        Ok(step.begun())
     }
 
     async fn abandon_receives(&self, ids: Vec<IntentId>) -> Result<()> {

@@ -12,7 +12,7 @@ use tokio_postgres::{IsolationLevel, Row, RowStream};
 
 use super::super::error::Result;
 use super::super::spelling::{Range, Spelling, key, read_host, read_path};
-use super::super::{CHUNK, Hint, Intent, IntentId, Known};
+use super::super::{CHUNK, Hint, HintVersion, Intent, IntentId, Known};
 use super::Answer;
 use super::values::{KEY_LENGTH, NameDigest, Text, optional_text, text, truncated};
 use crate::model::{
@@ -82,12 +82,12 @@ async fn rows(client: &impl GenericClient, columns: &str, range: &Range, order: 
     client.query_raw(&statement, keys.take(statement.params().len()).collect::<Vec<_>>()).await
 }
 
-/// A transaction in which all rows are as of one moment.
+/// A transaction in which all rows are as of one moment. It has nothing to commit.
 async fn snapshot(client: &mut Object) -> Answer<Transaction<'_>> {
     client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true).start().await
 }
 
-/// Sends the records within the ranges, in order, as of one moment. Sets `begun` before it may have sent anything.
+/// Sends the records within the ranges, in order, as of one moment. Sets `begun` before it sends a part of them.
 pub(super) async fn files(
     client: &mut Object,
     ranges: &[Range],
@@ -95,8 +95,7 @@ pub(super) async fn files(
     begun: &mut bool,
 ) -> Answer<()> {
     let snapshot = snapshot(client).await?;
-    *begun = true;
-    let mut chunk = Chunk { sink, ready: Vec::with_capacity(CHUNK), alike: Vec::new() };
+    let mut chunk = Chunk { sink, begun, ready: Vec::with_capacity(CHUNK), alike: Vec::new() };
     for range in ranges {
         let mut rows = pin!(rows(&snapshot, RECORD_COLUMNS, range, " ORDER BY name_key").await?);
         while let Some(row) = rows.try_next().await? {
@@ -110,7 +109,7 @@ pub(super) async fn files(
     }
     // Whoever has gone needs nothing more.
     let _ = chunk.finish().await;
-    snapshot.commit().await
+    Ok(())
 }
 
 /// The same for fingerprints, in any order.
@@ -122,7 +121,6 @@ pub(super) async fn fingerprints(
     begun: &mut bool,
 ) -> Answer<()> {
     let snapshot = snapshot(client).await?;
-    *begun = true;
     let (mut chunk, mut buffer) = (Vec::with_capacity(CHUNK), Vec::new());
     for range in ranges {
         let columns = "filename, checktxt, mtime_ns, ctime_ns, device";
@@ -131,6 +129,7 @@ pub(super) async fn fingerprints(
             chunk.extend(fingerprint(&row, range, fingerprinter, &mut buffer)?);
             if chunk.len() == CHUNK {
                 let full = std::mem::replace(&mut chunk, Vec::with_capacity(CHUNK));
+                *begun = true;
                 if sink.send(Ok(full)).await.is_err() {
                     return Ok(());
                 }
@@ -138,7 +137,7 @@ pub(super) async fn fingerprints(
         }
     }
     let _ = sink.send(Ok(chunk)).await;
-    snapshot.commit().await
+    Ok(())
 }
 
 /// `None`: the name is malformed, or not in the range.
@@ -161,6 +160,8 @@ fn fingerprint(
 /// Records on their way, put in order where the tables' keys say too little.
 struct Chunk<'s> {
     sink: &'s Sender<Result<Vec<FileRecord>>>,
+    /// Set before anything is sent that does not complete the rows.
+    begun: &'s mut bool,
     ready: Vec<FileRecord>,
     /// Those whose keys are cut off and alike.
     alike: Vec<FileRecord>,
@@ -184,6 +185,7 @@ impl Chunk<'_> {
         if self.ready.len() < CHUNK {
             return Ok(());
         }
+        *self.begun = true;
         self.sink.send(Ok(std::mem::replace(&mut self.ready, Vec::with_capacity(CHUNK)))).await.map_err(|_| Gone)
     }
 
@@ -299,6 +301,14 @@ pub(super) async fn hints(client: &Object) -> Answer<Vec<Hint>> {
     rows.iter().map(hint).collect()
 }
 
+pub(super) async fn hint_versions(client: &Object, spelling: Spelling, hint: &Hint) -> Answer<Vec<HintVersion>> {
+    let names = spellings(spelling, &hint.path);
+    let sql = "SELECT version FROM hint WHERE filename = ANY ($1::text[]) AND recursive = $2";
+    let statement = client.prepare_cached(sql).await?;
+    let rows = client.query(&statement, &[&names, &i32::from(hint.recursive)]).await?;
+    rows.iter().map(|row| Ok(HintVersion(row.try_get(0)?))).collect()
+}
+
 pub(super) async fn jobs(client: &Object) -> Answer<Vec<Job>> {
     let rows = client.query_typed("SELECT DISTINCT command, logfile FROM action", &[]).await?;
     let job =
@@ -307,10 +317,7 @@ pub(super) async fn jobs(client: &Object) -> Answer<Vec<Job>> {
 }
 
 pub(super) async fn job_files(client: &Object, spelling: Spelling, job: &Job) -> Answer<Vec<JobFile>> {
-    let spellings = |raw: &[u8]| -> Vec<Text> {
-        std::iter::once(spelling.write(raw)).chain(spelling.other(raw)).map(Text).collect()
-    };
-    let (commands, logfiles) = (spellings(&job.command), spellings(&job.logfile));
+    let (commands, logfiles) = (spellings(spelling, &job.command), spellings(spelling, &job.logfile));
     let sql = "SELECT filename, version FROM action WHERE command = ANY ($1::text[]) AND logfile = ANY ($2::text[])";
     let statement = client.prepare_cached(sql).await?;
     let rows = client.query(&statement, &[&commands, &logfiles]).await?;
@@ -319,6 +326,11 @@ pub(super) async fn job_files(client: &Object, spelling: Spelling, job: &Job) ->
         Ok(Some(JobFile { path, version: ActionVersion(row.try_get(1)?) }))
     };
     rows.iter().filter_map(|row| file(row).transpose()).collect()
+}
+
+/// The texts under which a name's rows may stand.
+fn spellings(spelling: Spelling, raw: &[u8]) -> Vec<Text> {
+    std::iter::once(spelling.write(raw)).chain(spelling.other(raw)).map(Text).collect()
 }
 
 pub(super) async fn certificates(

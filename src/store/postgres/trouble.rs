@@ -1,6 +1,7 @@
 //! What the driver's, the pool's and the server's errors mean.
 
 use std::error::Error;
+use std::fmt;
 use std::io;
 
 use deadpool_postgres::{PoolError, TimeoutType};
@@ -13,7 +14,28 @@ use super::super::error::{ErrorKind, StoreError};
 pub(super) struct Trouble {
     kind: ErrorKind,
     is_missing_database: bool,
+    remedy: Remedy,
     source: Box<dyn Error + Send + Sync>,
+}
+
+/// What helps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Remedy {
+    /// Nothing that is in our power.
+    None,
+    /// To do the same again: the server chose between this transaction and another, or the connection broke.
+    Repeat,
+    /// To wait: nobody listens there, as while a server is being restarted.
+    WaitForServer,
+    /// To wait: the server says that it is starting, or has as many connections as it may.
+    WaitForPlace,
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.source)?;
+        self.source.source().map_or(Ok(()), |cause| write!(f, ": {cause}"))
+    }
 }
 
 /// A missing database that could not be made.
@@ -36,7 +58,12 @@ enum Waited {
 
 impl Trouble {
     pub(super) fn new(kind: ErrorKind, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { kind, is_missing_database: false, source: source.into() }
+        let remedy = match kind {
+            ErrorKind::ConnectionLost => Remedy::Repeat,
+            ErrorKind::Unreachable => Remedy::WaitForServer,
+            _ => Remedy::None,
+        };
+        Self { kind, is_missing_database: false, remedy, source: source.into() }
     }
 
     pub(super) fn other(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
@@ -45,7 +72,8 @@ impl Trouble {
 
     /// The server did not finish connecting in time.
     pub(super) fn no_answer() -> Self {
-        Self::new(ErrorKind::Unreachable, Waited::ForServer)
+        // It was waited for.
+        Self { remedy: Remedy::None, ..Self::new(ErrorKind::Unreachable, Waited::ForServer) }
     }
 
     /// The database had to be made, and could not.
@@ -55,6 +83,20 @@ impl Trouble {
 
     pub(super) fn is_missing_database(&self) -> bool {
         self.is_missing_database
+    }
+
+    pub(super) fn remedy(&self) -> Remedy {
+        self.remedy
+    }
+
+    /// The same, where nothing may be repeated.
+    pub(super) fn for_good(self) -> Self {
+        Self { remedy: Remedy::None, ..self }
+    }
+
+    /// Whether the connection is of no use any more.
+    pub(super) fn is_lost(&self) -> bool {
+        self.kind == ErrorKind::ConnectionLost
     }
 
     pub(super) fn while_opening(self, database: &str) -> StoreError {
@@ -73,8 +115,15 @@ impl Trouble {
 
 impl From<tokio_postgres::Error> for Trouble {
     fn from(error: tokio_postgres::Error) -> Self {
+        let kind = kind_of(&error);
+        let remedy = match error.code().map(SqlState::code) {
+            Some("40001" | "40P01") => Remedy::Repeat,
+            Some("57P03" | "53300") => Remedy::WaitForPlace,
+            _ if kind == ErrorKind::ConnectionLost => Remedy::Repeat,
+            _ => Remedy::None,
+        };
         let is_missing_database = error.code() == Some(&SqlState::UNDEFINED_DATABASE);
-        Self { kind: kind_of(&error), is_missing_database, source: Box::new(error) }
+        Self { kind, is_missing_database, remedy, source: Box::new(error) }
     }
 }
 
@@ -84,31 +133,22 @@ impl From<PoolError> for Trouble {
             PoolError::Backend(error) => {
                 let said = error.code().is_some();
                 let trouble = Self::from(error);
-                let kind = match trouble.kind {
+                match trouble.kind {
                     // No connection could be made; one that existed cannot have been lost.
-                    ErrorKind::ConnectionLost => ErrorKind::Unreachable,
+                    ErrorKind::ConnectionLost => {
+                        Self { kind: ErrorKind::Unreachable, remedy: Remedy::WaitForServer, ..trouble }
+                    }
                     // We and the server do not agree on TLS, or there is no password for it.
-                    ErrorKind::Other if !said => ErrorKind::Refused,
-                    kind => kind,
-                };
-                Self { kind, ..trouble }
+                    ErrorKind::Other if !said => Self { kind: ErrorKind::Refused, ..trouble },
+                    _ => trouble,
+                }
             }
             PoolError::Timeout(TimeoutType::Wait) => Self::new(ErrorKind::TooBusy, Waited::ForConnection),
             PoolError::Timeout(_) => Self::no_answer(),
-            PoolError::Closed => Self::new(ErrorKind::ConnectionLost, Waited::Closed),
+            PoolError::Closed => Self { remedy: Remedy::None, ..Self::new(ErrorKind::ConnectionLost, Waited::Closed) },
             other => Self::other(other),
         }
     }
-}
-
-/// Whether the server gave this transaction up for the sake of another: it can be tried again.
-pub(super) fn is_conflict(error: &tokio_postgres::Error) -> bool {
-    matches!(error.code(), Some(&SqlState::T_R_SERIALIZATION_FAILURE | &SqlState::T_R_DEADLOCK_DETECTED))
-}
-
-/// Whether the connection is of no use any more.
-pub(super) fn is_lost(error: &tokio_postgres::Error) -> bool {
-    kind_of(error) == ErrorKind::ConnectionLost
 }
 
 /// The server's own codes first: it says more than the broken connection that follows.

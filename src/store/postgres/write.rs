@@ -4,14 +4,14 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use deadpool_postgres::{GenericClient, Object, Transaction};
 use futures_util::{TryStreamExt, future};
-use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::super::spelling::{Range, Spelling, read_host, read_path};
-use super::super::{Change, Claim, Hint, Intent, IntentId, Receipt};
+use super::super::{Change, Claim, Hint, HintVersion, Intent, IntentId, Receipt};
 use super::Answer;
 use super::read;
 use super::values::{NameDigest, Text, name_key, text};
@@ -260,29 +260,18 @@ pub(super) async fn force(transaction: &Transaction<'_>, spelling: Spelling, ran
 
 // Hints, actions, certificates.
 
-fn hint_columns(spelling: Spelling, hints: &[Hint]) -> (Vec<Text>, Vec<i32>) {
-    hints.iter().map(|hint| (Text(spelling.write(&hint.path)), i32::from(hint.recursive))).unzip()
-}
-
 pub(super) async fn add_hints(client: &Object, spelling: Spelling, hints: &[Hint]) -> Answer<()> {
-    let (names, recursive) = hint_columns(spelling, hints);
+    let (names, recursive): (Vec<Text>, Vec<i32>) =
+        hints.iter().map(|hint| (Text(spelling.write(&hint.path)), i32::from(hint.recursive))).unzip();
+    // A trigger replaces those that are there, in one order for everybody.
     let sql = "INSERT INTO hint (filename, recursive) \
-               SELECT DISTINCT n.* FROM unnest($1::text[], $2::integer[]) AS n (filename, recursive) \
-               WHERE NOT EXISTS (SELECT 1 FROM hint WHERE filename = n.filename AND recursive = n.recursive)";
+               SELECT DISTINCT * FROM unnest($1::text[], $2::integer[]) AS n (filename, recursive) ORDER BY 1, 2";
     execute(client, sql, &[&names, &recursive]).await.map(drop)
 }
 
-pub(super) async fn remove_hints(client: &Object, spelling: Spelling, hints: &[Hint]) -> Answer<u64> {
-    let (mut names, mut recursive) = hint_columns(spelling, hints);
-    for hint in hints {
-        if let Some(other) = spelling.other(&hint.path) {
-            names.push(Text(other));
-            recursive.push(i32::from(hint.recursive));
-        }
-    }
-    let sql = "DELETE FROM hint USING unnest($1::text[], $2::integer[]) AS n (filename, recursive) \
-               WHERE hint.filename = n.filename AND hint.recursive = n.recursive";
-    execute(client, sql, &[&names, &recursive]).await
+pub(super) async fn remove_hints(client: &Object, versions: &[HintVersion]) -> Answer<u64> {
+    let versions: Vec<i64> = versions.iter().map(|version| version.0).collect();
+    execute(client, "DELETE FROM hint WHERE version = ANY ($1::bigint[])", &[&versions]).await
 }
 
 /// A trigger replaces those that are there.
@@ -358,16 +347,55 @@ const REMOVE_MARKS: &str = "WITH held AS (SELECT d.name_digest, d.peername FROM 
 
 const REMOVE_INTENTS: &str = "DELETE FROM csync2_intent WHERE id = ANY ($1::bigint[])";
 
-const ADD_INTENTS: &str = "INSERT INTO csync2_intent (filename, peername, temp_name, target, holder) \
-     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[]) RETURNING id";
+const ADD_INTENTS: &str = "INSERT INTO csync2_intent (id, filename, peername, temp_name, target, holder) \
+     SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[]) \
+     ON CONFLICT (id) DO NOTHING";
+
+/// The end of some receives and the beginning of the next.
+///
+/// It must not be carried out twice: by then others may have changed the rows that it replaces. Its intents tell whether it
+/// was, so they get their ids here.
+#[derive(Debug)]
+pub(super) struct Step {
+    receipts: Vec<(Option<IntentId>, Receipt)>,
+    intents: Vec<Intent>,
+    /// Of the intents, in their order.
+    ids: Vec<i64>,
+    /// The intents that it ends.
+    ended: Vec<i64>,
+    was_tried: AtomicBool,
+}
+
+impl Step {
+    pub(super) fn new(receipts: Vec<(Option<IntentId>, Receipt)>, intents: Vec<Intent>) -> Self {
+        // Of 62 bits: nobody meets with the ids of another.
+        let first = getrandom::u64().unwrap_or_default() >> 2;
+        let ids = (first.cast_signed()..).take(intents.len()).collect();
+        let ended = receipts.iter().filter_map(|(id, _)| id.map(|id| id.0)).collect();
+        Self { receipts, intents, ids, ended, was_tried: AtomicBool::new(false) }
+    }
+
+    /// The ids of the intents that begin with it.
+    pub(super) fn begun(&self) -> Vec<IntentId> {
+        self.ids.iter().copied().map(IntentId).collect()
+    }
+
+    /// Whether an attempt whose answer was lost was carried out: its intents are there, or those that it ends are not.
+    async fn is_done(&self, client: &Object) -> Answer<bool> {
+        let Self { ids, ended, .. } = self;
+        let telling = if ids.is_empty() { ended } else { ids };
+        let statement = client.prepare_cached("SELECT id FROM csync2_intent WHERE id = ANY ($1::bigint[])").await?;
+        let are_there = !client.query(&statement, &[telling]).await?.is_empty();
+        Ok(if ids.is_empty() { !ended.is_empty() && !are_there } else { are_there })
+    }
+}
 
 /// All statements are sent together: one trip for the whole transaction.
-pub(super) async fn next_receives(
-    client: &Object,
-    spelling: Spelling,
-    receipts: &[(Option<IntentId>, Receipt)],
-    intents: &[Intent],
-) -> Answer<Vec<IntentId>> {
+pub(super) async fn next_receives(client: &Object, spelling: Spelling, step: &Step) -> Answer<()> {
+    if step.was_tried.swap(true, Ordering::Relaxed) && step.is_done(client).await? {
+        return Ok(());
+    }
+    let Step { receipts, intents, ids, ended, .. } = step;
     // A statement may replace a row but once: the last receipt counts. One order for everybody, as for changes.
     let latest: BTreeMap<&SyncPath, Option<&FileRecord>> =
         receipts.iter().map(|(_, receipt)| (&receipt.path, receipt.record.as_ref())).collect();
@@ -383,7 +411,6 @@ pub(super) async fn next_receives(
     let received: Vec<NameDigest> =
         receipts.iter().map(|(_, receipt)| NameDigest::of(receipt.path.as_bytes())).collect();
     let senders: Vec<Text> = receipts.iter().map(|(_, receipt)| write(receipt.sender.as_bytes())).collect();
-    let ended: Vec<i64> = receipts.iter().filter_map(|(id, _)| id.map(|id| id.0)).collect();
     let actions = ActionRows::of(spelling, receipts.iter().flat_map(|(_, receipt)| &receipt.actions));
     let names: Vec<Text> = intents.iter().map(|intent| write(intent.path.as_bytes())).collect();
     let peers: Vec<Text> = intents.iter().map(|intent| write(intent.peer.as_bytes())).collect();
@@ -398,17 +425,12 @@ pub(super) async fn next_receives(
         (!gone.is_empty(), "DELETE FROM file WHERE name_digest = ANY ($1::bytea[])", &[&gone]),
         (!received.is_empty(), REMOVE_MARKS, &[&received, &senders]),
         (!actions.names.is_empty(), ADD_ACTIONS, &actions.parameters()),
-        (!ended.is_empty(), REMOVE_INTENTS, &[&ended]),
-        (!names.is_empty(), ADD_INTENTS, &[&names, &peers, &temp_names, &targets, &holders]),
+        (!ended.is_empty(), REMOVE_INTENTS, &[ended]),
+        (!names.is_empty(), ADD_INTENTS, &[ids, &names, &peers, &temp_names, &targets, &holders]),
     ];
     // What a power cut may undo is what the intents are there for.
     let durable = !intents.is_empty() || ended.len() < receipts.len();
-    let answers = at_once(client, durable, statements.iter().filter(|(is_needed, ..)| *is_needed)).await?;
-    let Some(rows) = answers.last().filter(|_| !intents.is_empty()) else { return Ok(Vec::new()) };
-    // Rows get their numbers in the order in which they are written; nothing is said of that in which they return.
-    let mut ids: Vec<i64> = rows.iter().map(|row| row.try_get(0)).collect::<Answer<_>>()?;
-    ids.sort_unstable();
-    Ok(ids.into_iter().map(IntentId).collect())
+    at_once(client, durable, statements.iter().filter(|(is_needed, ..)| *is_needed)).await
 }
 
 /// Runs statements as one transaction, sent together with its beginning and its end. When one fails, the server undoes
@@ -417,7 +439,7 @@ async fn at_once<'s>(
     client: &Object,
     durable: bool,
     statements: impl Iterator<Item = &'s (bool, &'s str, &'s Parameters<'s>)>,
-) -> Answer<Vec<Vec<Row>>> {
+) -> Answer<()> {
     let mut prepared = Vec::new();
     for (_, sql, parameters) in statements {
         // Before the transaction: what is prepared in between would be sent behind its end.
@@ -426,9 +448,8 @@ async fn at_once<'s>(
     let alone = durable && prepared.len() == 1;
     let control = async |sql: &str| if alone { Ok(()) } else { client.batch_execute(sql).await };
     let begin = if durable { "BEGIN" } else { "BEGIN; SET LOCAL synchronous_commit = off" };
-    let queries = future::try_join_all(prepared.iter().map(|(sql, parameters)| client.query(sql, parameters)));
-    let ((), answers, ()) = future::try_join3(control(begin), queries, control("COMMIT")).await?;
-    Ok(answers)
+    let work = future::try_join_all(prepared.iter().map(|(sql, parameters)| client.execute(sql, parameters)));
+    future::try_join3(control(begin), work, control("COMMIT")).await.map(drop)
 }
 
 pub(super) async fn abandon_receives(client: &Object, ids: &[IntentId]) -> Answer<()> {

@@ -7,7 +7,7 @@ use super::rows::{Text, bytes};
 use crate::model::encoding;
 
 /// The version of the tables that this program makes and understands.
-pub(super) const SCHEMA_VERSION: i64 = 3;
+pub(super) const SCHEMA_VERSION: i64 = 4;
 
 /// The C program's own text, so that a database looks alike whoever made it. IF NOT EXISTS: killed while it made
 /// them, the C program leaves some out.
@@ -65,6 +65,21 @@ CREATE TABLE csync2_notice (about TEXT PRIMARY KEY, facts TEXT NOT NULL);
 UPDATE csync2_schema SET version = 3;
 ";
 
+/// What version 4 adds: versions of hints, as those of actions.
+const VERSION_4: &str = "
+ALTER TABLE hint ADD COLUMN version INTEGER;
+UPDATE hint SET version = rowid;
+UPDATE csync2_version SET value = max(value, (SELECT coalesce(max(rowid), 0) FROM hint));
+CREATE TRIGGER csync2_hint_again BEFORE INSERT ON hint BEGIN
+    DELETE FROM hint WHERE filename = new.filename AND recursive = new.recursive;
+END;
+CREATE TRIGGER csync2_hint_version AFTER INSERT ON hint BEGIN
+    UPDATE csync2_version SET value = value + 1;
+    UPDATE hint SET version = (SELECT value FROM csync2_version) WHERE rowid = new.rowid;
+END;
+UPDATE csync2_schema SET version = 4;
+";
+
 /// The version of the tables; 0: the C program's, or none.
 pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {
     let ours = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'csync2_schema'";
@@ -88,6 +103,9 @@ pub(super) fn migrate(connection: &Connection) -> rusqlite::Result<()> {
     }
     if found < 3 {
         connection.execute_batch(VERSION_3)?;
+    }
+    if found < 4 {
+        connection.execute_batch(VERSION_4)?;
     }
     Ok(())
 }

@@ -23,7 +23,7 @@ use self::writer::Writer;
 use super::backend::Backend;
 use super::error::{ErrorKind, Result, StoreError};
 use super::spelling::ranges;
-use super::{CHUNK, Change, Claim, DirtyFilter, Hint, Intent, IntentId, Known, Receipt, StoreOptions};
+use super::{CHUNK, Change, Claim, DirtyFilter, Hint, HintVersion, Intent, IntentId, Known, Receipt, StoreOptions};
 use crate::model::{
     ActionVersion, DirtyEntry, FileRecord, Fingerprint, Fingerprinter, Job, JobFile, Mark, ScheduledAction, Scope,
     SyncPath,
@@ -278,8 +278,12 @@ impl Backend for Sqlite {
         self.write("add hints", move |connection| rows::add_hints(connection, &hints)).await
     }
 
-    async fn remove_hints(&self, hints: Vec<Hint>) -> Result<u64> {
-        self.write("remove hints", move |connection| rows::remove_hints(connection, &hints)).await
+    async fn hint_versions(&self, hint: Hint) -> Result<Vec<HintVersion>> {
+        self.read("read a hint", move |connection| rows::hint_versions(connection, &hint)).await
+    }
+
+    async fn remove_hints(&self, versions: Vec<HintVersion>) -> Result<u64> {
+        self.write("remove hints", move |connection| rows::remove_hints(connection, &versions)).await
     }
 
     async fn jobs(&self) -> Result<Vec<Job>> {

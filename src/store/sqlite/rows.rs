@@ -10,7 +10,7 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row, Statement, ToSql, Transaction, params};
 
 use super::super::spelling::{self, Range, Spelling, read_host, read_path};
-use super::super::{Change, Claim, Hint, Intent, IntentId, Known, Receipt};
+use super::super::{Change, Claim, Hint, HintVersion, Intent, IntentId, Known, Receipt};
 use crate::model::{
     ActionVersion, Checktxt, DirtyEntry, DirtyVersion, FileRecord, Fingerprint, Fingerprinter, Job, JobFile, Mark,
     ScheduledAction, SyncPath, encoding,
@@ -425,18 +425,32 @@ pub(super) fn hints(connection: &Connection) -> rusqlite::Result<Vec<Hint>> {
     statement.query_map([], hint)?.collect()
 }
 
+pub(super) fn hint_versions(connection: &Connection, hint: &Hint) -> rusqlite::Result<Vec<HintVersion>> {
+    let sql = "SELECT version FROM hint WHERE filename = ?1 AND recursive = ?2";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut versions = Vec::new();
+    for name in spellings(&hint.path) {
+        let mut rows = statement.query(params![Text(&name), i64::from(hint.recursive)])?;
+        while let Some(row) = rows.next()? {
+            versions.push(HintVersion(row.get(0)?));
+        }
+    }
+    Ok(versions)
+}
+
 pub(super) fn add_hints(connection: &Connection, hints: &[Hint]) -> rusqlite::Result<()> {
-    let mut statement =
-        connection.prepare_cached("INSERT OR IGNORE INTO hint (filename, recursive) VALUES (?1, ?2)")?;
+    // A trigger replaces the row that is there.
+    let mut statement = connection.prepare_cached("INSERT INTO hint (filename, recursive) VALUES (?1, ?2)")?;
     for hint in hints {
         statement.execute(params![Text(&write(&hint.path)), i64::from(hint.recursive)])?;
     }
     Ok(())
 }
 
-pub(super) fn remove_hints(connection: &Connection, hints: &[Hint]) -> rusqlite::Result<u64> {
-    let sql = "DELETE FROM hint WHERE filename = ?1 AND recursive = ?2";
-    hints.iter().map(|hint| remove_named(connection, sql, &hint.path, &[&i64::from(hint.recursive)])).sum()
+pub(super) fn remove_hints(connection: &Connection, versions: &[HintVersion]) -> rusqlite::Result<u64> {
+    let mut statement = connection.prepare_cached("DELETE FROM hint WHERE version = ?1")?;
+    let removed: rusqlite::Result<usize> = versions.iter().map(|version| statement.execute([version.0])).sum();
+    Ok(removed? as u64)
 }
 
 fn schedule(connection: &Connection, actions: &[ScheduledAction]) -> rusqlite::Result<()> {

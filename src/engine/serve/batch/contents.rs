@@ -24,6 +24,7 @@ use crate::fs::{self, Locator, TempFile};
 use crate::model::{FileKind, Metadata, SyncPath};
 use crate::store::{Intent, IntentId};
 use crate::wire::batch::{Answer, MAX_SUMS, Push};
+use crate::wire::pack::unpack;
 use crate::wire::{Attributes, WireError};
 
 /// Of smaller files all is sent, in bytes.
@@ -108,6 +109,11 @@ impl Incoming {
         old.min(size) >= WORTH_SUMS
     }
 
+    /// Whether any of it has come.
+    pub(super) fn has_begun(&self) -> bool {
+        self.content.is_some()
+    }
+
     /// Opens what was there when the file was offered.
     fn open_basis(&self, locator: &mut Locator) -> Result<File, Refusal> {
         let basis = Target::find_with(locator, &self.place)?.place().open_regular()?;
@@ -132,6 +138,10 @@ impl Incoming {
     fn take(&mut self, desk: &mut Desk, message: Push) -> Result<Option<Outcome>, Refusal> {
         match message {
             Push::Data { bytes, .. } => self.content(desk)?.file.write_all(&bytes)?,
+            Push::Packed { bytes, .. } => match unpack(&bytes) {
+                Ok(bytes) => self.content(desk)?.file.write_all(&bytes)?,
+                Err(_) => return Err(Refusal::text("The content did not arrive as it was sent")),
+            },
             Push::Copy { offset, length, .. } => {
                 let basis = match self.basis.take() {
                     Some(basis) => basis,
@@ -283,7 +293,7 @@ impl Batch {
         for (id, incoming) in files {
             self.set_state(id, State::Incoming(incoming));
         }
-        let begun = |open: &&Open| matches!(&open.state, State::Incoming(incoming) if incoming.content.is_some());
+        let begun = |open: &&Open| matches!(&open.state, State::Incoming(incoming) if incoming.has_begun());
         if self.open.values().filter(begun).count() > MOST_CONTENTS {
             return Err(WireError::Protocol("the contents of too many files at once".to_owned()).into());
         }
@@ -329,7 +339,11 @@ fn sums_of(incoming: &Incoming) -> Result<(u32, Vec<u8>), Refusal> {
 
 fn id_of(message: &Push) -> Option<u32> {
     match message {
-        Push::Data { id, .. } | Push::Copy { id, .. } | Push::End { id, .. } | Push::Cancel { id } => Some(*id),
+        Push::Data { id, .. }
+        | Push::Packed { id, .. }
+        | Push::Copy { id, .. }
+        | Push::End { id, .. }
+        | Push::Cancel { id } => Some(*id),
         Push::Key(_) | Push::Offer(_) | Push::Same { .. } | Push::Leave => None,
     }
 }

@@ -13,6 +13,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use self::commit::Ready;
 use self::contents::Incoming;
@@ -33,9 +34,13 @@ const MOST_CONTENTS: usize = 64;
 /// Bytes of frames that are worked on together.
 const AT_ONCE: usize = 1 << 20;
 
-/// Speaks frames until the client goes back to lines. What is complete when the connection breaks is put in place; the rest
-/// stays as it was.
-pub(super) async fn serve(connection: &mut Connection, peer: &Arc<Peer>) -> Result<(), SessionError> {
+/// Speaks frames until the client goes back to lines, or, when it is stopped, to the end of the content that is coming. What
+/// is complete when the connection breaks is put in place; the rest stays as it was.
+pub(super) async fn serve(
+    connection: &mut Connection,
+    peer: &Arc<Peer>,
+    stop: &CancellationToken,
+) -> Result<(), SessionError> {
     let mut batch = Batch {
         peer: Arc::clone(peer),
         key: String::new(),
@@ -50,9 +55,9 @@ pub(super) async fn serve(connection: &mut Connection, peer: &Arc<Peer>) -> Resu
         hashers: Arc::new(Semaphore::new(1)),
         answers: Vec::new(),
     };
-    let outcome = batch.converse(connection).await;
+    let outcome = batch.converse(connection, stop).await;
     match outcome {
-        Err(SessionError::Wire(_)) => {
+        Err(SessionError::Wire(_) | SessionError::Stopped) => {
             batch.commit().await?;
             batch.give_up().await?;
         }
@@ -120,8 +125,13 @@ struct Compared {
 }
 
 impl Batch {
-    async fn converse(&mut self, connection: &mut Connection) -> Result<(), SessionError> {
+    async fn converse(&mut self, connection: &mut Connection, stop: &CancellationToken) -> Result<(), SessionError> {
         loop {
+            if stop.is_cancelled() && !self.is_at_a_file() {
+                self.commit().await?;
+                self.send(connection).await?;
+                return Err(SessionError::Stopped);
+            }
             let mut frames = connection.frames_at_hand(AT_ONCE).await?;
             if frames.is_empty() {
                 self.commit().await?;
@@ -130,7 +140,12 @@ impl Batch {
                     self.send(connection).await?;
                     continue;
                 }
-                frames = connection.read_frames(AT_ONCE).await?;
+                // What has begun to come does come to an end.
+                let stop = if self.is_at_a_file() { CancellationToken::new() } else { stop.clone() };
+                match stop.run_until_cancelled(connection.read_frames(AT_ONCE)).await {
+                    Some(read) => frames = read?,
+                    None => continue,
+                }
             }
             if frames.is_empty() {
                 return Err(WireError::Closed.into());
@@ -158,6 +173,10 @@ impl Batch {
         self.end_reservations().await
     }
 
+    fn is_at_a_file(&self) -> bool {
+        self.open.values().any(|open| matches!(&open.state, State::Incoming(incoming) if incoming.has_begun()))
+    }
+
     async fn send(&mut self, connection: &mut Connection) -> Result<(), WireError> {
         if self.answers.is_empty() {
             return Ok(());
@@ -172,7 +191,13 @@ impl Batch {
         for message in messages {
             match message {
                 Push::Offer(offer) if contents.is_empty() => offers.push(offer),
-                Push::Data { .. } | Push::Copy { .. } | Push::End { .. } | Push::Cancel { .. } if offers.is_empty() => {
+                Push::Data { .. }
+                | Push::Packed { .. }
+                | Push::Copy { .. }
+                | Push::End { .. }
+                | Push::Cancel { .. }
+                    if offers.is_empty() =>
+                {
                     contents.push(message);
                 }
                 other => {

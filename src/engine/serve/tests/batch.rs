@@ -292,6 +292,34 @@ async fn pieces_of_the_old_content_are_copied() {
 }
 
 #[tokio::test]
+async fn packed_content_is_unpacked_and_a_bomb_refused() {
+    let story = Story::begin();
+    let text = "a line of text\n".repeat(10_000);
+    let packed = |id: u32, content: &[u8]| {
+        let bytes = zstd::bulk::compress(content, 3).unwrap().into();
+        Push::Packed { id, bytes }
+    };
+    let mut frames = Frames::begin(&story).await;
+    frames.send(&[file(1, "f", &text)]).await;
+    frames.expect(&[want(1)]).await;
+    frames.send(&[packed(1, text.as_bytes()), content(1, &text)[1].clone()]).await;
+    frames.expect(&[done(1)]).await;
+    for (id, bad) in [packed(2, &vec![0; MAX_BODY + 1]), Push::Packed { id: 3, bytes: Bytes::from_static(b"x") }]
+        .into_iter()
+        .enumerate()
+    {
+        let id = u32::try_from(id).unwrap() + 2;
+        frames.send(&[file(id, "g", &text)]).await;
+        frames.expect(&[want(id)]).await;
+        frames.send(&[bad, content(id, &text)[1].clone()]).await;
+        assert_eq!(frames.refused(id).await, "The content did not arrive as it was sent");
+    }
+    frames.end().await;
+    assert!(story.read("f") == text);
+    assert_eq!(story.names(), ["f"]);
+}
+
+#[tokio::test]
 async fn a_client_that_has_lost_step_expect_the_end() {
     let story = Story::begin();
     story.put("same", "content");

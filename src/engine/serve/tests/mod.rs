@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream, duplex};
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use super::registry::Registry;
 use super::session;
@@ -109,7 +110,15 @@ impl Story {
     pub(super) async fn check(&self, init: bool) {
         let options = CheckOptions { init, ..CheckOptions::default() };
         let real = self.path("d").canonicalize().unwrap().into_os_string().into_encoded_bytes();
-        check::check(&self.served().await, &[Target { real, recursive: true }], options, None).await.unwrap();
+        check::check(
+            &self.served().await,
+            &[Target { real, recursive: true }],
+            options,
+            None,
+            &CancellationToken::new(),
+        )
+        .await
+        .unwrap();
     }
 
     /// The peers that a file is dirty for.
@@ -137,7 +146,7 @@ impl Story {
     pub(super) fn connect_with(&self, timeouts: Timeouts) -> Client {
         let (ours, theirs) = duplex(1 << 16);
         let connection = Connection::new(theirs, Some(IpAddr::V4(Ipv4Addr::LOCALHOST)), timeouts);
-        let server = tokio::spawn(session::run(Arc::clone(&self.registry), connection, None));
+        let server = tokio::spawn(session::run(Arc::clone(&self.registry), connection, None, CancellationToken::new()));
         Client { stream: BufReader::new(ours), server }
     }
 

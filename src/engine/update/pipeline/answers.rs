@@ -248,8 +248,8 @@ impl Pipeline<'_> {
             }
         }
         job.progress = Progress::Done;
-        let content = job.digest.zip(job.metadata.clone());
-        self.confirmed.push(Confirmed { entry: job.entry.clone(), content });
+        let (state, digest) = (job.metadata.clone(), job.digest);
+        self.confirmed.push(Confirmed { entry: job.entry.clone(), state, digest });
         self.is_over(number);
     }
 

@@ -89,7 +89,7 @@ impl Pipeline<'_> {
 
     fn offer_all(&mut self) {
         let mut frames = Vec::new();
-        while self.offered.open.len() < OFFERS && self.offered.bytes < BYTES {
+        while self.offered.open.len() < OFFERS && self.offered.bytes < BYTES && !self.stop.is_cancelled() {
             if let Some(std::cmp::Reverse(number)) = self.ready.pop() {
                 match self.jobs[number].other_spelling {
                     Some(other) if self.jobs[other].progress == Progress::Asking => self.wait_for(other, number),
@@ -194,7 +194,8 @@ impl Pipeline<'_> {
             offered.summed = sums.as_ref().map_or(0, |(_, sums)| sums.len());
             let (place, insist) = (job.place.clone(), job.past.resent);
             let contents = std::sync::Arc::clone(self.contents);
-            self.exchange.send_content(Wanted { id, place, contents, insist, sums });
+            let pack = self.node.config.compression;
+            self.exchange.send_content(Wanted { id, place, contents, insist, pack, sums });
             self.offered.open.insert(id, offered);
         } else {
             self.offered.bytes -= offered.bytes;

@@ -20,6 +20,7 @@ use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use self::batch::Offers;
 use super::confirmed::{self, Confirmed};
@@ -80,6 +81,7 @@ pub(super) struct Pipeline<'a> {
     exchange: &'a mut Exchange,
     dry_run: bool,
     contents: &'a Arc<Contents>,
+    stop: &'a CancellationToken,
     jobs: Vec<Job>,
     /// The files that are pushed, by name.
     index: HashMap<SyncPath, usize>,
@@ -114,6 +116,7 @@ impl<'a> Pipeline<'a> {
             exchange,
             dry_run: run.dry_run,
             contents: &run.contents,
+            stop: &run.stop,
             jobs: Vec::new(),
             index: HashMap::new(),
             ready: BinaryHeap::new(),
@@ -137,7 +140,9 @@ impl<'a> Pipeline<'a> {
         let worked = self.work(candidates).await;
         let recorded = self.record_all().await;
         let left = if self.jobs.is_empty() { all } else { self.jobs.iter().filter(|job| !job.is_over()).count() };
-        debug_assert!(worked.is_err() || left == 0 || self.jobs.is_empty(), "jobs were forgotten");
+        self.report.unfinished = left > 0 && self.stop.is_cancelled();
+        let is_explained = worked.is_err() || self.report.unfinished || self.jobs.is_empty();
+        debug_assert!(left == 0 || is_explained, "jobs were forgotten");
         let forecasts = self.sorted_forecasts();
         Worked { report: self.report, forecasts, left, result: worked.and(recorded) }
     }
@@ -153,7 +158,7 @@ impl<'a> Pipeline<'a> {
         self.add_pushes(pushes);
         self.drain().await?;
         // A directory whose time was disputed comes round again.
-        while !self.untimed.is_empty() {
+        while !self.untimed.is_empty() && !self.stop.is_cancelled() {
             self.decided.extend(std::mem::take(&mut self.untimed).into_iter().map(Task::Time));
             self.drain().await?;
         }
@@ -177,19 +182,31 @@ impl<'a> Pipeline<'a> {
     fn issue(&mut self) {
         while !self.exchange.is_patching() && self.exchange.in_flight() < LONGEST_QUEUE {
             if self.asking < WINDOW
+                && !self.stop.is_cancelled()
                 && let Some(Reverse(number)) = self.ready.pop()
             {
                 match self.jobs[number].other_spelling {
                     Some(other) if self.jobs[other].progress == Progress::Asking => self.wait_for(other, number),
                     _ => self.open(number),
                 }
-            } else if let Some(task) = self.decided.pop_front() {
+            } else if let Some(task) = self.next_decided() {
                 match task {
                     Task::Change(number) => self.change(number),
                     Task::Time(number) => self.time_directory(number),
                 }
             } else {
                 return;
+            }
+        }
+    }
+
+    /// What was decided first. Of a run that is being stopped only what the peer has had its mark removed for.
+    fn next_decided(&mut self) -> Option<Task> {
+        loop {
+            let task = self.decided.pop_front()?;
+            let must_follow = matches!(task, Task::Change(number) if self.jobs[number].forced);
+            if must_follow || !self.stop.is_cancelled() {
+                return Some(task);
             }
         }
     }

@@ -11,12 +11,16 @@ use std::path::PathBuf;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
 use self::peer::{Act, Cut, Peer, Shared};
 use super::exchange::Exchange;
 use super::{Common, Outcome, Prospect, plan, session};
 use crate::config::reference::Scratch;
 use crate::config::{Config, Selection, Source};
+use crate::engine::check::{self, CheckOptions};
 use crate::engine::contact::Dialect;
+use crate::engine::selection::Target;
 use crate::engine::{Node, Place, Report};
 use crate::model::checktxt::MtimeUnit;
 use crate::model::{Checktxt, DirtyEntry, Mark, Scope, SyncPath};
@@ -30,6 +34,7 @@ struct Home {
     scratch: Scratch,
     node: Arc<Node>,
     dialect: Dialect,
+    stop: CancellationToken,
 }
 
 impl Home {
@@ -60,7 +65,12 @@ impl Home {
         let location = Location::Sqlite(scratch.path("state.db3"));
         let store = Store::open(&location, &StoreOptions::default()).await.unwrap();
         let place = Place { system_dir: scratch.root(), config_name: String::new(), groups: None, bind: None, port };
-        Self { node: Arc::new(Node::new(Arc::new(config), store, place)), scratch, dialect: Dialect::Upstream }
+        Self {
+            node: Arc::new(Node::new(Arc::new(config), store, place)),
+            scratch,
+            dialect: Dialect::Upstream,
+            stop: CancellationToken::new(),
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -122,7 +132,12 @@ impl Home {
         let names = plan::by_name(&self.node, self.rows().await, &mut Report::default());
         let mut outcome = Outcome::default();
         let exchange = Exchange::start(connection, self.dialect);
-        let run = Arc::new(Common { node: Arc::clone(&self.node), dry_run, contents: Arc::default() });
+        let run = Arc::new(Common {
+            node: Arc::clone(&self.node),
+            dry_run,
+            contents: Arc::default(),
+            stop: self.stop.clone(),
+        });
         session::converse(&run, "p", exchange, names, &mut outcome).await;
         (outcome, peer)
     }
@@ -357,6 +372,30 @@ async fn a_file_marked_again_while_it_is_sent_stays_dirty() {
     let (outcome, _) = home.update(peer).await;
     assert_eq!(outcome.report.errors, 0);
     assert_eq!(home.dirty().await, ["a"]);
+}
+
+/// What a peer got is not what the row says, and then the file is again as the row says, to the last bit.
+#[tokio::test]
+async fn a_file_that_was_away_while_it_was_pushed_is_found_again() {
+    let home = Home::new().await;
+    home.put(&["d/", "d/e/", "d/f", "d/l->target"]);
+    let names = ["d/e", "d/f", "d/l"];
+    home.know(&["", "d", "d/e", "d/f", "d/l"]).await;
+    home.mark(&names, false).await;
+    fs::rename(home.path("d"), home.scratch.path("away")).unwrap();
+    home.put(&["d/"]);
+    let (outcome, peer) = home.update(Peer::new(&["%d%", "%d%/d", "%d%/d/e", "%d%/d/f", "%d%/d/l"])).await;
+    assert_eq!((outcome.report.errors, home.dirty().await.len()), (0, 0));
+    assert_eq!((count(&peer, "DEL d/f"), count(&peer, "DEL d/l")), (1, 1));
+    fs::remove_dir(home.path("d")).unwrap();
+    fs::rename(home.scratch.path("away"), home.path("d")).unwrap();
+    let everything = [Target::everything()];
+    check::check(&home.node, &everything, CheckOptions::default(), None, &home.stop).await.unwrap();
+    assert_eq!(home.dirty().await, names);
+    let peer = Peer::new(&["%d%", "%d%/d"]);
+    assert_eq!(home.update(peer).await.0.report.errors, 0);
+    check::check(&home.node, &everything, CheckOptions::default(), None, &home.stop).await.unwrap();
+    assert_eq!(home.dirty().await, [""; 0]);
 }
 
 #[tokio::test]
