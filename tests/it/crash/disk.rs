@@ -115,7 +115,9 @@ impl Disk {
             .into_iter()
             .partition::<Vec<_>, _>(|step| step.keys().any(|path| path.parent() == Some(&directory)));
         self.steps = left;
-        flushed.iter().for_each(|step| apply(&mut self.flushed, step));
+        for step in &flushed {
+            apply(&mut self.flushed, step);
+        }
     }
 
     fn look(&mut self, created: bool) {

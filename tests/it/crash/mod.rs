@@ -15,50 +15,50 @@ const POSTGRES: Cast = Cast::postgres(Program::Ours);
 
 #[test]
 fn a_server_killed_in_a_batch_leaves_old_or_new() {
-    Story::begin(SQLITE, &[]).kill_everywhere(Victim::Server, 24);
+    Story::begin(SQLITE, &[]).kill_everywhere(Victim::Server, 16);
 }
 
 #[test]
 fn a_server_killed_in_the_classic_dialect_leaves_old_or_new() {
-    Story::begin(SQLITE, &["--no-batches"]).kill_everywhere(Victim::Server, 24);
+    Story::begin(SQLITE, &["--no-batches"]).kill_everywhere(Victim::Server, 16);
 }
 
 /// As on file systems that know no files without a name.
 #[test]
 fn a_server_killed_with_temporary_names_leaves_none() {
-    Story::begin(SQLITE, &[]).with_visible_files().kill_everywhere(Victim::Server, 16);
-    Story::begin(SQLITE, &["--no-batches"]).with_visible_files().kill_everywhere(Victim::Server, 16);
+    Story::begin(SQLITE, &[]).with_visible_files().kill_everywhere(Victim::Server, 8);
+    Story::begin(SQLITE, &["--no-batches"]).with_visible_files().kill_everywhere(Victim::Server, 8);
 }
 
 #[test]
 fn a_client_killed_in_a_batch_forgets_nothing() {
-    Story::begin(SQLITE, &[]).kill_everywhere(Victim::Client, 16);
+    Story::begin(SQLITE, &[]).kill_everywhere(Victim::Client, 12);
 }
 
 #[test]
 fn a_client_killed_in_the_classic_dialect_forgets_nothing() {
-    Story::begin(SQLITE, &["--no-batches"]).kill_everywhere(Victim::Client, 16);
+    Story::begin(SQLITE, &["--no-batches"]).kill_everywhere(Victim::Client, 12);
 }
 
 #[test]
 fn a_server_on_postgres_leaves_old_or_new() {
-    Story::begin(POSTGRES, &[]).kill_everywhere(Victim::Server, 10);
-    Story::begin(POSTGRES, &["--no-batches"]).kill_everywhere(Victim::Server, 10);
+    Story::begin(POSTGRES, &[]).kill_everywhere(Victim::Server, 6);
+    Story::begin(POSTGRES, &["--no-batches"]).kill_everywhere(Victim::Server, 6);
 }
 
 #[test]
 fn a_client_on_postgres_forgets_nothing() {
-    Story::begin(POSTGRES, &[]).kill_everywhere(Victim::Client, 8);
+    Story::begin(POSTGRES, &[]).kill_everywhere(Victim::Client, 6);
 }
 
 #[test]
 fn a_power_cut_in_a_batch_loses_nothing() {
-    Story::begin(SQLITE, &[]).cut_the_power_everywhere(Victim::Server, 20);
+    Story::begin(SQLITE, &[]).cut_the_power_everywhere(Victim::Server, 14);
 }
 
 #[test]
 fn a_power_cut_in_the_classic_dialect_loses_nothing() {
-    Story::begin(SQLITE, &["--no-batches"]).cut_the_power_everywhere(Victim::Server, 20);
+    Story::begin(SQLITE, &["--no-batches"]).cut_the_power_everywhere(Victim::Server, 14);
 }
 
 #[test]
@@ -69,5 +69,5 @@ fn a_power_cut_of_the_client_loses_nothing() {
 /// The database is elsewhere, and has all that it confirmed.
 #[test]
 fn a_power_cut_beside_postgres_loses_nothing() {
-    Story::begin(POSTGRES, &[]).cut_the_power_everywhere(Victim::Server, 10);
+    Story::begin(POSTGRES, &[]).cut_the_power_everywhere(Victim::Server, 6);
 }

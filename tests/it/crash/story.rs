@@ -80,7 +80,9 @@ impl Story {
             let mut disk = power.then(|| self.disk_of(victim));
             let mut passed = 0;
             self.push(Some(victim), |call| {
-                disk.iter_mut().for_each(|disk| disk.watch(call));
+                if let Some(disk) = &mut disk {
+                    disk.watch(call);
+                }
                 passed += 1;
                 if passed > point { Then::Kill } else { Then::GoOn }
             });
@@ -133,7 +135,7 @@ impl Story {
     /// Changes alpha's tree: to the one state or back to the other.
     fn change(&mut self) {
         self.turns += 1;
-        let mut state = state(self.turns % 2 == 0);
+        let mut state = state(self.turns.is_multiple_of(2));
         if self.visible {
             // Its mode cannot be set without /proc.
             state = state.without("fifo");
@@ -223,7 +225,7 @@ impl Story {
         let intents = self.beta().database.rows_if_any([Table::Intent]).unwrap_or_default().concat();
         let name = |intent: &String| {
             let (path, temporary) = intent.split_once('\t').expect("two columns");
-            let directory = &path[..path.rfind('/')? + 1];
+            let directory = &path[..=path.rfind('/')?];
             Some(format!("{directory}{temporary}").strip_prefix("%25d%25/")?.into())
         };
         intents.iter().filter_map(name).collect()
