@@ -285,15 +285,20 @@ pub async fn examine_all(
 ) -> Result<Examined, EngineError> {
     let mut examined = Examined::default();
     let mut paths = paths;
+    let mut overtaken: HashMap<SyncPath, Overtaken> = HashMap::new();
     for attempt in 0..ATTEMPTS {
-        if paths.is_empty() {
-            return Ok(examined);
-        }
-        if attempt > 0 {
+        if attempt > 0 && !paths.is_empty() {
             // A session is receiving the file, or another check has just written its row.
             tokio::time::sleep(PAUSE * attempt).await;
         }
         let mut rows = look_up(node, &paths).await?;
+        paths.retain(|path| {
+            let row = rows.get(path).map(|record| record.checktxt.clone());
+            overtaken.entry(path.clone()).or_insert_with(|| Overtaken::at(row.clone())).now(row) < 2
+        });
+        if paths.is_empty() {
+            return Ok(examined);
+        }
         let worker = Arc::clone(node);
         let looked = blocking("check", move || -> Vec<_> {
             let looked = paths.into_iter().map(|path| {
@@ -321,6 +326,28 @@ pub async fn examine_all(
         examined.undecided.push(path);
     }
     Ok(examined)
+}
+
+/// How often others have written a row since it was first read here. When they have done so twice, the second of them has read
+/// what the first one wrote, and looked at the file only then: later than we were asked to. So the file is checked.
+struct Overtaken {
+    row: Option<Checktxt>,
+    times: u32,
+}
+
+impl Overtaken {
+    fn at(row: Option<Checktxt>) -> Self {
+        Self { row, times: 0 }
+    }
+
+    /// How often it is by now.
+    fn now(&mut self, row: Option<Checktxt>) -> u32 {
+        if self.row != row {
+            self.times += 1;
+            self.row = row;
+        }
+        self.times
+    }
 }
 
 /// Whether a row says of a file exactly what is there now (`None`: nothing): then there is nothing to check.

@@ -30,7 +30,7 @@ fn end(run: Daemon) -> (Option<i32>, String) {
 }
 
 fn a_push_ends_after_what_is_in_hand(cast: Cast) {
-    const FILES: usize = 5_000;
+    const FILES: usize = 4_000;
     for (words, signal) in [("", Signal::TERM), ("batches no;", Signal::INT)] {
         let cluster = cast.cluster(["alpha", "beta"]).top(words).start();
         let (alpha, beta) = (&cluster["alpha"], &cluster["beta"]);
