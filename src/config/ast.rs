@@ -61,10 +61,14 @@ pub enum Setting {
     ActionTimeout,
     Batches,
     Durability,
+    TlsCertificate,
+    TlsKey,
+    TlsCa,
+    LegacyTls,
 }
 
 impl Setting {
-    pub const ALL: [(&'static str, Self); 10] = [
+    pub const ALL: [(&'static str, Self); 14] = [
         ("parallel-peers", Self::ParallelPeers),
         ("max-sessions", Self::MaxSessions),
         ("connect-timeout", Self::ConnectTimeout),
@@ -75,6 +79,10 @@ impl Setting {
         ("action-timeout", Self::ActionTimeout),
         ("batches", Self::Batches),
         ("durability", Self::Durability),
+        ("tls-certificate", Self::TlsCertificate),
+        ("tls-key", Self::TlsKey),
+        ("tls-ca", Self::TlsCa),
+        ("legacy-tls", Self::LegacyTls),
     ];
 
     pub fn from_word(word: &[u8]) -> Option<Self> {

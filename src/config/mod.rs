@@ -17,7 +17,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use diagnostics::ConfigError;
@@ -94,6 +94,33 @@ pub struct Config {
     /// `durability none`: received files are not flushed to the disk, and a power cut may cost or empty those of the last
     /// half minute.
     pub durable: bool,
+    pub tls: Tls,
+}
+
+/// What TLS sessions rest on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// Our certificate and its key (`tls-certificate`, `tls-key`).
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    /// Who signs the certificates of peers (`tls-ca`); `None`: each is pinned when it is first seen.
+    pub authority: Option<PathBuf>,
+    /// Whether RSA keys below 2,048 bits and X.509 v1 are good enough; `legacy-tls no`: they are not.
+    pub legacy: bool,
+}
+
+impl Tls {
+    /// Where the C program has its pair.
+    #[must_use]
+    pub fn in_directory(system_dir: &Path) -> Self {
+        let (certificate, key) = (system_dir.join("csync2_ssl_cert.pem"), system_dir.join("csync2_ssl_key.pem"));
+        Self { certificate, key, authority: None, legacy: true }
+    }
+
+    /// The files that are read.
+    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        [&self.certificate, &self.key].into_iter().chain(&self.authority)
+    }
 }
 
 /// A set of hosts, and the files they share.

@@ -13,7 +13,7 @@ use super::ast::{ActionStatement, Block, Document, GroupBlock, HostEntry, Settin
 use super::diagnostics::{Span, file_and_line};
 use super::{
     Action, ActionScope, AutoMethod, Backup, Config, ConfigError, Group, Host, MaxRemovals, NoSsl, Pattern, Prefix,
-    Rule, RuleKind, Selection, Side,
+    Rule, RuleKind, Selection, Side, Tls,
 };
 use crate::model::Ignore;
 
@@ -58,6 +58,7 @@ pub(super) fn resolve(document: &Document, selection: &Selection, system_dir: &P
         action_timeout: None,
         batches: true,
         durable: true,
+        tls: Tls::in_directory(system_dir),
     };
     let mut resolver = Resolver { document, selection, system_dir, config, unnamed_groups: 0 };
     for block in &document.blocks {
@@ -163,6 +164,7 @@ impl Resolver<'_> {
             _ => Err(invalid("expected `full` or `none`")),
         };
         let seconds = |number: u32| Duration::from_secs(number.into());
+        let file = self.system_dir.join(OsStr::from_bytes(&value.text));
         let config = &mut self.config;
         match setting {
             Setting::ParallelPeers => config.max_parallel_peers = number? as usize,
@@ -175,6 +177,10 @@ impl Resolver<'_> {
             Setting::AutoName => config.auto_name = yes?,
             Setting::Batches => config.batches = yes?,
             Setting::Durability => config.durable = durable?,
+            Setting::TlsCertificate => config.tls.certificate = file,
+            Setting::TlsKey => config.tls.key = file,
+            Setting::TlsCa => config.tls.authority = Some(file),
+            Setting::LegacyTls => config.tls.legacy = yes?,
         }
         Ok(())
     }

@@ -50,7 +50,7 @@ fn statements_mean_what_the_manual_says() {
         "database pgsql://localhost/a; database b; tempdir /t; lock-timeout 60x; ignore uid mod;
         group { host a@i1 (b) H@Me (c@I2); key k; auto younger; backup-directory /b; }
         parallel-peers 3; max-sessions 9; max-removals 50%; auto-name yes; action-timeout 60; batches no;
-        durability none;
+        durability none; legacy-tls no; tls-certificate tls/cert; tls-key /k/key; tls-ca ca;
         connect-timeout 1; handshake-timeout 2; idle-timeout 3;
         group last { host (h) p; key k; backup-directory /b; backup-generations 7; action { exec A; } action { exec B; } }",
     );
@@ -61,6 +61,10 @@ fn statements_mean_what_the_manual_says() {
     assert_eq!((config.max_removals, config.auto_name), (Some(MaxRemovals::Percent(50)), true));
     assert_eq!(config.action_timeout, Some(Duration::from_secs(60)));
     assert_eq!((config.batches, config.durable), (false, false));
+    let Tls { certificate, key, authority, legacy } = config.tls;
+    assert!(certificate.ends_with("tls/cert") && certificate.is_absolute(), "in the system directory");
+    assert_eq!((key, legacy), ("/k/key".into(), false));
+    assert!(authority.is_some_and(|authority| authority.ends_with("ca")));
     let [last, first] = config.groups.as_slice() else { panic!("two groups") };
     assert_eq!((first.name.as_str(), first.my_name.as_str(), first.i_am_slave), ("group_1", "me", false));
     assert_eq!((last.name.as_str(), last.my_name.as_str(), last.i_am_slave), ("last", "h", true));

@@ -10,6 +10,7 @@ mod actions;
 mod backups;
 mod benchmark;
 mod calls;
+mod certificates;
 mod cli;
 mod compare;
 mod conflicts;

@@ -19,7 +19,7 @@ use crate::engine::{EngineError, Node, Report};
 use crate::model::MtimeUnit;
 use crate::model::errors::chain;
 use crate::wire::batch::VERSIONS;
-use crate::wire::{Connection, Identity, Reply, Request, RequestError, WireError};
+use crate::wire::{Connection, Reply, Request, RequestError, WireError};
 
 /// Why a session ended before BYE.
 #[derive(Debug, thiserror::Error)]
@@ -118,7 +118,7 @@ async fn converse(
 async fn open(registry: &Arc<Registry>, mut connection: Connection) -> Result<Option<Session>, SessionError> {
     let Some(mut request) = next_from_stranger(&mut connection, FIRST_WORDS).await? else { return Ok(None) };
     if request == Ok(Request::Ssl) {
-        let identity = match Identity::load(&registry.settings().system_dir) {
+        let identity = match registry.identity().await {
             Ok(identity) => identity,
             Err(error) => {
                 refuse(connection, Reply::Text("SSL is not set up on this host.".to_owned())).await?;
@@ -299,9 +299,9 @@ impl Session {
             return Ok(Reply::SslExpected);
         }
         let served = self.registry.serve(&self.config_name, &self.known).await?;
-        if let Some(presented) = self.connection.peer_certificate().map(<[u8]>::to_vec) {
-            if let Err(reply) = peer::check_certificate(&served, name, &presented).await? {
-                return Ok(self.explained(reply, || format!("Another certificate is pinned here for {name}.")));
+        if self.connection.is_tls() {
+            if let Err(reason) = peer::check_certificate(&served, name, self.connection.peer_chain()).await? {
+                return Ok(self.explained(Reply::IdentificationFailed, || reason));
             }
             // It works, or there would be no TLS; but it may be weak.
             drop(served.identity().await);

@@ -68,6 +68,7 @@ impl Story {
             database: Some(format!("{dir}/db")),
             asynchronous: true,
             no_batches: false,
+            no_legacy_tls: false,
             read_only: false,
         };
         Self { directory, registry: Arc::new(Registry::new(settings)) }
