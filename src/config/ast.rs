@@ -53,6 +53,9 @@ pub enum Block {
 pub enum Setting {
     ParallelPeers,
     MaxSessions,
+    MaxSessionsPerPeer,
+    MaxStrangers,
+    MaxFileSize,
     ConnectTimeout,
     HandshakeTimeout,
     IdleTimeout,
@@ -68,9 +71,12 @@ pub enum Setting {
 }
 
 impl Setting {
-    pub const ALL: [(&'static str, Self); 14] = [
+    pub const ALL: [(&'static str, Self); 17] = [
         ("parallel-peers", Self::ParallelPeers),
         ("max-sessions", Self::MaxSessions),
+        ("max-sessions-per-peer", Self::MaxSessionsPerPeer),
+        ("max-strangers", Self::MaxStrangers),
+        ("max-file-size", Self::MaxFileSize),
         ("connect-timeout", Self::ConnectTimeout),
         ("handshake-timeout", Self::HandshakeTimeout),
         ("idle-timeout", Self::IdleTimeout),

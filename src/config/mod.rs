@@ -80,6 +80,12 @@ pub struct Config {
     pub max_parallel_peers: usize,
     /// How many sessions a daemon serves at once (`max-sessions`).
     pub max_sessions: usize,
+    /// How many of them one peer may have (`max-sessions-per-peer`).
+    pub max_sessions_per_peer: usize,
+    /// How many connections a daemon has at once that have not said who they are (`max-strangers`).
+    pub max_strangers: usize,
+    /// A larger file of a peer is refused (`max-file-size`); bytes. `None`: the free disk is the only limit.
+    pub max_file_size: Option<u64>,
     pub connect_timeout: Duration,
     pub handshake_timeout: Duration,
     pub idle_timeout: Duration,

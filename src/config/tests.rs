@@ -49,7 +49,7 @@ fn statements_mean_what_the_manual_says() {
     let config = loaded(
         "database pgsql://localhost/a; database b; tempdir /t; lock-timeout 60x; ignore uid mod;
         group { host a@i1 (b) H@Me (c@I2); key k; auto younger; backup-directory /b; }
-        parallel-peers 3; max-sessions 9; max-removals 50%; auto-name yes; action-timeout 60; batches no;
+        parallel-peers 3; max-sessions 9; max-sessions-per-peer 4; max-strangers 5; max-file-size 3G; max-removals 50%; auto-name yes; action-timeout 60; batches no;
         durability none; legacy-tls no; tls-certificate tls/cert; tls-key /k/key; tls-ca ca;
         connect-timeout 1; handshake-timeout 2; idle-timeout 3;
         group last { host (h) p; key k; backup-directory /b; backup-generations 7; action { exec A; } action { exec B; } }",
@@ -58,6 +58,8 @@ fn statements_mean_what_the_manual_says() {
     assert_eq!((config.tempdir, config.lock_timeout), (Some("/t".into()), Duration::from_mins(1)));
     assert_eq!(config.ignore, Ignore { uid: true, gid: false, mode: true });
     assert_eq!((config.max_parallel_peers, config.max_sessions), (3, 9));
+    assert_eq!((config.max_sessions_per_peer, config.max_strangers), (4, 5));
+    assert_eq!(config.max_file_size, Some(3 << 30));
     assert_eq!((config.max_removals, config.auto_name), (Some(MaxRemovals::Percent(50)), true));
     assert_eq!(config.action_timeout, Some(Duration::from_secs(60)));
     assert_eq!((config.batches, config.durable), (false, false));
@@ -218,6 +220,12 @@ fn the_first_line_of_an_error_is_the_one_that_scripts_know() {
         "parallel-peers 0;",
         "idle-timeout -1;",
         "max-sessions 3.5;",
+        "max-sessions-per-peer 0;",
+        "max-strangers many;",
+        "max-file-size 0;",
+        "max-file-size G;",
+        "max-file-size 1g;",
+        "max-file-size 99999999999T;",
         "batches maybe;",
         "durability some;",
     ] {

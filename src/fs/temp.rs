@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use rustix::fs::{
     AtFlags, CWD, Mode, OFlags, XattrFlags, fchmod, fchown, fgetxattr, flistxattr, fremovexattr, fsetxattr, fstat,
-    futimens, linkat, openat, renameat, unlinkat,
+    fstatvfs, futimens, linkat, openat, renameat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -88,6 +88,16 @@ impl TempFile {
     /// Its content is complete and was flushed, through another handle perhaps: [`TempFile::persist`] need not do it again.
     pub fn content_is_flushed(&mut self) {
         self.flushed = true;
+    }
+
+    /// Bytes that can be added where it lies, without what is kept for the administrator. A file system that does not tell
+    /// has room for everything.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn room(&self) -> io::Result<u64> {
+        let found = fstatvfs(&self.file)?;
+        Ok(if found.f_blocks == 0 { u64::MAX } else { found.f_bavail.saturating_mul(found.f_frsize) })
     }
 
     /// The name that it has, or will have for a moment, in its directory: `.NAME.XXXXXX`, at most 255 bytes.

@@ -7,6 +7,7 @@
 mod support;
 
 mod actions;
+mod audit;
 mod backups;
 mod benchmark;
 mod calls;
@@ -15,6 +16,7 @@ mod cli;
 mod compare;
 mod conflicts;
 mod coverage;
+mod crowd;
 mod dialects;
 mod differential;
 mod durability;

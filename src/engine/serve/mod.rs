@@ -3,6 +3,7 @@
 mod apply;
 mod batch;
 mod commands;
+mod lobby;
 mod peer;
 mod permission;
 mod query;
@@ -18,9 +19,10 @@ use std::thread;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
 use tracing::Instrument;
 
+pub use self::lobby::Limits;
+use self::lobby::Lobby;
 pub use self::registry::Registry;
 use super::Report;
 use crate::wire::{Connection, Listener, Timeouts, WireError};
@@ -43,7 +45,7 @@ pub async fn serve_one(registry: &Arc<Registry>, connection: Connection) -> Repo
 pub async fn serve(
     registry: &Arc<Registry>,
     timeouts: Timeouts,
-    limit: usize,
+    limits: Limits,
     once: bool,
     listening: impl FnOnce(std::net::SocketAddr),
 ) -> Result<Report, WireError> {
@@ -52,10 +54,8 @@ pub async fn serve(
     let address = listener.local_address();
     tracing::info!("Listening on {}:{} as {}.", address.ip(), address.port(), settings.my_name);
     listening(address);
-    let places = Arc::new(Semaphore::new(limit.max(1)));
+    let lobby = Lobby::new(limits);
     for number in 1_u64.. {
-        // Who comes while all places are taken waits in the system's queue. The semaphore is never closed.
-        let place = Arc::clone(&places).acquire_owned().await.ok();
         let (connection, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -66,10 +66,11 @@ pub async fn serve(
             }
         };
         let registry = Arc::clone(registry);
+        let visitor = lobby.enter(peer.ip());
         let span = tracing::warn_span!("session", session = number);
         let session = async move {
             tracing::info!("New connection from {}:{}.", peer.ip(), peer.port());
-            let report = session::run(registry, connection, place).await;
+            let report = session::run(registry, connection, Some(visitor)).await;
             report.conclude();
             report
         };

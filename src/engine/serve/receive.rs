@@ -405,5 +405,5 @@ pub(super) fn rules(peer: &Peer, path: &SyncPath) -> Rules {
             None => backups.push(backup.clone()),
         }
     }
-    Rules { ignore: config.ignore, backups, tempdir: config.tempdir.clone() }
+    Rules { ignore: config.ignore, backups, tempdir: config.tempdir.clone(), max_file_size: config.max_file_size }
 }

@@ -10,13 +10,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 
 use crate::config::{Config, Tls};
 use crate::engine::open::{NodeSettings, OpenError};
 use crate::engine::{EngineError, Node, recover};
 use crate::store::{Location, Store};
 use crate::wire::{Identity, TlsError};
+
+/// Names that no configuration has and that are looked up at the same time, for peers that claim to have them.
+const UNKNOWN_NAMES: usize = 8;
 
 /// Reads configurations and opens their databases on demand.
 #[derive(Debug)]
@@ -26,6 +29,7 @@ pub struct Registry {
     /// Opened by whoever needs it first, while others wait for that one only.
     databases: Mutex<Vec<(Location, Arc<Opened>)>>,
     identity: Mutex<Option<Presented>>,
+    unknown_names: Semaphore,
     sessions: AtomicU64,
 }
 
@@ -63,6 +67,7 @@ impl Registry {
             known: Mutex::default(),
             databases: Mutex::default(),
             identity: Mutex::default(),
+            unknown_names: Semaphore::new(UNKNOWN_NAMES),
             sessions: AtomicU64::new(0),
         }
     }
@@ -74,6 +79,11 @@ impl Registry {
 
     pub(super) fn settings(&self) -> &NodeSettings {
         &self.settings
+    }
+
+    /// Turns at looking up names that the configuration does not have.
+    pub(super) fn unknown_names(&self) -> &Semaphore {
+        &self.unknown_names
     }
 
     /// The configuration of that name; empty: the one given to `-C`.

@@ -6,16 +6,17 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 
 use super::batch;
+use super::lobby::{TooMany, Visitor};
 use super::peer::{self, Jobs, Peer};
 use super::receive::Receiver;
 use super::registry::{Known, Registry};
 use crate::engine::action::{self, Patience};
 use crate::engine::open::OpenError;
 use crate::engine::recover;
-use crate::engine::{EngineError, Node, Report};
+use crate::engine::{EngineError, Node, Report, membership};
 use crate::model::MtimeUnit;
 use crate::model::errors::chain;
 use crate::wire::batch::VERSIONS;
@@ -30,9 +31,11 @@ pub(super) enum SessionError {
     Engine(#[from] EngineError),
     #[error(transparent)]
     Open(#[from] OpenError),
+    #[error("the peer did not identify itself, and made room for others that came (max-strangers)")]
+    DrivenOut,
 }
 
-/// How long a peer may take for each of the lines up to CONFIG, which names the configuration with its own limit.
+/// How long a peer may take for all up to CONFIG, which names the configuration with its own limit for the rest.
 const FIRST_WORDS: Duration = Duration::from_secs(30);
 
 /// A session after CONFIG.
@@ -44,6 +47,10 @@ pub(super) struct Session {
     config_name: String,
     known: Arc<Known>,
     groups: Option<Vec<String>>,
+    /// The room that the session takes up in a daemon.
+    visitor: Option<Visitor>,
+    /// Until when the peer has to identify itself.
+    patience: Instant,
     /// Who the peer proved to be.
     peer: Option<Arc<Peer>>,
     /// Names the session in its intents.
@@ -59,6 +66,14 @@ pub(super) struct Session {
     reads_on: bool,
 }
 
+/// Why a HELLO came to nothing.
+#[derive(Debug)]
+enum Unwelcome {
+    /// The session goes on with this answer.
+    Refused(Reply),
+    TooMany,
+}
+
 /// Whether the session goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Flow {
@@ -66,18 +81,16 @@ pub(super) enum Flow {
     Close,
 }
 
-/// Runs a session to its end. What went wrong is logged once, here. Its place among the sessions that are served is free
-/// before its actions run.
-pub(super) async fn run(
-    registry: Arc<Registry>,
-    connection: Connection,
-    place: Option<OwnedSemaphorePermit>,
-) -> Report {
+/// Runs a session to its end. What went wrong is logged once, here. The room that it takes up in a daemon is free before its
+/// actions run.
+pub(super) async fn run(registry: Arc<Registry>, connection: Connection, visitor: Option<Visitor>) -> Report {
     let mut report = Report::default();
     let shown = connection.peer_name().to_owned();
-    match converse(&registry, connection, place, &mut report).await {
+    match converse(&registry, connection, visitor, &mut report).await {
         Ok(()) => {}
         Err(SessionError::Wire(WireError::Closed)) => tracing::info!("{shown} closed the connection without BYE."),
+        // Nobody's log is to be flooded as well.
+        Err(error @ SessionError::DrivenOut) => tracing::info!("{shown}: {error}"),
         Err(error) => report.error(format_args!("ERROR: session with {shown}: {}", chain(&error))),
     }
     report
@@ -86,10 +99,10 @@ pub(super) async fn run(
 async fn converse(
     registry: &Arc<Registry>,
     connection: Connection,
-    place: Option<OwnedSemaphorePermit>,
+    visitor: Option<Visitor>,
     report: &mut Report,
 ) -> Result<(), SessionError> {
-    let Some(mut session) = open(registry, connection).await? else { return Ok(()) };
+    let Some(mut session) = open(registry, connection, visitor).await? else { return Ok(()) };
     let spoken = session.converse().await;
     let ended = match &spoken {
         Ok(Flow::Close) => Ok(()),
@@ -98,14 +111,17 @@ async fn converse(
     // The peer may be gone already.
     session.connection.flush().await.ok();
     // The C client returns when the connection closes, and scripts count on the actions being done by then.
-    drop(place);
+    session.visitor = None;
     if let Some(node) = &session.served {
         match action::run(node, &session.holder, Patience::Only(&session.jobs.take())).await {
             Ok(done) => report.merge(done),
             Err(error) => report.error(format_args!("ERROR: cannot run the scheduled actions: {}", chain(&error))),
         }
     }
-    session.connection.shutdown().await;
+    // Who makes room does so at once.
+    if !matches!(spoken, Err(SessionError::DrivenOut)) {
+        session.connection.shutdown().await;
+    }
     // A database that failed may have left an intent: what was received is not recorded then.
     if let (Some(peer), true) = (&session.peer, spoken.is_err() || ended.is_err()) {
         tokio::spawn(recover::retry(Arc::clone(&peer.node), session.holder));
@@ -114,9 +130,40 @@ async fn converse(
     Ok(ended?)
 }
 
-/// The lines up to CONFIG's answer; `None` when the session ends before.
-async fn open(registry: &Arc<Registry>, mut connection: Connection) -> Result<Option<Session>, SessionError> {
-    let Some(mut request) = next_from_stranger(&mut connection, FIRST_WORDS).await? else { return Ok(None) };
+/// Everything up to CONFIG's answer; `None` when the session ends before.
+async fn open(
+    registry: &Arc<Registry>,
+    connection: Connection,
+    visitor: Option<Visitor>,
+) -> Result<Option<Session>, SessionError> {
+    let until = Instant::now() + FIRST_WORDS;
+    let opened = in_time(visitor.as_ref(), until, first_words(registry, connection)).await??;
+    let Some((connection, config_name, known)) = opened else { return Ok(None) };
+    Ok(Some(Session {
+        registry: Arc::clone(registry),
+        address: connection.peer_address(),
+        connection,
+        config_name,
+        patience: Instant::now() + known.config.handshake_timeout,
+        known,
+        groups: None,
+        visitor,
+        peer: None,
+        holder: registry.holder(),
+        unit: None,
+        receiver: Receiver::default(),
+        served: None,
+        jobs: Arc::default(),
+        reads_on: false,
+    }))
+}
+
+/// SSL and CONFIG.
+async fn first_words(
+    registry: &Arc<Registry>,
+    mut connection: Connection,
+) -> Result<Option<(Connection, String, Arc<Known>)>, SessionError> {
+    let Some(mut request) = next(&mut connection).await? else { return Ok(None) };
     if request == Ok(Request::Ssl) {
         let identity = match registry.identity().await {
             Ok(identity) => identity,
@@ -127,7 +174,7 @@ async fn open(registry: &Arc<Registry>, mut connection: Connection) -> Result<Op
         };
         answer(&mut connection, &Reply::ActivatingSsl).await?;
         connection = connection.start_tls_server(&identity).await?;
-        match next_from_stranger(&mut connection, FIRST_WORDS).await? {
+        match next(&mut connection).await? {
             Some(after) => request = after,
             None => return Ok(None),
         }
@@ -148,21 +195,26 @@ async fn open(registry: &Arc<Registry>, mut connection: Connection) -> Result<Op
         }
     };
     answer(&mut connection, &Reply::CmdFinished).await?;
-    Ok(Some(Session {
-        registry: Arc::clone(registry),
-        address: connection.peer_address(),
-        connection,
-        config_name,
-        known,
-        groups: None,
-        peer: None,
-        holder: registry.holder(),
-        unit: None,
-        receiver: Receiver::default(),
-        served: None,
-        jobs: Arc::default(),
-        reads_on: false,
-    }))
+    Ok(Some((connection, config_name, known)))
+}
+
+/// What a peer says before it has said who it is: it does not hold its place for long, nor against others.
+async fn in_time<T>(
+    visitor: Option<&Visitor>,
+    until: Instant,
+    words: impl Future<Output = T>,
+) -> Result<T, SessionError> {
+    let late = |_| WireError::TimedOut { what: "the peer did not identify itself" }.into();
+    unless_driven_out(visitor, tokio::time::timeout_at(until, words)).await?.map_err(late)
+}
+
+/// What it makes us do.
+async fn unless_driven_out<T>(visitor: Option<&Visitor>, step: impl Future<Output = T>) -> Result<T, SessionError> {
+    let Some(visitor) = visitor else { return Ok(step.await) };
+    tokio::select! {
+        done = step => Ok(done),
+        () = visitor.dismissed() => Err(SessionError::DrivenOut),
+    }
 }
 
 fn config_name(name: &[u8]) -> Option<String> {
@@ -173,15 +225,6 @@ fn config_name(name: &[u8]) -> Option<String> {
 /// The next command; `None` at the end of the connection.
 async fn next(connection: &mut Connection) -> Result<Option<Result<Request, RequestError>>, WireError> {
     Ok(connection.read_line().await?.map(|line| Request::parse(&line)))
-}
-
-/// The same from a peer that has not said yet who it is: it does not hold its place for long.
-async fn next_from_stranger(
-    connection: &mut Connection,
-    patience: Duration,
-) -> Result<Option<Result<Request, RequestError>>, WireError> {
-    let late = WireError::TimedOut { what: "the peer did not identify itself" };
-    tokio::time::timeout(patience, next(connection)).await.unwrap_or(Err(late))
 }
 
 async fn answer(connection: &mut Connection, reply: &Reply) -> Result<(), WireError> {
@@ -206,7 +249,7 @@ impl Session {
         loop {
             let next = match self.peer {
                 Some(ref peer) => self.receiver.meanwhile(peer, next(&mut self.connection)).await??,
-                None => next_from_stranger(&mut self.connection, self.known.config.handshake_timeout).await?,
+                None => in_time(self.visitor.as_ref(), self.patience, next(&mut self.connection)).await??,
             };
             let Some(request) = next else { return Ok(Flow::Continue) };
             match request {
@@ -239,7 +282,14 @@ impl Session {
                 self.restrict().await?;
                 Reply::CmdFinished
             }
-            Request::Hello { name } => self.hello(&name.to_lowercase()).await?,
+            Request::Hello { name } => match self.hello(&name.to_lowercase()).await? {
+                Ok(()) => Reply::CmdFinished,
+                Err(Unwelcome::Refused(reply)) => reply,
+                Err(Unwelcome::TooMany) => {
+                    self.answer(&Reply::Text("Too many sessions at once, try again later.".to_owned())).await?;
+                    return Ok(Flow::Close);
+                }
+            },
             Request::AtomicDialect => {
                 self.unit = Some(MtimeUnit::Nanoseconds);
                 self.reads_on = true;
@@ -283,33 +333,59 @@ impl Session {
         Reply::IdentifyFirst { address: self.connection.peer_name().to_owned() }
     }
 
-    /// Who may speak under a name: who comes from one of its addresses, with the certificate that is pinned for it, over
-    /// TLS unless the configuration says otherwise. A failed HELLO drops the earlier identity.
-    async fn hello(&mut self, name: &str) -> Result<Reply, SessionError> {
+    /// Lets the peer speak under a name, if it may. A failed HELLO drops the earlier identity.
+    async fn hello(&mut self, name: &str) -> Result<Result<(), Unwelcome>, SessionError> {
         self.settle().await?;
-        self.peer = None;
-        if !peer::resolves_to(name, self.address).await {
-            return Ok(self.explained(Reply::IdentificationFailed, || {
-                format!("{name} does not resolve here to {}.", self.connection.peer_name())
-            }));
+        if self.peer.take().is_some() {
+            self.patience = Instant::now() + self.known.config.handshake_timeout;
         }
-        let config = &self.known.config;
-        if !self.connection.is_tls() && !config.plain_allowed(&config.my_name, name) {
-            tracing::warn!("{name}: SSL encrypted connection expected! No nossl entry allows a plain one.");
-            return Ok(Reply::SslExpected);
-        }
-        let served = self.registry.serve(&self.config_name, &self.known).await?;
-        if self.connection.is_tls() {
-            if let Err(reason) = peer::check_certificate(&served, name, self.connection.peer_chain()).await? {
-                return Ok(self.explained(Reply::IdentificationFailed, || reason));
-            }
-            // It works, or there would be no TLS; but it may be weak.
-            drop(served.identity().await);
+        let (visitor, begun) = (self.visitor.take(), Instant::now());
+        let identified = unless_driven_out(visitor.as_ref(), self.identify(name)).await??;
+        self.visitor = visitor;
+        // The time that we take is not the peer's.
+        self.patience += begun.elapsed();
+        let served = match identified {
+            Ok(served) => served,
+            Err(reply) => return Ok(Err(Unwelcome::Refused(reply))),
+        };
+        if let Some(visitor) = &mut self.visitor
+            && let Err(TooMany) = visitor.be_seated(name).await
+        {
+            tracing::warn!("{name}: refused, it has as many sessions as one peer may have (max-sessions-per-peer).");
+            return Ok(Err(Unwelcome::TooMany));
         }
         let node = self.in_groups(&served);
         self.peer = Some(Arc::new(self.peer_called(name, node)));
         self.served = Some(served);
-        Ok(Reply::CmdFinished)
+        Ok(Ok(()))
+    }
+
+    /// Who may speak under a name: who comes from one of its addresses, with the certificate that is pinned for it, over
+    /// TLS unless the configuration says otherwise. The inner error is the answer.
+    async fn identify(&mut self, name: &str) -> Result<Result<Arc<Node>, Reply>, SessionError> {
+        // Names that nobody here has may take long to look up: they wait for each other, and for nobody else.
+        let is_known = membership::pairs(&self.known.config).iter().any(|(_, peer)| peer == name);
+        let registry = Arc::clone(&self.registry);
+        let _turn = if is_known { None } else { registry.unknown_names().acquire().await.ok() };
+        if !peer::resolves_to(name, self.address).await {
+            return Ok(Err(self.explained(Reply::IdentificationFailed, || {
+                format!("{name} does not resolve here to {}.", self.connection.peer_name())
+            })));
+        }
+        let config = &self.known.config;
+        if !self.connection.is_tls() && !config.plain_allowed(&config.my_name, name) {
+            tracing::warn!("{name}: SSL encrypted connection expected! No nossl entry allows a plain one.");
+            return Ok(Err(Reply::SslExpected));
+        }
+        let served = self.registry.serve(&self.config_name, &self.known).await?;
+        if self.connection.is_tls() {
+            if let Err(reason) = peer::check_certificate(&served, name, self.connection.peer_chain()).await? {
+                return Ok(Err(self.explained(Reply::IdentificationFailed, || reason)));
+            }
+            // It works, or there would be no TLS; but it may be weak.
+            drop(served.identity().await);
+        }
+        Ok(Ok(served))
     }
 
     /// Lets GROUP take effect for a peer that has said HELLO already.

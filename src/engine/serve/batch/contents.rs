@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
@@ -13,7 +13,7 @@ use super::{Batch, MOST_CONTENTS, Open, State, unknown};
 use crate::config::LocalPath;
 use crate::delta::blocks::{self, SUM};
 use crate::engine::blocking;
-use crate::engine::serve::apply::{Assembled, Refusal, Rules, Target, is_untouched};
+use crate::engine::serve::apply::{Assembled, Refusal, Room, Rules, Target, is_untouched};
 use crate::engine::serve::receive;
 use crate::engine::serve::session::SessionError;
 use crate::fs::{self, Locator, TempFile};
@@ -35,6 +35,8 @@ pub(super) struct Incoming {
     /// What was there when it was offered.
     before: Option<Metadata>,
     rules: Rules,
+    /// As it was offered.
+    size: u64,
     /// What the sums were made of, once something is copied from it.
     basis: Option<File>,
     content: Option<Content>,
@@ -45,6 +47,9 @@ pub(super) struct Incoming {
 struct Content {
     temp: TempFile,
     hash: Sha256,
+    length: u64,
+    /// Where the file ends, whatever more is sent.
+    room: Room,
 }
 
 /// What became of a file.
@@ -55,17 +60,17 @@ enum Outcome {
 }
 
 impl Incoming {
-    pub(super) fn new(path: SyncPath, place: LocalPath, before: Option<Metadata>, rules: Rules) -> Self {
-        Self { path, place, before, rules, basis: None, content: None }
+    pub(super) fn new(path: SyncPath, place: LocalPath, before: Option<Metadata>, rules: Rules, size: u64) -> Self {
+        Self { path, place, before, rules, size, basis: None, content: None }
     }
 
     /// Whether parts of what is here may save a part of the new content.
-    pub(super) fn has_basis_for(&self, size: u64) -> bool {
+    pub(super) fn has_basis(&self) -> bool {
         let old = match self.before.as_ref().map(|before| &before.kind) {
             Some(FileKind::Regular { size }) => *size,
             _ => 0,
         };
-        old.min(size) >= WORTH_SUMS
+        old.min(self.size) >= WORTH_SUMS
     }
 
     /// Opens what was there when the file was offered.
@@ -82,7 +87,9 @@ impl Incoming {
         if self.content.is_none() {
             let target = Target::find_with(locator, &self.place)?;
             let temp = target.place().temp(self.rules.tempdir.as_deref())?;
-            self.content = Some(Content { temp, hash: Sha256::new() });
+            let room = Room::of(&temp, &self.rules)?;
+            room.check(self.size)?;
+            self.content = Some(Content { temp, hash: Sha256::new(), length: 0, room });
         }
         self.content.as_mut().ok_or(Refusal::ParentMissing)
     }
@@ -113,7 +120,7 @@ impl Incoming {
         digest: [u8; 32],
     ) -> Result<Assembled, Refusal> {
         self.content(locator)?;
-        let Some(Content { temp, hash }) = self.content.take() else { return Err(Refusal::ParentMissing) };
+        let Some(Content { temp, hash, .. }) = self.content.take() else { return Err(Refusal::ParentMissing) };
         if <[u8; 32]>::from(hash.finalize()) != digest {
             return Err(Refusal::text("The content did not arrive as it was sent"));
         }
@@ -133,12 +140,14 @@ impl Incoming {
 }
 
 impl Content {
-    fn write(&mut self, bytes: &Bytes) -> io::Result<()> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+        self.length += bytes.len() as u64;
+        self.room.check(self.length)?;
         self.hash.update(bytes);
-        self.temp.file().write_all(bytes)
+        Ok(self.temp.file().write_all(bytes)?)
     }
 
-    fn copy(&mut self, mut basis: File, offset: u64, length: u64) -> io::Result<()> {
+    fn copy(&mut self, mut basis: File, offset: u64, length: u64) -> Result<(), Refusal> {
         basis.seek(SeekFrom::Start(offset))?;
         let mut piece = basis.take(length);
         let mut buffer = vec![0; usize::try_from(length).unwrap_or(usize::MAX).min(1 << 20)];
@@ -147,8 +156,7 @@ impl Content {
             if read == 0 {
                 return Ok(());
             }
-            self.hash.update(&buffer[..read]);
-            self.temp.file().write_all(&buffer[..read])?;
+            self.write(&buffer[..read])?;
         }
     }
 }

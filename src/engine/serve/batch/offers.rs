@@ -9,7 +9,7 @@ use super::{Batch, Compared, State, is_timed};
 use crate::config::LocalPath;
 use crate::engine::check;
 use crate::engine::membership::Purpose;
-use crate::engine::serve::apply::{Attribute, Copies, Made, Refusal, Target, is_untouched};
+use crate::engine::serve::apply::{Attribute, Copies, Made, Refusal, Target, check_size, is_untouched};
 use crate::engine::serve::commands;
 use crate::engine::serve::permission::{self, Admitted};
 use crate::engine::serve::receive::{self, Actions, OnDisk};
@@ -165,6 +165,7 @@ impl Batch {
             !known.marks.is_empty() || !check::is_recorded(node, known.record.as_ref(), target.before.as_ref())
         });
         let doubtful = doubtful.map(|((_, path, ..), _)| path.clone()).collect();
+        let most = node.config.max_file_size;
         let mut refused = permission::dirty_checks(&self.peer, doubtful).await?;
         let mut work = Vec::new();
         for (offer, path, place, target) in changes {
@@ -172,15 +173,17 @@ impl Batch {
             let refusal = match (refused.remove(&path), &offer.state) {
                 (Some(reply), _) => Some(Refusal::Answer(reply)),
                 // Little work, and for a directory only.
-                (None, Some(Described { kind: FileKind::Regular { .. }, .. })) => target.can_become_a_file().err(),
+                (None, Some(Described { kind: FileKind::Regular { size }, .. })) => {
+                    target.can_become_a_file().and_then(|()| check_size(*size, most)).err()
+                }
                 (None, _) => None,
             };
             match (refusal, offer.state) {
                 (Some(refusal), _) => self.reject(id, &path, &place, refusal).await?,
                 (None, Some(Described { kind: FileKind::Regular { size }, .. })) => {
                     let rules = receive::rules(&self.peer, &path);
-                    let incoming = Incoming::new(path, place, target.before, rules);
-                    let has_basis = incoming.has_basis_for(size);
+                    let incoming = Incoming::new(path, place, target.before, rules, size);
+                    let has_basis = incoming.has_basis();
                     self.set_state(id, State::Incoming(Box::new(incoming)));
                     if has_basis {
                         self.unsummed.push_back(id);
