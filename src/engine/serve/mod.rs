@@ -15,10 +15,8 @@ mod spool;
 mod tests;
 
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
-use tokio::runtime::Handle;
 use tracing::Instrument;
 
 pub use self::lobby::Limits;
@@ -77,14 +75,7 @@ pub async fn serve(
         if once {
             return Ok(session.instrument(span).await);
         }
-        let runtime = Handle::current();
-        // Not a task: most of what a session does is to wait for the disk.
-        let serving =
-            thread::Builder::new().name("session".to_owned()).spawn(move || runtime.block_on(session.instrument(span)));
-        if let Err(error) = serving {
-            tracing::warn!("WARNING: a connection was closed, no thread can be started for it: {error}");
-            tokio::time::sleep(PAUSE).await;
-        }
+        tokio::spawn(session.instrument(span));
     }
     Ok(Report::default())
 }

@@ -2,11 +2,16 @@
 //!
 //! Answers are flushed only when no further command is waiting, so that a pipelining peer costs few packets.
 
+use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::batch;
 use super::lobby::{TooMany, Visitor};
@@ -31,6 +36,8 @@ pub(super) enum SessionError {
     Engine(#[from] EngineError),
     #[error(transparent)]
     Open(#[from] OpenError),
+    #[error("a connection was closed, there is no thread for it")]
+    Thread(#[source] io::Error),
     #[error("the peer did not identify itself, and made room for others that came (max-strangers)")]
     DrivenOut,
 }
@@ -103,31 +110,22 @@ async fn converse(
     report: &mut Report,
 ) -> Result<(), SessionError> {
     let Some(mut session) = open(registry, connection, visitor).await? else { return Ok(()) };
-    let spoken = session.converse().await;
-    let ended = match &spoken {
-        Ok(Flow::Close) => Ok(()),
-        Ok(Flow::Continue) | Err(_) => session.break_off().await,
-    };
-    // The peer may be gone already.
-    session.connection.flush().await.ok();
-    // The C client returns when the connection closes, and scripts count on the actions being done by then.
-    session.visitor = None;
-    if let Some(node) = &session.served {
-        match action::run(node, &session.holder, Patience::Only(&session.jobs.take())).await {
-            Ok(done) => report.merge(done),
-            Err(error) => report.error(format_args!("ERROR: cannot run the scheduled actions: {}", chain(&error))),
-        }
-    }
-    // Who makes room does so at once.
-    if !matches!(spoken, Err(SessionError::DrivenOut)) {
-        session.connection.shutdown().await;
-    }
-    // A database that failed may have left an intent: what was received is not recorded then.
-    if let (Some(peer), true) = (&session.peer, spoken.is_err() || ended.is_err()) {
-        tokio::spawn(recover::retry(Arc::clone(&peer.node), session.holder));
-    }
-    spoken?;
-    Ok(ended?)
+    let introduced = session.introduce().await;
+    // A stranger is a task among others. Most of what a peer wants is to wait for the disk: it gets a thread.
+    let needs_a_thread = session.visitor.is_some() && matches!(introduced, Ok(None));
+    let rest = session.go_on(introduced);
+    let (done, outcome) = if needs_a_thread { on_a_thread(rest).await? } else { rest.await };
+    report.merge(done);
+    outcome
+}
+
+/// Runs the rest of a session on a thread of its own.
+async fn on_a_thread<T: Send + 'static>(rest: impl Future<Output = T> + Send + 'static) -> Result<T, SessionError> {
+    let (runtime, span) = (Handle::current(), tracing::Span::current());
+    let (sender, done) = oneshot::channel();
+    let run = move || drop(sender.send(runtime.block_on(rest.instrument(span))));
+    thread::Builder::new().name("session".to_owned()).spawn(run).map_err(SessionError::Thread)?;
+    done.await.map_err(|_| SessionError::Thread(io::Error::other("it ended early")))
 }
 
 /// Everything up to CONFIG's answer; `None` when the session ends before.
@@ -244,29 +242,81 @@ impl Session {
         answer(&mut self.connection, reply).await
     }
 
-    /// Carries out commands; [`Flow::Continue`] when the peer closed the connection while it might have gone on.
-    async fn converse(&mut self) -> Result<Flow, SessionError> {
-        loop {
-            let next = match self.peer {
-                Some(ref peer) => self.receiver.meanwhile(peer, next(&mut self.connection)).await??,
-                None => in_time(self.visitor.as_ref(), self.patience, next(&mut self.connection)).await??,
-            };
-            let Some(request) = next else { return Ok(Flow::Continue) };
-            match request {
-                Ok(request) => {
-                    if self.execute(request).await? == Flow::Close {
-                        return Ok(Flow::Close);
-                    }
-                }
-                // The C program's server does not answer an empty line.
-                Err(RequestError::Empty) => {}
-                Err(RequestError::Unknown) => self.answer(&Reply::UnknownCommand).await?,
-                Err(RequestError::Malformed(problem)) => {
-                    tracing::warn!("WARNING: the peer sent a malformed command: {problem}");
-                    self.answer(&Reply::Text("Invalid argument".to_owned())).await?;
-                }
+    /// Everything up to the first HELLO that succeeds: `None`. Some: the session ends before, see [`Session::turn`].
+    async fn introduce(&mut self) -> Result<Option<Flow>, SessionError> {
+        while self.peer.is_none() {
+            if let Some(flow) = self.turn().await? {
+                return Ok(Some(flow));
             }
         }
+        Ok(None)
+    }
+
+    /// The rest of the session, unless it has ended already, and what follows from it.
+    async fn go_on(mut self, introduced: Result<Option<Flow>, SessionError>) -> (Report, Result<(), SessionError>) {
+        let mut report = Report::default();
+        let spoken = match introduced {
+            Ok(None) => self.converse().await,
+            Ok(Some(flow)) => Ok(flow),
+            Err(error) => Err(error),
+        };
+        let ended = match &spoken {
+            Ok(Flow::Close) => Ok(()),
+            Ok(Flow::Continue) | Err(_) => self.break_off().await,
+        };
+        // The peer may be gone already.
+        self.connection.flush().await.ok();
+        // The C client returns when the connection closes, and scripts count on the actions being done by then.
+        self.visitor = None;
+        if let Some(node) = &self.served {
+            match action::run(node, &self.holder, Patience::Only(&self.jobs.take())).await {
+                Ok(done) => report.merge(done),
+                Err(error) => report.error(format_args!("ERROR: cannot run the scheduled actions: {}", chain(&error))),
+            }
+        }
+        // Who makes room does so at once.
+        if !matches!(spoken, Err(SessionError::DrivenOut)) {
+            self.connection.shutdown().await;
+        }
+        // A database that failed may have left an intent: what was received is not recorded then.
+        if let (Some(peer), true) = (&self.peer, spoken.is_err() || ended.is_err()) {
+            tokio::spawn(recover::retry(Arc::clone(&peer.node), self.holder));
+        }
+        (report, spoken.and_then(|_| Ok(ended?)))
+    }
+
+    /// Carries out commands until the session ends.
+    async fn converse(&mut self) -> Result<Flow, SessionError> {
+        loop {
+            if let Some(flow) = self.turn().await? {
+                return Ok(flow);
+            }
+        }
+    }
+
+    /// Carries out one command. Some: the session ends with it; [`Flow::Continue`] when the peer closed the connection while
+    /// it might have gone on.
+    async fn turn(&mut self) -> Result<Option<Flow>, SessionError> {
+        let next = match self.peer {
+            Some(ref peer) => self.receiver.meanwhile(peer, next(&mut self.connection)).await??,
+            None => in_time(self.visitor.as_ref(), self.patience, next(&mut self.connection)).await??,
+        };
+        let Some(request) = next else { return Ok(Some(Flow::Continue)) };
+        match request {
+            Ok(request) => {
+                if self.execute(request).await? == Flow::Close {
+                    return Ok(Some(Flow::Close));
+                }
+            }
+            // The C program's server does not answer an empty line.
+            Err(RequestError::Empty) => {}
+            Err(RequestError::Unknown) => self.answer(&Reply::UnknownCommand).await?,
+            Err(RequestError::Malformed(problem)) => {
+                tracing::warn!("WARNING: the peer sent a malformed command: {problem}");
+                self.answer(&Reply::Text("Invalid argument".to_owned())).await?;
+            }
+        }
+        Ok(None)
     }
 
     async fn execute(&mut self, request: Request) -> Result<Flow, SessionError> {
