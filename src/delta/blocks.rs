@@ -1,15 +1,22 @@
 //! What changed between two versions of a file, in the batch dialect: sums of the blocks of the old one, and the new one as
 //! pieces of the old one and bytes between them. Whether the outcome is right is for a digest of the whole to say.
 //!
-//! A block's sums are a weak one that can be moved on byte by byte, and 16 bytes of BLAKE3. Blocks grow with the file: as
-//! long as the square root of its size, so that sums and what one changed byte costs grow alike.
+//! A block's sums are a weak one that can be moved on byte by byte, and 8 bytes of BLAKE3 with a key that is made for the
+//! file: whoever writes a file cannot know which blocks will have the same sums. Blocks grow with the file: as long as the
+//! square root of its size, so that sums and what one changed byte costs grow alike.
 
 use std::io::{self, Read};
+
+use super::index::Index;
+use super::sums::{Rolling, Sums};
+
+/// Bytes of the key that stands before the sums.
+pub const KEY: usize = 32;
 
 /// Bytes that a block's sums take.
 pub const SUM: usize = 4 + STRONG;
 
-const STRONG: usize = 16;
+const STRONG: usize = 8;
 
 /// Blocks of one file, at most: it bounds the memory that sums take.
 pub const MAX_BLOCKS: u64 = 1 << 18;
@@ -31,9 +38,6 @@ const READ: usize = 256 * 1024;
 /// Strong sums that led to nothing may cost so many bytes more than the file has: an enemy's weak sums can match anywhere.
 const WASTE: u64 = 64 << 20;
 
-/// The multiplier of the weak sum: any odd number with bits everywhere.
-const MULTIPLIER: u32 = 0x0810_4225;
-
 /// The block length for a file of this size.
 #[must_use]
 pub fn block_length(size: u64) -> u32 {
@@ -42,11 +46,16 @@ pub fn block_length(size: u64) -> u32 {
     u32::try_from(length.next_multiple_of(64)).unwrap_or(LONGEST).min(LONGEST)
 }
 
-/// Hands out the sums of each block of `input`, in order.
+/// Hands out the sums of each block of `input`, in order, made with this key.
 ///
 /// # Errors
 /// Those of reading.
-pub fn sums(input: &mut dyn Read, block_length: u32, take: &mut dyn FnMut([u8; SUM])) -> io::Result<()> {
+pub fn sums(
+    input: &mut dyn Read,
+    block_length: u32,
+    key: &[u8; KEY],
+    take: &mut dyn FnMut([u8; SUM]),
+) -> io::Result<()> {
     let mut block = vec![0; block_length as usize];
     loop {
         let length = fill(input, &mut block)?;
@@ -54,8 +63,8 @@ pub fn sums(input: &mut dyn Read, block_length: u32, take: &mut dyn FnMut([u8; S
             return Ok(());
         }
         let mut sum = [0; SUM];
-        sum[..4].copy_from_slice(&weak(&block[..length]).to_be_bytes());
-        sum[4..].copy_from_slice(&strong(&block[..length]));
+        sum[..4].copy_from_slice(&Rolling::of(&block[..length]).mixed().to_be_bytes());
+        sum[4..].copy_from_slice(&strong(key, &block[..length]));
         take(sum);
         if length < block.len() {
             return Ok(());
@@ -76,27 +85,10 @@ fn fill(input: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(length)
 }
 
-fn strong(block: &[u8]) -> [u8; STRONG] {
+fn strong(key: &[u8; KEY], block: &[u8]) -> [u8; STRONG] {
     let mut sum = [0; STRONG];
-    sum.copy_from_slice(&blake3::hash(block).as_bytes()[..STRONG]);
+    sum.copy_from_slice(&blake3::keyed_hash(key, block).as_bytes()[..STRONG]);
     sum
-}
-
-/// The sum over bytes b of b · MULTIPLIER^(bytes behind it), modulo 2³².
-fn weak(block: &[u8]) -> u32 {
-    const M1: u32 = MULTIPLIER;
-    const M2: u32 = M1.wrapping_mul(M1);
-    const M3: u32 = M2.wrapping_mul(M1);
-    const M4: u32 = M2.wrapping_mul(M2);
-    let mut sum = 0_u32;
-    let (fours, rest) = block.as_chunks::<4>();
-    // Four at a time: each multiplication of the sum waits for the one before.
-    for &[one, two, three, four] in fours {
-        let next = u32::from(one).wrapping_mul(M3).wrapping_add(u32::from(two).wrapping_mul(M2));
-        let next = next.wrapping_add(u32::from(three).wrapping_mul(M1)).wrapping_add(u32::from(four));
-        sum = sum.wrapping_mul(M4).wrapping_add(next);
-    }
-    rest.iter().fold(sum, |sum, &byte| sum.wrapping_mul(M1).wrapping_add(byte.into()))
 }
 
 /// A piece of the new version.
@@ -113,72 +105,27 @@ pub enum Piece<'a> {
 /// The old version's blocks, to be found by their sums.
 #[derive(Debug)]
 struct Blocks {
-    block_length: usize,
-    sums: Vec<u8>,
-    /// Numbers of blocks, plus one, by weak sum: open addressing, 0 is free.
-    table: Vec<u32>,
+    key: [u8; KEY],
+    sums: Sums<Vec<u8>>,
+    index: Index,
 }
 
-/// Blocks of one weak sum that are looked at.
-const ALIKE: usize = 8;
-
 impl Blocks {
-    fn new(block_length: u32, sums: Vec<u8>) -> Self {
-        let count = sums.len() / SUM;
-        let mut blocks =
-            Self { block_length: block_length as usize, sums, table: vec![0; (2 * count).next_power_of_two().max(2)] };
-        for block in 0..count {
-            let mut slot = blocks.slot(blocks.weak_of(block));
-            let mut alike = 0;
-            while blocks.table[slot] != 0 && alike < ALIKE {
-                let other = blocks.table[slot] as usize - 1;
-                alike += usize::from(blocks.weak_of(other) == blocks.weak_of(block));
-                slot = (slot + 1) & (blocks.table.len() - 1);
-            }
-            if alike < ALIKE {
-                blocks.table[slot] = u32::try_from(block + 1).unwrap_or_default();
-            }
+    /// Whether this block has these bytes.
+    fn is(&self, block: usize, bytes: &[u8]) -> bool {
+        block < self.sums.count() && self.sums.strong(block) == strong(&self.key, bytes)
+    }
+
+    /// The block with these bytes. The flag: a strong sum was made for nothing.
+    fn find(&self, weak: u32, bytes: &[u8]) -> (Option<usize>, bool) {
+        if !self.index.may_have(weak) {
+            return (None, false);
         }
-        blocks
-    }
-
-    fn count(&self) -> usize {
-        self.sums.len() / SUM
-    }
-
-    fn weak_of(&self, block: usize) -> u32 {
-        let sum = &self.sums[block * SUM..];
-        u32::from_be_bytes([sum[0], sum[1], sum[2], sum[3]])
-    }
-
-    fn strong_of(&self, block: usize) -> &[u8] {
-        &self.sums[block * SUM + 4..(block + 1) * SUM]
-    }
-
-    fn slot(&self, weak: u32) -> usize {
-        // The low bits of the sum say little.
-        let mixed = weak.wrapping_mul(0x9e37_79b1);
-        (mixed >> 7) as usize & (self.table.len() - 1)
-    }
-
-    /// The block with these bytes; `wanted` is the likeliest. The flag: a strong sum was made for nothing.
-    fn find(&self, weak: u32, bytes: &[u8], wanted: usize) -> (Option<usize>, bool) {
-        let mut known: Option<[u8; STRONG]> = None;
-        let mut is_it = |block: usize| {
-            self.weak_of(block) == weak && self.strong_of(block) == known.get_or_insert_with(|| strong(bytes))
-        };
-        if wanted < self.count() && is_it(wanted) {
-            return (Some(wanted), false);
-        }
-        let mut slot = self.slot(weak);
-        while self.table[slot] != 0 {
-            let block = self.table[slot] as usize - 1;
-            if is_it(block) {
-                return (Some(block), false);
-            }
-            slot = (slot + 1) & (self.table.len() - 1);
-        }
-        (None, known.is_some())
+        let mut known = None;
+        let mut is_it =
+            |&block: &usize| self.sums.strong(block) == *known.get_or_insert_with(|| strong(&self.key, bytes));
+        let found = self.index.with_sum(&self.sums, weak).find(&mut is_it);
+        (found, found.is_none() && known.is_some())
     }
 }
 
@@ -186,35 +133,39 @@ impl Blocks {
 #[derive(Debug)]
 pub struct Matcher {
     blocks: Blocks,
-    /// MULTIPLIER^(`block_length` − 1).
-    factor: u32,
     buffer: Vec<u8>,
+    /// The bytes of the buffer that are filled.
+    filled: usize,
     /// The first byte of the buffer that was not handed out.
     start: usize,
     /// The first byte of the window.
     at: usize,
-    /// The window's weak sum, if it is a whole block that was moved on by a byte.
-    sum: Option<u32>,
+    /// The window's weak sum, if it was moved on.
+    sum: Option<Rolling>,
     ended: bool,
     /// A copy that may go on: where it begins and how long it is.
     copy: Option<(u64, u64)>,
+    /// The block behind the last one that was found.
     wanted: usize,
     read: u64,
     wasted: u64,
 }
 
 impl Matcher {
-    /// `None` for sums that cannot be used: of no block, of blocks of an impossible length, or cut short.
+    /// For the key and the sums as they came. `None` where they cannot be used: of no block, of blocks of an impossible length,
+    /// or cut short.
     #[must_use]
-    pub fn new(block_length: u32, sums: Vec<u8>) -> Option<Self> {
-        let is_usable = (1..=LONGEST).contains(&block_length) && !sums.is_empty() && sums.len().is_multiple_of(SUM);
-        if !is_usable || sums.len() / SUM > usize::try_from(MAX_BLOCKS).unwrap_or(usize::MAX) {
+    pub fn new(block_length: u32, keyed_sums: &[u8]) -> Option<Self> {
+        let (key, sums) = keyed_sums.split_first_chunk::<KEY>()?;
+        let sums = Sums::new(block_length as usize, STRONG, sums.to_vec())?;
+        if !(1..=LONGEST).contains(&block_length) || !(1..=MAX_BLOCKS).contains(&(sums.count() as u64)) {
             return None;
         }
+        let index = Index::new(&sums);
         Some(Self {
-            factor: MULTIPLIER.wrapping_pow(block_length - 1),
-            blocks: Blocks::new(block_length, sums),
+            blocks: Blocks { key: *key, sums, index },
             buffer: Vec::new(),
+            filled: 0,
             start: 0,
             at: 0,
             sum: None,
@@ -232,23 +183,23 @@ impl Matcher {
     /// Those of reading.
     pub fn step(&mut self, new: &mut dyn Read, take: &mut dyn FnMut(Piece<'_>)) -> io::Result<bool> {
         self.refill(new)?;
-        let length = self.blocks.block_length;
+        let length = self.blocks.sums.block_length;
         loop {
-            let left = self.buffer.len() - self.at;
+            let left = self.filled - self.at;
             if left == 0 && self.ended {
                 self.hand_out(take);
                 self.end_copy(take);
                 return Ok(false);
             }
-            if left < length && !self.ended {
+            // A byte more than a block, so that the sum can be moved on.
+            if left <= length && !self.ended {
                 return Ok(true);
             }
             if self.at - self.start >= LITERAL {
                 self.hand_out(take);
             }
             let window = left.min(length);
-            let sum = self.sum.unwrap_or_else(|| weak(&self.buffer[self.at..self.at + window]));
-            if let Some(block) = self.find(sum, window) {
+            if let Some(block) = self.find(window) {
                 self.hand_out(take);
                 self.add_copy(block as u64 * length as u64, window as u64, take);
                 self.wanted = block + 1;
@@ -256,50 +207,55 @@ impl Matcher {
                 self.start = self.at;
                 self.sum = None;
             } else {
-                self.sum = self.moved_on(sum, window);
-                self.at += 1;
+                self.move_on(window);
             }
         }
     }
 
-    fn find(&mut self, sum: u32, window: usize) -> Option<usize> {
-        if self.wasted > WASTE + self.read {
-            return None;
-        }
-        // Of a window at the end that is shorter than a block, only the last block can have the length.
+    /// The block that the window is.
+    fn find(&mut self, window: usize) -> Option<usize> {
         let bytes = &self.buffer[self.at..self.at + window];
-        let (found, for_nothing) = self.blocks.find(sum, bytes, self.wanted);
+        let (found, for_nothing) = if self.wasted > WASTE + self.read {
+            (None, false)
+        } else if let Some(sum) = self.sum {
+            self.blocks.find(sum.mixed(), bytes)
+        } else if self.blocks.is(self.wanted, bytes) {
+            // Behind a block that was found comes most likely the next one.
+            (Some(self.wanted), false)
+        } else {
+            self.wasted += window as u64;
+            self.blocks.find(Rolling::of(bytes).mixed(), bytes)
+        };
         if for_nothing {
             self.wasted += window as u64;
         }
-        found.filter(|&block| window == self.blocks.block_length || block + 1 == self.blocks.count())
+        // Of a window at the end that is shorter than a block, only the last block can have the length.
+        found.filter(|&block| window == self.blocks.sums.block_length || block + 1 == self.blocks.sums.count())
     }
 
-    /// The sum of the window that begins a byte later.
-    fn moved_on(&self, sum: u32, window: usize) -> Option<u32> {
-        if window < self.blocks.block_length {
-            // It gets shorter by its first byte.
-            let factor = MULTIPLIER.wrapping_pow(u32::try_from(window - 1).ok()?);
-            return (window > 1).then(|| sum.wrapping_sub(u32::from(self.buffer[self.at]).wrapping_mul(factor)));
+    /// Moves the window on by a byte. At the end of the file it gets shorter.
+    fn move_on(&mut self, window: usize) {
+        let bytes = &self.buffer[self.at..self.filled];
+        let mut sum = self.sum.unwrap_or_else(|| Rolling::of(&bytes[..window]));
+        match bytes.get(window) {
+            Some(&next) => sum.rotate(bytes[0], next),
+            None => sum.shrink(bytes[0]),
         }
-        let without_first = sum.wrapping_sub(u32::from(self.buffer[self.at]).wrapping_mul(self.factor));
-        match self.buffer.get(self.at + window) {
-            Some(&next) => Some(without_first.wrapping_mul(MULTIPLIER).wrapping_add(next.into())),
-            None if self.ended => (window > 1).then_some(without_first),
-            None => None,
-        }
+        self.sum = Some(sum);
+        self.at += 1;
     }
 
     fn refill(&mut self, new: &mut dyn Read) -> io::Result<()> {
-        self.buffer.drain(..self.start);
+        self.buffer.copy_within(self.start..self.filled, 0);
+        self.filled -= self.start;
         self.at -= self.start;
         self.start = 0;
-        let length = self.buffer.len();
-        // A byte more than a block, so that the sum can be moved on.
-        let room = READ.max(2 * self.blocks.block_length);
-        self.buffer.resize(length + room, 0);
-        let read = fill(new, &mut self.buffer[length..])?;
-        self.buffer.truncate(length + read);
+        let room = READ.max(2 * self.blocks.sums.block_length);
+        if self.buffer.len() < self.filled + room {
+            self.buffer.resize(self.filled + room, 0);
+        }
+        let read = fill(new, &mut self.buffer[self.filled..][..room])?;
+        self.filled += read;
         self.ended = read < room;
         self.read += read as u64;
         Ok(())
@@ -337,11 +293,11 @@ mod tests {
 
     /// The new version put together from the pieces, and how many of its bytes were literal.
     fn rebuilt(old: &[u8], new: &[u8], block_length: u32) -> (Vec<u8>, usize) {
-        let mut all = Vec::new();
-        sums(&mut &*old, block_length, &mut |sum| all.extend(sum)).unwrap();
-        assert_eq!(all.len() / SUM, old.len().div_ceil(block_length as usize));
+        let mut all = vec![7; KEY];
+        sums(&mut &*old, block_length, &[7; KEY], &mut |sum| all.extend(sum)).unwrap();
+        assert_eq!((all.len() - KEY) / SUM, old.len().div_ceil(block_length as usize));
         let (mut built, mut literal) = (Vec::new(), 0);
-        let Some(mut matcher) = Matcher::new(block_length, all) else { return (new.to_vec(), new.len()) };
+        let Some(mut matcher) = Matcher::new(block_length, &all) else { return (new.to_vec(), new.len()) };
         let mut rest = new;
         let mut take = |piece: Piece<'_>| match piece {
             Piece::Literal(bytes) => {
@@ -390,8 +346,10 @@ mod tests {
     #[test]
     fn sums_that_match_everywhere_cost_a_bounded_time() {
         let zeros = vec![0; 2_000_000];
-        // The weak sum of zeros is 0, and the strong one is wrong.
-        let mut matcher = Matcher::new(1 << 16, [vec![0; 4], vec![1; STRONG]].concat().repeat(1_000)).unwrap();
+        // The weak sum is that of zeros, and the strong one is wrong.
+        let weak = Rolling::of(&zeros[..1 << 16]).mixed().to_be_bytes().to_vec();
+        let sums = [vec![0; KEY], [weak, vec![1; STRONG]].concat().repeat(1_000)].concat();
+        let mut matcher = Matcher::new(1 << 16, &sums).unwrap();
         let mut rest = &zeros[..];
         let mut literal = 0;
         let mut take = |piece: Piece<'_>| match piece {
@@ -420,15 +378,14 @@ mod tests {
         }
 
         #[test]
-        fn the_sum_that_is_moved_on_is_the_sum_of_the_window(bytes in prop::collection::vec(any::<u8>(), 2..50)) {
+        fn the_sum_that_is_moved_on_is_the_sum_of_the_window(bytes in prop::collection::vec(any::<u8>(), 2..150)) {
             let window = bytes.len() / 2;
-            let mut matcher = Matcher::new(u32::try_from(window).unwrap(), vec![0; SUM]).unwrap();
-            matcher.buffer = bytes.clone();
-            let mut sum = weak(&bytes[..window]);
-            for at in 0..bytes.len() - window {
-                matcher.at = at;
-                sum = matcher.moved_on(sum, window).unwrap();
-                prop_assert_eq!(sum, weak(&bytes[at + 1..at + 1 + window]));
+            let mut matcher = Matcher::new(u32::try_from(window).unwrap(), &[0; KEY + SUM]).unwrap();
+            (matcher.filled, matcher.buffer) = (bytes.len(), bytes.clone());
+            for at in 1..bytes.len() {
+                matcher.move_on(window.min(bytes.len() + 1 - at));
+                let expected = Rolling::of(&bytes[at..bytes.len().min(at + window)]);
+                prop_assert_eq!(matcher.sum.unwrap().mixed(), expected.mixed());
             }
         }
 
@@ -436,7 +393,7 @@ mod tests {
         fn whatever_a_peer_sends_makes_nothing_panic(
             sums in prop::collection::vec(any::<u8>(), 0..100), block_length in any::<u32>(), new in prop::collection::vec(any::<u8>(), 0..100),
         ) {
-            if let Some(mut matcher) = Matcher::new(block_length % 50, sums) {
+            if let Some(mut matcher) = Matcher::new(block_length % 50, &sums) {
                 let mut rest = &new[..];
                 while matcher.step(&mut rest, &mut |_| ()).unwrap() {}
             }

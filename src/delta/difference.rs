@@ -40,7 +40,7 @@ pub fn delta(new: &mut dyn Read, signature: &[u8], output: &mut dyn Write, bound
     let script = Script { output, copy: None };
     Difference {
         sums,
-        index: Index::new(sums),
+        index: Index::new(&sums),
         window: Window { new, data: vec![0; WINDOW], literal: 0, at: 0, end: 0, base: 0, is_last: false },
         script,
         batch: BATCH.0,
@@ -51,8 +51,8 @@ pub fn delta(new: &mut dyn Read, signature: &[u8], output: &mut dyn Write, bound
 }
 
 struct Difference<'a> {
-    sums: Sums<'a>,
-    index: Index<'a>,
+    sums: Sums<&'a [u8]>,
+    index: Index,
     window: Window<'a>,
     script: Script<'a>,
     /// Blocks to hash next.
@@ -176,13 +176,13 @@ impl Difference<'_> {
         if due.is_none() && (!self.index.may_have(weak) || !self.pay(LOOK)) {
             return None;
         }
-        let found = due.or_else(|| self.index.with_sum(weak).next());
+        let found = due.or_else(|| self.index.with_sum(&self.sums, weak).next());
         if found.is_none() || !self.pay(STRONG) {
             return None;
         }
         let ours = self.sums.of_data(&self.window.rest()[..self.sums.block_length]);
         let is_it = |&block: &usize| self.sums.of_blocks(block, 1) == ours;
-        due.filter(is_it).or_else(|| self.index.with_sum(weak).find(is_it))
+        due.filter(is_it).or_else(|| self.index.with_sum(&self.sums, weak).find(is_it))
     }
 
     fn pay(&mut self, cost: u64) -> bool {

@@ -13,30 +13,29 @@ const EQUAL: usize = 8;
 const EMPTY: u32 = u32::MAX;
 
 #[derive(Debug)]
-pub(super) struct Index<'s> {
-    sums: Sums<'s>,
+pub(super) struct Index {
     slots: Vec<u32>,
     /// Two bits of a word for each hash, some four blocks to a word: all but a few look-ups end here, without a step through
     /// memory that no cache holds.
     filter: Vec<u64>,
 }
 
-impl<'s> Index<'s> {
+impl Index {
     /// `sums` are fewer than [`EMPTY`].
-    pub(super) fn new(sums: Sums<'s>) -> Self {
+    pub(super) fn new<B: AsRef<[u8]>>(sums: &Sums<B>) -> Self {
         let count = sums.count();
         let slots = vec![EMPTY; count + count / 2 + 1];
         let filter = vec![0; (count / 4).next_power_of_two()];
-        let mut index = Self { sums, slots, filter };
+        let mut index = Self { slots, filter };
         for block in 0..count {
-            index.insert(block);
+            index.insert(sums, block);
         }
         index
     }
 
-    fn insert(&mut self, block: usize) {
-        let sums = self.sums.of_blocks(block, 1);
-        let hash = hash(weak_of(sums));
+    fn insert<B: AsRef<[u8]>>(&mut self, sums: &Sums<B>, block: usize) {
+        let own = sums.of_blocks(block, 1);
+        let hash = hash(weak_of(own));
         let mut equal = 0;
         for slot in self.probes(hash) {
             match self.slots[slot] {
@@ -50,9 +49,9 @@ impl<'s> Index<'s> {
                     return;
                 }
                 other => {
-                    let others = self.sums.of_blocks(other as usize, 1);
-                    equal += usize::from(weak_of(others) == weak_of(sums));
-                    if others == sums || equal == EQUAL {
+                    let others = sums.of_blocks(other as usize, 1);
+                    equal += usize::from(weak_of(others) == weak_of(own));
+                    if others == own || equal == EQUAL {
                         return;
                     }
                 }
@@ -66,13 +65,13 @@ impl<'s> Index<'s> {
         self.filter[word] & bits == bits
     }
 
-    /// The blocks with this weak sum.
-    pub(super) fn with_sum(&self, weak: u32) -> impl Iterator<Item = usize> {
+    /// The blocks with this weak sum, of the sums that the index was made of.
+    pub(super) fn with_sum<B: AsRef<[u8]>>(&self, sums: &Sums<B>, weak: u32) -> impl Iterator<Item = usize> {
         let slots = self.probes(hash(weak)).map(|slot| self.slots[slot]);
         slots
             .take_while(|&slot| slot != EMPTY)
             .map(|block| block as usize)
-            .filter(move |&block| self.sums.weak(block) == weak)
+            .filter(move |&block| sums.weak(block) == weak)
     }
 
     fn probes(&self, hash: u32) -> impl Iterator<Item = usize> + use<> {
@@ -110,16 +109,22 @@ mod tests {
         signature
     }
 
-    fn found(index: &Index<'_>, weak: u32) -> Vec<usize> {
-        if index.may_have(weak) { index.with_sum(weak).collect() } else { Vec::new() }
+    fn found(signature: &[u8], weak: u32) -> Vec<usize> {
+        let sums = Sums::parse(signature).unwrap();
+        let index = Index::new(&sums);
+        if index.may_have(weak) { index.with_sum(&sums, weak).collect() } else { Vec::new() }
     }
 
     #[test]
     fn nearly_every_block_of_an_honest_file_is_found() {
         for spread in [1, 2_654_435_761_u32] {
             let signature = signature((0..200_000_u32).map(|block| (block.wrapping_mul(spread), block)));
-            let index = Index::new(Sums::parse(&signature).unwrap());
-            let is_found = |&block: &u32| found(&index, block.wrapping_mul(spread)) == [block as usize];
+            let sums = Sums::parse(&signature).unwrap();
+            let index = Index::new(&sums);
+            let is_found = |&block: &u32| {
+                let weak = block.wrapping_mul(spread);
+                index.may_have(weak) && index.with_sum(&sums, weak).eq([block as usize])
+            };
             assert!((0..200_000_u32).filter(is_found).count() > 199_900);
             let chance = (200_000..400_000_u32).filter(|block| index.may_have(block.wrapping_mul(spread))).count();
             assert!(chance < 10_000, "{chance} of 200,000 are taken for a block by the filter");
@@ -129,11 +134,11 @@ mod tests {
     #[test]
     fn of_equal_blocks_the_first_is_kept_and_of_many_with_one_sum_a_few() {
         let same = signature((0..1000).map(|_| (7, 7)));
-        assert_eq!(found(&Index::new(Sums::parse(&same).unwrap()), 7), [0]);
+        assert_eq!(found(&same, 7), [0]);
         let alike = signature((0..1000).map(|block| (7, block)));
-        let few = found(&Index::new(Sums::parse(&alike).unwrap()), 7);
+        let few = found(&alike, 7);
         assert_eq!(few, (0..EQUAL - 1).chain([EQUAL - 1]).take(few.len()).collect::<Vec<_>>());
         assert!((EQUAL - 1..=EQUAL).contains(&few.len()));
-        assert!(found(&Index::new(Sums::parse(&alike).unwrap()), 8).is_empty());
+        assert!(found(&alike, 8).is_empty());
     }
 }

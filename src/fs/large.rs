@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 use rustix::fs::{Advice, fadvise};
 
@@ -17,17 +17,22 @@ pub fn read_ahead(file: &File) {
 
 /// Writes a file, and has the disk begin with each part as soon as it is there: less is left when it is made durable.
 #[derive(Debug)]
-pub struct Writer<'f> {
-    file: &'f File,
+pub struct Writer<F> {
+    file: F,
     written: u64,
     /// So much of it is on its way.
     begun: u64,
 }
 
-impl<'f> Writer<'f> {
+impl<F: AsFd> Writer<F> {
     /// Writes an empty file.
-    pub fn new(file: &'f File) -> Self {
+    pub fn new(file: F) -> Self {
         Self { file, written: 0, begun: 0 }
+    }
+
+    /// What was written to.
+    pub fn into_file(self) -> F {
+        self.file
     }
 
     #[allow(unsafe_code)]
@@ -36,14 +41,14 @@ impl<'f> Writer<'f> {
             return;
         };
         // SAFETY: no memory is involved, and the descriptor is open. Whether it succeeds is seen when the file is synced.
-        unsafe { libc::sync_file_range(self.file.as_raw_fd(), offset, length, libc::SYNC_FILE_RANGE_WRITE) };
+        unsafe { libc::sync_file_range(self.file.as_fd().as_raw_fd(), offset, length, libc::SYNC_FILE_RANGE_WRITE) };
         self.begun = self.written;
     }
 }
 
-impl Write for Writer<'_> {
+impl<F: AsFd> Write for Writer<F> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let length = self.file.write(bytes)?;
+        let length = rustix::io::write(&self.file, bytes)?;
         self.written += length as u64;
         if self.written - self.begun >= PART {
             self.begin();

@@ -220,6 +220,12 @@ impl TempFile {
     }
 }
 
+impl AsFd for TempFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
 impl Drop for TempFile {
     fn drop(&mut self) {
         if self.named {

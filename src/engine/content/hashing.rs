@@ -23,7 +23,13 @@ pub struct Hashing<F> {
 impl<F> Hashing<F> {
     #[must_use]
     pub fn new(file: F) -> Self {
-        Self { file, hash: Hash::Here { hash: Sha256::new(), length: 0 } }
+        Self { file, hash: Hash::Here { hash: Sha256::new(), length: 0, alone: false } }
+    }
+
+    /// However large it becomes.
+    #[must_use]
+    pub fn without_thread(file: F) -> Self {
+        Self { file, hash: Hash::Here { hash: Sha256::new(), length: 0, alone: true } }
     }
 
     #[must_use]
@@ -34,10 +40,17 @@ impl<F> Hashing<F> {
     /// Of what has passed.
     #[must_use]
     pub fn digest(self) -> [u8; 32] {
-        match self.hash {
+        self.finish().1
+    }
+
+    /// The file, and the digest of what has passed.
+    #[must_use]
+    pub fn finish(self) -> (F, [u8; 32]) {
+        let digest = match self.hash {
             Hash::Here { hash, .. } => hash.finalize().into(),
             Hash::There(helper) => helper.finish(),
-        }
+        };
+        (self.file, digest)
     }
 }
 
@@ -67,6 +80,8 @@ enum Hash {
         hash: Sha256,
         /// In bytes, of what has passed.
         length: usize,
+        /// It stays here.
+        alone: bool,
     },
     There(Helper),
 }
@@ -74,11 +89,12 @@ enum Hash {
 impl Hash {
     fn update(&mut self, bytes: &[u8]) {
         match self {
-            Self::Here { hash, length } => {
+            Self::Here { hash, length, alone } => {
                 hash.update(bytes);
                 *length += bytes.len();
                 // Without a thread it takes longer.
                 if *length > SMALL
+                    && !*alone
                     && let Ok(helper) = Helper::start(hash)
                 {
                     *self = Self::There(helper);

@@ -300,7 +300,7 @@ impl Target {
         attributes: Option<&Attributes>,
         rules: &Rules,
     ) -> Result<Assembled, Refusal> {
-        let mut temp = self.place.temp(rules.tempdir.as_deref())?;
+        let temp = self.place.temp(rules.tempdir.as_deref())?;
         let room = Room::of(&temp, rules)?;
         let old = basis.map(fs::meta::metadata_of).transpose()?;
         let nothing;
@@ -310,7 +310,7 @@ impl Target {
             nothing = File::open("/dev/null")?;
             &nothing
         };
-        let mut output = Hashing::new(io::BufWriter::with_capacity(1 << 16, fs::large::Writer::new(temp.file())));
+        let mut output = Hashing::new(io::BufWriter::with_capacity(1 << 16, fs::large::Writer::new(&temp)));
         delta::patch(basis_or_nothing, delta, &mut output, room.bytes()).map_err(|error| match error {
             DeltaError::TooLong { .. } => room.exceeded(),
             other => other.into(),

@@ -15,7 +15,7 @@ use crate::wire::Attributes;
 use crate::wire::batch::Push;
 
 /// Bytes of frames that are made at a time.
-const AT_ONCE: usize = 1 << 20;
+const AT_ONCE: usize = 256 << 10;
 
 /// Bytes of content in one frame.
 const PIECE: usize = 128 * 1024;
@@ -108,7 +108,7 @@ impl Feed {
 impl Reading {
     fn begin(mut wanted: Wanted) -> Result<Self, (u32, io::Error)> {
         let file = wanted.contents.open(&wanted.place).map_err(|error| (wanted.id, error))?;
-        let matcher = wanted.sums.take().and_then(|(length, sums)| Matcher::new(length, sums));
+        let matcher = wanted.sums.take().and_then(|(length, sums)| Matcher::new(length, &sums));
         Ok(Self { wanted, file, matcher })
     }
 

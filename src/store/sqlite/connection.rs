@@ -90,9 +90,14 @@ impl Opener {
         }
     }
 
+    /// A connection that writes.
+    pub(super) fn writer(&self) -> rusqlite::Result<Connection> {
+        self.connect(&self.path, OpenFlags::SQLITE_OPEN_CREATE)
+    }
+
     fn open_writable(&self) -> Result<Opened> {
         let failed = |error| self.open_error(error);
-        let mut connection = self.connect(&self.path, OpenFlags::SQLITE_OPEN_CREATE).map_err(failed)?;
+        let mut connection = self.writer().map_err(failed)?;
         let (wal, remark) = self.switch_to_wal(&connection).map_err(failed)?;
         if self.check_version(&connection)? < SCHEMA_VERSION {
             // Somebody else may have done it meanwhile: the version is read again with the write lock held.

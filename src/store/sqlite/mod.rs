@@ -48,15 +48,21 @@ pub(super) struct Sqlite {
 impl Sqlite {
     pub(super) async fn open(path: &Path, options: &StoreOptions) -> Result<Self> {
         let (opener, read_only) = (Opener::new(path, options), options.read_only);
-        let (opener, first) = blocking(move || opener.open(read_only).map(|first| (opener, first))).await?;
-        Ok(Self::with(opener, first, options.max_connections.max(1)))
+        let (opener, first) = step(move || opener.open(read_only).map(|first| (opener, first))).await?;
+        Ok(Self::with(opener, first, options.max_connections.max(1), read_only))
     }
 
-    fn with(opener: Opener, first: Opened, connections: usize) -> Self {
+    /// With the connection that was opened first. Whoever only looks, most likely, keeps it for that.
+    fn with(opener: Opener, first: Opened, connections: usize, looks: bool) -> Self {
         let file = opener.file();
         let Opened { connection, wal, remark, extended, writable } = first;
-        let writer = |connection| Arc::new(Writer::new(connection, wal && !opener.is_asynchronous()));
-        let (idle, writer) = if writable { (Vec::new(), Some(writer(connection))) } else { (vec![connection], None) };
+        let may_relax = wal && !opener.is_asynchronous();
+        let (idle, writer) = match (writable, looks) {
+            (true, false) => (None, Some(Writer::new(connection, may_relax))),
+            (true, true) => (Some(connection), Some(Writer::later(opener.clone(), may_relax))),
+            (false, _) => (Some(connection), None),
+        };
+        let (idle, writer) = (idle.into_iter().collect(), writer.map(Arc::new));
         let readers = Readers {
             opener,
             idle: Mutex::new(idle),
@@ -405,7 +411,7 @@ mod tests {
         let opener = Opener::without_shared_memory(&directory.path().join("x.db3"));
         let first = opener.open(false).unwrap();
         assert!(!first.wal);
-        let sqlite = Sqlite::with(opener, first, 2);
+        let sqlite = Sqlite::with(opener, first, 2, false);
         assert_eq!(sqlite.apply(new_files(5000)).await.unwrap(), []);
         let (sink, mut chunks) = mpsc::channel(1);
         let reading = async { sqlite.files(vec![Scope::All], sink).await.unwrap() };

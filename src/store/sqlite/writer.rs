@@ -4,6 +4,8 @@ use std::sync::{Mutex, PoisonError};
 
 use rusqlite::{Connection, TransactionBehavior};
 
+use super::connection::Opener;
+
 /// Whoever has the lock writes.
 #[derive(Debug)]
 pub(super) struct Writer {
@@ -14,15 +16,27 @@ pub(super) struct Writer {
 
 #[derive(Debug)]
 struct State {
-    /// `None`: stopped.
-    connection: Option<Connection>,
+    connection: Writing,
     /// What the connection is set to.
     is_durable: bool,
 }
 
+#[derive(Debug)]
+enum Writing {
+    /// Nothing has been written yet.
+    Later(Opener),
+    Open(Connection),
+    Stopped,
+}
+
 impl Writer {
     pub(super) fn new(connection: Connection, may_relax: bool) -> Self {
-        Self { state: Mutex::new(State { connection: Some(connection), is_durable: true }), may_relax }
+        Self { state: Mutex::new(State { connection: Writing::Open(connection), is_durable: true }), may_relax }
+    }
+
+    /// One that makes its connection when there is something to write.
+    pub(super) fn later(opener: Opener, may_relax: bool) -> Self {
+        Self { state: Mutex::new(State { connection: Writing::Later(opener), is_durable: true }), may_relax }
     }
 
     /// Runs `work` as a transaction; an error undoes all of it. `None`: stopped. Blocks.
@@ -33,7 +47,13 @@ impl Writer {
     ) -> Option<rusqlite::Result<T>> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let State { connection, is_durable } = &mut *state;
-        let connection = connection.as_mut()?;
+        if let Writing::Later(opener) = connection {
+            match opener.writer() {
+                Ok(opened) => *connection = Writing::Open(opened),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        let Writing::Open(connection) = connection else { return None };
         if self.may_relax && durable != *is_durable {
             let level = if durable { "FULL" } else { "NORMAL" };
             if let Err(error) = connection.pragma_update(None, "synchronous", level) {
@@ -46,7 +66,7 @@ impl Writer {
 
     /// Closes the connection. Blocks until the transaction under way has ended.
     pub(super) fn stop(&self) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).connection = None;
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).connection = Writing::Stopped;
     }
 }
 

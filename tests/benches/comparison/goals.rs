@@ -47,7 +47,7 @@ const fn peers(peers: usize, goal: Goal) -> Goal {
 use Contender::{Bare, Find};
 use Measure::{Above, Bytes, Memory, Time};
 
-pub(super) const GOALS: [Goal; 36] = [
+pub(super) const GOALS: [Goal; 37] = [
     one(Task::Unchanged, 200_000, OURS, Time(Find), 1.0),
     one(Task::Unchanged, 200_000, OURS_POSTGRES, Time(Find), 1.3),
     one(Task::FirstCheck, 200_000, OURS, Time(Find), 3.0),
@@ -63,7 +63,8 @@ pub(super) const GOALS: [Goal; 36] = [
     one(Task::Push, 10_000, OURS, Time(RSYNC_FSYNC), 1.5),
     one(Task::Push, 10_000, OURS.not_durable(), Time(RSYNC), 1.5),
     one(Task::Push, 10_000, OURS, Memory, 64.0),
-    peers(8, one(Task::Push, 10_000, OURS, Time(RSYNC), 1.5)),
+    peers(8, one(Task::Push, 10_000, OURS, Time(RSYNC_FSYNC), 1.5)),
+    peers(8, one(Task::Push, 10_000, OURS.not_durable(), Time(RSYNC), 1.5)),
     peers(8, one(Task::Push, 10_000, OURS, Memory, 64.0)),
     one(Task::Equal, 10_000, OURS, Time(RSYNC), 2.0),
     one(Task::Far, 500, TO_C, Time(C), 0.2),

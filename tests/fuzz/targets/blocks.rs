@@ -7,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: (u8, Vec<u8>, Vec<u8>)| {
     let (block_length, sums, new) = input;
-    let Some(mut matcher) = Matcher::new(u32::from(block_length), sums) else { return };
+    let Some(mut matcher) = Matcher::new(u32::from(block_length), &sums) else { return };
     let (mut rest, mut length) = (&new[..], 0);
     let mut take = |piece: Piece<'_>| {
         length += match piece {

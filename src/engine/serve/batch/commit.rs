@@ -115,7 +115,7 @@ impl Batch {
     }
 
     /// Records that changes are about to be made.
-    pub(super) async fn begin(&self, intents: Vec<Intent>) -> Result<Vec<IntentId>, EngineError> {
+    pub(super) async fn begin(&mut self, intents: Vec<Intent>) -> Result<Vec<IntentId>, EngineError> {
         Ok(self.peer.node.store.begin_receives(intents).await?)
     }
 

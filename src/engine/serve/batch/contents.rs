@@ -3,16 +3,19 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use sha2::{Digest, Sha256};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::commit::Finished;
 use super::{Batch, MOST_CONTENTS, Open, State, unknown};
 use crate::config::LocalPath;
-use crate::delta::blocks::{self, SUM};
+use crate::delta::blocks::{self, KEY, SUM};
 use crate::engine::blocking;
+use crate::engine::content::Hashing;
 use crate::engine::serve::apply::{Assembled, Refusal, Room, Rules, Target, is_untouched};
 use crate::engine::serve::receive;
 use crate::engine::serve::session::SessionError;
@@ -25,7 +28,10 @@ use crate::wire::{Attributes, WireError};
 const WORTH_SUMS: u64 = 32 << 10;
 
 /// Bytes of sums in one frame.
-const SUMS_AT_ONCE: usize = 6_000 * SUM;
+const SUMS_AT_ONCE: usize = 120_000;
+
+/// Bytes of what is here that are copied at a time.
+const PIECE: usize = 128 * 1024;
 
 /// A file whose content is coming.
 #[derive(Debug)]
@@ -45,11 +51,20 @@ pub(super) struct Incoming {
 /// What has come of it.
 #[derive(Debug)]
 struct Content {
-    temp: TempFile,
-    hash: Sha256,
+    file: Hashing<fs::large::Writer<TempFile>>,
+    /// It may have a thread that hashes: one does, as long as contents come one after the other.
+    _hasher: Option<OwnedSemaphorePermit>,
     length: u64,
     /// Where the file ends, whatever more is sent.
     room: Room,
+}
+
+/// What the receiving of messages needs.
+struct Desk {
+    locator: Locator,
+    hashers: Arc<Semaphore>,
+    /// For pieces that are copied.
+    piece: Vec<u8>,
 }
 
 /// What became of a file.
@@ -83,29 +98,35 @@ impl Incoming {
         }
     }
 
-    fn content(&mut self, locator: &mut Locator) -> Result<&mut Content, Refusal> {
+    fn content(&mut self, desk: &mut Desk) -> Result<&mut Content, Refusal> {
         if self.content.is_none() {
-            let target = Target::find_with(locator, &self.place)?;
+            let target = Target::find_with(&mut desk.locator, &self.place)?;
             let temp = target.place().temp(self.rules.tempdir.as_deref())?;
             let room = Room::of(&temp, &self.rules)?;
             room.check(self.size)?;
-            self.content = Some(Content { temp, hash: Sha256::new(), length: 0, room });
+            let temp = fs::large::Writer::new(temp);
+            let hasher = Arc::clone(&desk.hashers).try_acquire_owned().ok();
+            let file = if hasher.is_some() { Hashing::new(temp) } else { Hashing::without_thread(temp) };
+            self.content = Some(Content { file, _hasher: hasher, length: 0, room });
         }
         self.content.as_mut().ok_or(Refusal::ParentMissing)
     }
 
-    fn take(&mut self, locator: &mut Locator, message: Push) -> Result<Option<Outcome>, Refusal> {
+    fn take(&mut self, desk: &mut Desk, message: Push) -> Result<Option<Outcome>, Refusal> {
         match message {
-            Push::Data { bytes, .. } => self.content(locator)?.write(&bytes)?,
+            Push::Data { bytes, .. } => self.content(desk)?.write(&bytes)?,
             Push::Copy { offset, length, .. } => {
-                let basis = match &self.basis {
-                    Some(basis) => basis.try_clone()?,
-                    None => self.basis.insert(self.open_basis(locator)?).try_clone()?,
+                let basis = match self.basis.take() {
+                    Some(basis) => basis,
+                    None => self.open_basis(&mut desk.locator)?,
                 };
-                self.content(locator)?.copy(basis, offset, length)?;
+                let content = self.content(desk)?;
+                desk.piece.resize(PIECE, 0);
+                content.copy(&basis, offset, length, &mut desk.piece)?;
+                self.basis = Some(basis);
             }
             Push::End { attributes, digest, .. } => {
-                return self.complete(locator, &attributes, digest).map(|new| Some(Outcome::Complete(new)));
+                return self.complete(desk, &attributes, digest).map(|new| Some(Outcome::Complete(new)));
             }
             Push::Cancel { .. } => return Ok(Some(Outcome::Cancelled)),
             Push::Key(_) | Push::Offer(_) | Push::Same { .. } | Push::Leave => {}
@@ -113,24 +134,20 @@ impl Incoming {
         Ok(None)
     }
 
-    fn complete(
-        &mut self,
-        locator: &mut Locator,
-        attributes: &Attributes,
-        digest: [u8; 32],
-    ) -> Result<Assembled, Refusal> {
-        self.content(locator)?;
-        let Some(Content { temp, hash, .. }) = self.content.take() else { return Err(Refusal::ParentMissing) };
-        if <[u8; 32]>::from(hash.finalize()) != digest {
+    fn complete(&mut self, desk: &mut Desk, attributes: &Attributes, digest: [u8; 32]) -> Result<Assembled, Refusal> {
+        self.content(desk)?;
+        let Some(content) = self.content.take() else { return Err(Refusal::ParentMissing) };
+        let (temp, arrived) = content.file.finish();
+        if arrived != digest {
             return Err(Refusal::text("The content did not arrive as it was sent"));
         }
-        let target = Target::find_with(locator, &self.place)?;
+        let target = Target::find_with(&mut desk.locator, &self.place)?;
         let old = match target.basis()? {
             Some(file) => Some((fs::meta::metadata_of(&file)?, file)),
             None => None,
         };
         target.complete(
-            temp,
+            temp.into_file(),
             digest,
             old.as_ref().map(|(metadata, file)| (metadata, file)),
             Some(attributes),
@@ -143,21 +160,26 @@ impl Content {
     fn write(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
         self.length += bytes.len() as u64;
         self.room.check(self.length)?;
-        self.hash.update(bytes);
-        Ok(self.temp.file().write_all(bytes)?)
+        Ok(self.file.write_all(bytes)?)
     }
 
-    fn copy(&mut self, mut basis: File, offset: u64, length: u64) -> Result<(), Refusal> {
-        basis.seek(SeekFrom::Start(offset))?;
-        let mut piece = basis.take(length);
-        let mut buffer = vec![0; usize::try_from(length).unwrap_or(usize::MAX).min(1 << 20)];
-        loop {
-            let read = piece.read(&mut buffer)?;
-            if read == 0 {
-                return Ok(());
+    /// Appends bytes of `basis`; `piece` is room for some of them. What it does not have is missed when the digest is
+    /// compared.
+    fn copy(&mut self, basis: &File, mut offset: u64, length: u64, piece: &mut [u8]) -> Result<(), Refusal> {
+        let end = offset.saturating_add(length);
+        while offset < end {
+            let room = usize::try_from(end - offset).unwrap_or(usize::MAX).min(piece.len());
+            match basis.read_at(&mut piece[..room], offset) {
+                Ok(0) => break,
+                Ok(read) => {
+                    self.write(&piece[..read])?;
+                    offset += read as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
             }
-            self.write(&buffer[..read])?;
         }
+        Ok(())
     }
 }
 
@@ -222,8 +244,10 @@ impl Batch {
         if own.is_empty() {
             return Ok(());
         }
+        let hashers = Arc::clone(&self.hashers);
         let received = blocking("receive", move || {
-            let (mut locator, mut outcomes) = (Locator::default(), Vec::new());
+            let mut desk = Desk { locator: Locator::default(), hashers, piece: Vec::new() };
+            let mut outcomes = Vec::new();
             for (id, message) in own {
                 let is_last = matches!(message, Push::End { .. } | Push::Cancel { .. });
                 let Some(incoming) = files.get_mut(&id) else {
@@ -231,7 +255,7 @@ impl Batch {
                     outcomes.push((id, None, is_last));
                     continue;
                 };
-                let outcome = match incoming.take(&mut locator, message) {
+                let outcome = match incoming.take(&mut desk, message) {
                     Ok(None) => continue,
                     Ok(Some(outcome)) => outcome,
                     Err(refusal) => Outcome::Refused(refusal),
@@ -272,13 +296,16 @@ impl Batch {
     }
 }
 
+/// The key and the sums of what is here.
 fn sums_of(incoming: &Incoming) -> Result<(u32, Vec<u8>), Refusal> {
     let mut basis = incoming.open_basis(&mut Locator::default())?;
     let block_length = blocks::block_length(basis.metadata()?.len());
-    let mut all = Vec::new();
-    blocks::sums(&mut basis, block_length, &mut |sum| all.extend(sum))?;
+    let mut key = [0; KEY];
+    getrandom::fill(&mut key).map_err(io::Error::other)?;
+    let mut all = key.to_vec();
+    blocks::sums(&mut basis, block_length, &key, &mut |sum| all.extend(sum))?;
     // A file that grows meanwhile may have more blocks than its length said.
-    all.truncate(MAX_SUMS / 2 / SUM * SUM);
+    all.truncate(KEY + MAX_SUMS / 2 / SUM * SUM);
     Ok((block_length, all))
 }
 

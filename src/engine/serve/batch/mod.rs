@@ -12,6 +12,8 @@ mod offers;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
+
 use self::commit::Ready;
 use self::contents::Incoming;
 use super::apply::{Refusal, Target};
@@ -42,6 +44,7 @@ pub(super) async fn serve(connection: &mut Connection, peer: &Arc<Peer>) -> Resu
         ready: Ready::default(),
         unsummed: VecDeque::new(),
         sums: 0,
+        hashers: Arc::new(Semaphore::new(1)),
         answers: Vec::new(),
     };
     let outcome = batch.converse(connection).await;
@@ -67,6 +70,8 @@ struct Batch {
     unsummed: VecDeque<u32>,
     /// Bytes of sums that the client was sent and has not done with.
     sums: usize,
+    /// How many contents may have a thread that hashes.
+    hashers: Arc<Semaphore>,
     /// Encoded, not yet sent.
     answers: Vec<u8>,
 }

@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 use sha2::{Digest, Sha256};
 
 use super::{Client, KEY, OK, Story};
+use crate::delta::blocks;
 use crate::model::{FileKind, Timestamp};
 use crate::wire::Attributes;
 use crate::wire::batch::{Answer, Described, MAX_OPEN, Offer, Push};
@@ -280,7 +281,7 @@ async fn pieces_of_the_old_content_are_copied() {
     frames.send(&[file(1, "f", &new)]).await;
     let Answer::Sums { id: 1, bytes } = frames.hear().await else { panic!("no sums") };
     let Answer::Want { id: 1, block_length } = frames.hear().await else { panic!("not wanted") };
-    assert_eq!(bytes.len() / 20, old.len().div_ceil(block_length as usize));
+    assert_eq!((bytes.len() - blocks::KEY) / blocks::SUM, old.len().div_ceil(block_length as usize));
     let [_, end] = content(1, &new);
     let copy = |offset: u64, length: u64| Push::Copy { id: 1, offset, length };
     let between = Push::Data { id: 1, bytes: Bytes::from_static(b"put in") };
