@@ -1,12 +1,12 @@
 //! Who may be here at the same time.
 //!
 //! A connection that has not said yet who it is has a place in the lobby, which is cheap. There are as many as configured, and an
-//! eighth of them for each address; whoever comes when they are taken gets the place of the one that has waited longest. So a
-//! flood drives out itself: those who know what to say have said it long before.
+//! eighth of them for each address; whoever comes when they are taken gets the place of the one that has waited longest. An
+//! address from which a peer has identified itself before keeps its places against all others. So a flood drives out itself.
 //!
 //! Whoever has identified itself gets a seat for its session, or waits for one outside of the lobby.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -63,6 +63,8 @@ pub(super) struct Lobby {
 struct Present {
     /// In the order in which they came.
     strangers: BTreeMap<u64, (IpAddr, CancellationToken)>,
+    /// Where peers have identified themselves from: as few as the configurations have hosts.
+    known: HashSet<IpAddr>,
     /// Sessions by peer.
     peers: HashMap<String, usize>,
     arrivals: u64,
@@ -98,7 +100,8 @@ impl Lobby {
         let driven_out = if of_address.len() >= share {
             of_address.first().copied()
         } else if present.strangers.len() >= self.limits.strangers.max(1) {
-            present.strangers.keys().next().copied()
+            let unknown = present.strangers.iter().find(|(_, (other, _))| !present.known.contains(other));
+            unknown.or(present.strangers.iter().next()).map(|(number, _)| *number)
         } else {
             None
         };
@@ -109,7 +112,7 @@ impl Lobby {
         present.arrivals += 1;
         let (number, dismissed) = (present.arrivals, CancellationToken::new());
         present.strangers.insert(number, (address, dismissed.clone()));
-        Visitor { lobby: Arc::clone(self), at: At::Door { number, dismissed } }
+        Visitor { lobby: Arc::clone(self), address, at: At::Door { number, dismissed } }
     }
 
     fn present(&self) -> MutexGuard<'_, Present> {
@@ -121,6 +124,7 @@ impl Lobby {
 #[derive(Debug)]
 pub(super) struct Visitor {
     lobby: Arc<Lobby>,
+    address: IpAddr,
     at: At,
 }
 
@@ -157,6 +161,7 @@ impl Visitor {
                 return Err(TooMany);
             }
             *sessions += 1;
+            present.known.insert(self.address);
             self.at.leave(&mut present);
             let seat = self.at.take_seat();
             self.at = At::Seat { peer: peer.to_owned(), seat };
@@ -247,6 +252,10 @@ mod tests {
         known.be_seated("alpha").now_or_never().unwrap().unwrap();
         let _flood: Vec<Visitor> = (0..50).map(|_| lobby.enter(from(1))).collect();
         assert!(!is_dismissed(&known));
+        // Nor is the next connection from there, while it has not said its name yet.
+        let next = lobby.enter(from(1));
+        let _crowd: Vec<Visitor> = (10..60).map(|number| lobby.enter(from(number))).collect();
+        assert!(!is_dismissed(&next));
     }
 
     #[test]
