@@ -66,6 +66,8 @@ fn run(invocation: Invocation, printer: &Printer) -> Status {
         | Mode::ListFiles
         | Mode::ListDirty
         | Mode::ListPair { .. }
+        | Mode::ListCertificates { .. }
+        | Mode::NewCertificate
         | Mode::Serve(ServeMode::Inherited) => tokio::runtime::Builder::new_current_thread(),
         _ => tokio::runtime::Builder::new_multi_thread(),
     };

@@ -66,7 +66,8 @@ impl Host {
     }
 
     fn identity(&self) -> Identity {
-        Identity::load(self.directory.path()).unwrap()
+        let file = |name: &str| self.directory.path().join(name);
+        Identity::load(&file("csync2_ssl_cert.pem"), &file("csync2_ssl_key.pem"), true).unwrap()
     }
 
     /// The C program as this host.
@@ -190,7 +191,7 @@ async fn visit(ours: Kind, theirs: Kind, tls: Tls) {
     let mut connection = server.dial(port).await;
     assert_eq!(ask(&mut connection, Request::Ssl).await, Reply::ActivatingSsl);
     let mut connection = connection.start_tls_client(&us.identity()).await.unwrap();
-    assert_eq!(connection.peer_certificate(), Some(them.identity().certificate()));
+    assert_eq!(connection.peer_chain()[0].as_ref(), them.identity().certificate());
     assert_eq!(ask(&mut connection, Request::Config { name: Vec::new() }).await, Reply::CmdFinished);
     assert_eq!(ask(&mut connection, Request::Hello { name: OURS.to_owned() }).await, Reply::CmdFinished);
     assert_eq!(ask(&mut connection, Request::Bye).await, Reply::CuLater);
@@ -245,7 +246,7 @@ async fn be_visited(ours: Kind, theirs: Kind, tls: Tls) {
         let log = client.await.unwrap().stderr;
         panic!("{ours:?} by {theirs:?} {tls:?}: {served:?} {}", String::from_utf8_lossy(&log));
     };
-    assert_eq!(connection.peer_certificate(), Some(them.identity().certificate()));
+    assert_eq!(connection.peer_chain()[0].as_ref(), them.identity().certificate());
     assert_eq!(connection.peer_address(), Some(THEIRS.parse().unwrap()));
     connection.shutdown().await;
     let commands: Vec<_> = asked.iter().map(Request::command).collect();
@@ -289,8 +290,8 @@ async fn both_ends_may_be_ours() {
         let (client, server) =
             tokio::join!(client.start_tls_client(&client_identity), server.start_tls_server(&server_identity));
         let (mut client, mut server) = (client.unwrap(), server.unwrap());
-        assert_eq!(client.peer_certificate(), Some(server_identity.certificate()));
-        assert_eq!(server.peer_certificate(), Some(client_identity.certificate()));
+        assert_eq!(client.peer_chain()[0].as_ref(), server_identity.certificate());
+        assert_eq!(server.peer_chain()[0].as_ref(), client_identity.certificate());
         assert_eq!(pass(&mut client, &mut server, b"BYE").await, b"BYE");
         tokio::join!(client.finish(), server.shutdown());
     }

@@ -39,6 +39,12 @@ pub enum Mode {
     RemoveOld,
     /// `-i`, `-ii`, `-iii`.
     Serve(ServeMode),
+    /// `--ls-ssl-cert [PEER]`.
+    ListCertificates { peer: Option<String> },
+    /// `--rm-ssl-cert PEER`.
+    ForgetCertificate { peer: String },
+    /// `--gen-ssl-cert`.
+    NewCertificate,
     /// `-k FILE`, alone on the line.
     NewKey { file: PathBuf },
 }
@@ -66,8 +72,8 @@ pub enum ServeMode {
 impl Mode {
     /// The mode that was asked for; `None` (usage) unless it is exactly one, with operands that it can take.
     pub(super) fn of(matches: &ArgMatches) -> Option<Self> {
-        let count = |letter: &str| matches.get_count(letter);
-        let mut given = options::MODE_LETTERS.into_iter().filter(|letter| count(letter) > 0);
+        let count = |name: &str| matches.get_count(name);
+        let mut given = options::MODES.into_iter().filter(|name| count(name) > 0);
         let (first, second, third) = (given.next()?, given.next(), given.next());
         let then_update = (first, second) == ("c", Some("u"));
         if third.is_some() || (second.is_some() && !then_update) {
@@ -77,11 +83,13 @@ impl Mode {
         if then_update && matches.index_of("c") > matches.index_of("u") {
             return None;
         }
-        if [Some(first), second].into_iter().flatten().any(|letter| count(letter) > most_often(letter)) {
+        if [Some(first), second].into_iter().flatten().any(|name| count(name) > most_often(name)) {
             return None;
         }
         let operands: Vec<Vec<u8>> =
             matches.get_many::<OsString>(OPERANDS).unwrap_or_default().cloned().map(OsString::into_vec).collect();
+        // Names of hosts have no case.
+        let host = |name: &[u8]| String::from_utf8_lossy(name).to_lowercase();
         let bare = |mode: Self| operands.is_empty().then_some(mode);
         match first {
             "L" => bare(Self::ListFiles),
@@ -98,6 +106,16 @@ impl Mode {
                 Some(Self::ListPair { my_name, peer })
             }
             "T" => Some(Self::InSync { scope: InSyncScope::of(operands)?, diffs: count("T") > 1 }),
+            "ls-ssl-cert" => match operands.as_slice() {
+                [] => Some(Self::ListCertificates { peer: None }),
+                [peer] => Some(Self::ListCertificates { peer: Some(host(peer)) }),
+                _ => None,
+            },
+            "rm-ssl-cert" => match operands.as_slice() {
+                [peer] => Some(Self::ForgetCertificate { peer: host(peer) }),
+                _ => None,
+            },
+            "gen-ssl-cert" => bare(Self::NewCertificate),
             "x" => Some(Self::CheckAndUpdate { operands }),
             "c" => Some(Self::Check { operands, then_update }),
             "u" => Some(Self::Update { operands }),
@@ -110,11 +128,11 @@ impl Mode {
     }
 }
 
-/// How often a mode's letter may stand on the line. A fourth `-T` adds nothing, a fourth `-i` is an error.
-fn most_often(letter: &str) -> u8 {
-    match letter.chars().next().and_then(options::by_letter) {
-        _ if letter == "i" => 3,
-        Some(record) if record.repeatable => u8::MAX,
+/// How often a mode may stand on the line. A fourth `-T` adds nothing, a fourth `-i` is an error.
+fn most_often(name: &str) -> u8 {
+    match name {
+        "i" => 3,
+        "T" => u8::MAX,
         _ => 1,
     }
 }

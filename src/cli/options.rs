@@ -10,8 +10,26 @@ use self::Spelling::{Letter, Long};
 /// The key of the operands in the parser's result.
 pub(super) const OPERANDS: &str = "operands";
 
-/// The letters of the modes. `c` stands before `u`: of all pairs, only `-cu` is a mode.
-pub(super) const MODE_LETTERS: [&str; 14] = ["x", "c", "u", "h", "o", "m", "f", "H", "L", "M", "S", "T", "R", "i"];
+/// The modes, by letter or long name. `c` stands before `u`: of all pairs, only `-cu` is a mode.
+pub(super) const MODES: [&str; 17] = [
+    "x",
+    "c",
+    "u",
+    "h",
+    "o",
+    "m",
+    "f",
+    "H",
+    "L",
+    "M",
+    "S",
+    "T",
+    "R",
+    "i",
+    "ls-ssl-cert",
+    "rm-ssl-cert",
+    "gen-ssl-cert",
+];
 
 /// An option.
 #[derive(Debug)]
@@ -83,7 +101,7 @@ const fn help(section: Section, synopsis: &'static str, text: &'static str) -> H
 }
 
 /// Every option, in the order of the help text.
-pub static OPTIONS: [OptionRecord; 42] = [
+pub static OPTIONS: [OptionRecord; 46] = [
     switch('h', &[help(WithFiles, "-h [-r] file..", "Add (recursive) hints for check to db")]),
     switch(
         'c',
@@ -128,6 +146,26 @@ pub static OPTIONS: [OptionRecord; 42] = [
             help(WithoutFiles, "-ii", "Run in stand-alone server mode."),
             help(WithoutFiles, "-iii", "Run in stand-alone server mode (one connect only)."),
         ],
+    ),
+    long(
+        "ls-ssl-cert",
+        &[help(
+            WithoutFiles,
+            "--ls-ssl-cert [peername]",
+            "List the certificates that are pinned for peers: fingerprint, key, subject and dates.",
+        )],
+    ),
+    long(
+        "rm-ssl-cert",
+        &[help(
+            WithoutFiles,
+            "--rm-ssl-cert peername",
+            "Forget the certificate that is pinned for a peer: the next one it shows is pinned.",
+        )],
+    ),
+    long(
+        "gen-ssl-cert",
+        &[help(WithoutFiles, "--gen-ssl-cert", "Make a key and a certificate for this host, where there are none.")],
     ),
     switch(
         'l',
@@ -267,6 +305,14 @@ pub static OPTIONS: [OptionRecord; 42] = [
             Modifiers,
             "--no-batches",
             "Do not speak the batch dialect, which is for hosts that both run this program, but the one of older ones.",
+        )],
+    ),
+    long(
+        "no-legacy-tls",
+        &[help(
+            Modifiers,
+            "--no-legacy-tls",
+            "Refuse certificates with RSA keys below 2048 bits and those of X.509 version 1, ours included.",
         )],
     ),
     long("help", &[help(Modifiers, "--help", "Print this text.")]),

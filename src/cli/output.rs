@@ -115,6 +115,14 @@ impl Printer {
         self.line(&[force, b"\t", my_name.as_bytes(), b"\t", peer.as_bytes(), b"\t", name])
     }
 
+    /// A line of `--ls-ssl-cert`.
+    ///
+    /// # Errors
+    /// As [`Printer::line`].
+    pub fn certificate(&self, host: &str, description: &impl fmt::Display) -> Result<(), OutputError> {
+        self.line(&[host.as_bytes(), b"\t", description.to_string().as_bytes()])
+    }
+
     /// A line of `-T`.
     ///
     /// # Errors

@@ -100,6 +100,8 @@ pub struct Settings {
     pub allow_mass_removal: bool,
     /// `--no-batches`: speak the dialects of other csync2 programs only.
     pub no_batches: bool,
+    /// `--no-legacy-tls`: refuse weak certificates.
+    pub no_legacy_tls: bool,
     pub log: LogOptions,
 }
 
@@ -141,6 +143,7 @@ impl Settings {
             auto_name: matches.get_count("auto-name") > 0,
             allow_mass_removal: matches.get_count("allow-mass-removal") > 0,
             no_batches: matches.get_count("no-batches") > 0,
+            no_legacy_tls: matches.get_count("no-legacy-tls") > 0,
             log: log_options(matches, environment),
         })
     }

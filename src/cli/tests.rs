@@ -84,6 +84,10 @@ fn each_letter_is_a_mode() {
         ("-i", Mode::Serve(ServeMode::Inherited)),
         ("-ii", Mode::Serve(ServeMode::Daemon)),
         ("-i -v -ii", Mode::Serve(ServeMode::Once)),
+        ("--ls-ssl-cert", Mode::ListCertificates { peer: None }),
+        ("-v --ls-ssl-cert Beta", Mode::ListCertificates { peer: Some("beta".to_owned()) }),
+        ("--rm-ssl-cert beta -Nalpha", Mode::ForgetCertificate { peer: "beta".to_owned() }),
+        ("--gen-ssl-cert", Mode::NewCertificate),
         ("-k file", Mode::NewKey { file: "file".into() }),
         ("-k -x", Mode::NewKey { file: "-x".into() }),
     ] {
@@ -115,6 +119,11 @@ fn everything_else_is_usage() {
         "-S a b c",
         "-SS a b",
         "-T a b c d",
+        "--ls-ssl-cert a b",
+        "--rm-ssl-cert",
+        "--rm-ssl-cert a b",
+        "--gen-ssl-cert a",
+        "--gen-ssl-cert -x",
         "-- -x",
         "-",
         "a",
@@ -183,8 +192,16 @@ fn every_switch_is_a_setting() {
     assert_eq!(bare.my_name, "node.test");
     assert_eq!(bare.port, settings::DEFAULT_PORT);
     assert_eq!(bare.log, LogOptions::default());
-    let all =
-        settings(&["-xrdvvvFIXUABabtl", "-s", "stamps", "-O", "--allow-mass-removal", "--auto-name", "--no-batches"]);
+    let all = settings(&[
+        "-xrdvvvFIXUABabtl",
+        "-s",
+        "stamps",
+        "-O",
+        "--allow-mass-removal",
+        "--auto-name",
+        "--no-batches",
+        "--no-legacy-tls",
+    ]);
     let expected = Settings {
         recursive: true,
         dry_run: true,
@@ -196,6 +213,7 @@ fn every_switch_is_a_setting() {
         allow_mass_removal: true,
         auto_name: true,
         no_batches: true,
+        no_legacy_tls: true,
         log: LogOptions {
             verbosity: 3,
             syslog: true,
@@ -321,12 +339,13 @@ fn agree(system_dir: &Path, line: &[&str]) {
 #[test]
 fn the_c_program_knows_the_same_modes() {
     let directory = tempfile::tempdir().unwrap();
-    for first in options::MODE_LETTERS {
+    let letters = || options::MODES.into_iter().filter(|mode| mode.len() == 1);
+    for first in letters() {
         let once = format!("-{first}");
         for operands in 0..5 {
             agree(directory.path(), &[&[once.as_str()], &["a", "b", "c", "d"][..operands]].concat());
         }
-        for second in options::MODE_LETTERS {
+        for second in letters() {
             agree(directory.path(), &[&format!("{once}{second}")]);
             agree(directory.path(), &["a", &format!("-{second}r"), "b", &once]);
         }
@@ -374,6 +393,10 @@ fn the_help_text_says_what_the_c_programs_says() {
         "--allow-mass-removal",
         "--auto-name",
         "--no-batches",
+        "--no-legacy-tls",
+        "--ls-ssl-cert [peername]",
+        "--rm-ssl-cert peername",
+        "--gen-ssl-cert",
         "--help",
         "--version",
     ];

@@ -1,5 +1,6 @@
 //! One function per mode, and what they have in common: open the node, do it, run the actions, report.
 
+mod certificates;
 mod check;
 mod compare;
 mod force;
@@ -52,12 +53,21 @@ pub async fn run(invocation: Invocation, printer: &Printer, stop: CancellationTo
             keygen::run(&file)?;
             return Ok(Status::Success);
         }
+        Mode::NewCertificate => {
+            certificates::make(&settings, printer)?;
+            return Ok(Status::Success);
+        }
         Mode::Serve(kind) => return Box::pin(serve::serve(kind, &settings, printer, &stop)).await,
         mode => mode,
     };
     let read_only = matches!(
         mode,
-        Mode::ListHints | Mode::ListFiles | Mode::ListDirty | Mode::ListPair { .. } | Mode::Compare { .. }
+        Mode::ListHints
+            | Mode::ListFiles
+            | Mode::ListDirty
+            | Mode::ListPair { .. }
+            | Mode::ListCertificates { .. }
+            | Mode::Compare { .. }
     );
     let directories = match settings.directories_to {
         Some(number) => Some(Directories::to(number, duplicate_for_writing(number)?)),
@@ -99,6 +109,7 @@ fn node_settings(settings: &Settings, read_only: bool) -> NodeSettings {
         bind: settings.bind.clone(),
         auto_name: settings.auto_name,
         no_batches: settings.no_batches,
+        no_legacy_tls: settings.no_legacy_tls,
         port: settings.port,
         groups: settings.groups.clone(),
         database: settings.database.clone(),
@@ -141,9 +152,11 @@ impl Run {
             Mode::ListFiles => return self.list_files(None).await.map(Some),
             Mode::ListDirty => return self.list_dirty().await.map(Some),
             Mode::ListPair { my_name, peer } => return self.list_files(Some((&my_name, &peer))).await.map(Some),
+            Mode::ListCertificates { peer } => return self.list_certificates(peer.as_deref()).await.map(Some),
+            Mode::ForgetCertificate { peer } => self.forget_certificate(&peer).await?,
             Mode::RemoveOld => self.remove_old().await?,
             Mode::InSync { scope, diffs } => return self.in_sync(scope, diffs).await.map(Some),
-            Mode::Serve(_) | Mode::NewKey { .. } => {}
+            Mode::Serve(_) | Mode::NewKey { .. } | Mode::NewCertificate => {}
         }
         Ok(None)
     }

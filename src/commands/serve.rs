@@ -9,12 +9,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::node_settings;
 use crate::cli::{Printer, ServeMode, Settings, Status};
-use crate::engine::serve::{self, Registry};
+use crate::engine::serve::{self, Limits, Registry};
 use crate::model::errors::chain;
 use crate::wire::{Connection, Timeouts, WireError};
-
-/// Sessions at once when the configuration cannot be read (yet).
-const DEFAULT_SESSIONS: usize = 64;
 
 pub(super) async fn serve(
     mode: ServeMode,
@@ -25,7 +22,7 @@ pub(super) async fn serve(
     allow_open_files();
     let mut settings = node_settings(settings, false);
     // The peer chooses the configuration: one that is missing or wrong is its session's problem, not the daemon's.
-    let (timeouts, limit) = match settings.load(&settings.config_name).await {
+    let (timeouts, limits) = match settings.load(&settings.config_name).await {
         Ok(config) => {
             if config.my_name != settings.my_name {
                 // As `-N` would have said.
@@ -33,14 +30,14 @@ pub(super) async fn serve(
                 settings.my_name.clone_from(&config.my_name);
             }
             let (connect, handshake, idle) = (config.connect_timeout, config.handshake_timeout, config.idle_timeout);
-            (Timeouts { connect, handshake, idle }, config.max_sessions)
+            (Timeouts { connect, handshake, idle }, Limits::of(&config))
         }
         Err(error) => {
             // The session of `-i` says it itself.
             if mode != ServeMode::Inherited {
                 tracing::warn!("WARNING: {}", chain(&error));
             }
-            (Timeouts::default(), DEFAULT_SESSIONS)
+            (Timeouts::default(), Limits::default())
         }
     };
     let registry = Arc::new(Registry::new(settings));
@@ -56,7 +53,7 @@ pub(super) async fn serve(
                 let _ = printer.line(&[b"Csync2 daemon running. Waiting for connections."]);
                 let _ = printer.flush();
             };
-            let served = serve::serve(&registry, timeouts, limit, mode == ServeMode::Once, listening, stop).await;
+            let served = serve::serve(&registry, timeouts, limits, mode == ServeMode::Once, listening, stop).await;
             served.map_err(|error| anyhow!("Server error: {error}{}", advice(&error)))?
         }
     };

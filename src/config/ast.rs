@@ -53,6 +53,9 @@ pub enum Block {
 pub enum Setting {
     ParallelPeers,
     MaxSessions,
+    MaxSessionsPerPeer,
+    MaxStrangers,
+    MaxFileSize,
     ConnectTimeout,
     HandshakeTimeout,
     IdleTimeout,
@@ -62,12 +65,19 @@ pub enum Setting {
     Batches,
     Durability,
     Compression,
+    TlsCertificate,
+    TlsKey,
+    TlsCa,
+    LegacyTls,
 }
 
 impl Setting {
-    pub const ALL: [(&'static str, Self); 11] = [
+    pub const ALL: [(&'static str, Self); 18] = [
         ("parallel-peers", Self::ParallelPeers),
         ("max-sessions", Self::MaxSessions),
+        ("max-sessions-per-peer", Self::MaxSessionsPerPeer),
+        ("max-strangers", Self::MaxStrangers),
+        ("max-file-size", Self::MaxFileSize),
         ("connect-timeout", Self::ConnectTimeout),
         ("handshake-timeout", Self::HandshakeTimeout),
         ("idle-timeout", Self::IdleTimeout),
@@ -77,6 +87,10 @@ impl Setting {
         ("batches", Self::Batches),
         ("durability", Self::Durability),
         ("compression", Self::Compression),
+        ("tls-certificate", Self::TlsCertificate),
+        ("tls-key", Self::TlsKey),
+        ("tls-ca", Self::TlsCa),
+        ("legacy-tls", Self::LegacyTls),
     ];
 
     pub fn from_word(word: &[u8]) -> Option<Self> {

@@ -17,7 +17,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use diagnostics::ConfigError;
@@ -56,6 +56,7 @@ pub struct Selection {
 }
 
 /// What the configuration says to one host. Lists stand in the order of precedence: what was declared last comes first.
+#[expect(clippy::struct_excessive_bools, reason = "one for each switch, and independent")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// This host's name in lower case, as the host lines have it before any `@`.
@@ -80,6 +81,12 @@ pub struct Config {
     pub max_parallel_peers: usize,
     /// How many sessions a daemon serves at once (`max-sessions`).
     pub max_sessions: usize,
+    /// How many of them one peer may have (`max-sessions-per-peer`).
+    pub max_sessions_per_peer: usize,
+    /// How many connections a daemon has at once that have not said who they are (`max-strangers`).
+    pub max_strangers: usize,
+    /// A larger file of a peer is refused (`max-file-size`); bytes. `None`: the free disk is the only limit.
+    pub max_file_size: Option<u64>,
     pub connect_timeout: Duration,
     pub handshake_timeout: Duration,
     pub idle_timeout: Duration,
@@ -96,6 +103,33 @@ pub struct Config {
     pub durable: bool,
     /// `compression yes`: what is sent in batches is made smaller where that is worth it.
     pub compression: bool,
+    pub tls: Tls,
+}
+
+/// What TLS sessions rest on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// Our certificate and its key (`tls-certificate`, `tls-key`).
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    /// Who signs the certificates of peers (`tls-ca`); `None`: each is pinned when it is first seen.
+    pub authority: Option<PathBuf>,
+    /// Whether RSA keys below 2,048 bits and X.509 v1 are good enough; `legacy-tls no`: they are not.
+    pub legacy: bool,
+}
+
+impl Tls {
+    /// Where the C program has its pair.
+    #[must_use]
+    pub fn in_directory(system_dir: &Path) -> Self {
+        let (certificate, key) = (system_dir.join("csync2_ssl_cert.pem"), system_dir.join("csync2_ssl_key.pem"));
+        Self { certificate, key, authority: None, legacy: true }
+    }
+
+    /// The files that are read.
+    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        [&self.certificate, &self.key].into_iter().chain(&self.authority)
+    }
 }
 
 /// A set of hosts, and the files they share.

@@ -13,7 +13,7 @@ use super::ast::{ActionStatement, Block, Document, GroupBlock, HostEntry, Settin
 use super::diagnostics::{Span, file_and_line};
 use super::{
     Action, ActionScope, AutoMethod, Backup, Config, ConfigError, Group, Host, MaxRemovals, NoSsl, Pattern, Prefix,
-    Rule, RuleKind, Selection, Side,
+    Rule, RuleKind, Selection, Side, Tls,
 };
 use crate::model::Ignore;
 
@@ -23,6 +23,8 @@ const DEFAULT_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 const DEFAULT_PARALLEL_PEERS: usize = 16;
 const DEFAULT_SESSIONS: usize = 64;
+const DEFAULT_SESSIONS_PER_PEER: usize = 16;
+const DEFAULT_STRANGERS: usize = 256;
 const DEFAULT_BACKUP_GENERATIONS: u32 = 3;
 
 /// Shorter keys are refused.
@@ -50,6 +52,9 @@ pub(super) fn resolve(document: &Document, selection: &Selection, system_dir: &P
         warnings: Vec::new(),
         max_parallel_peers: DEFAULT_PARALLEL_PEERS,
         max_sessions: DEFAULT_SESSIONS,
+        max_sessions_per_peer: DEFAULT_SESSIONS_PER_PEER,
+        max_strangers: DEFAULT_STRANGERS,
+        max_file_size: None,
         connect_timeout: DEFAULT_CONNECT_TIMEOUT,
         handshake_timeout: DEFAULT_HANDSHAKE_TIMEOUT,
         idle_timeout: DEFAULT_IDLE_TIMEOUT,
@@ -59,6 +64,7 @@ pub(super) fn resolve(document: &Document, selection: &Selection, system_dir: &P
         batches: true,
         durable: true,
         compression: false,
+        tls: Tls::in_directory(system_dir),
     };
     let mut resolver = Resolver { document, selection, system_dir, config, unnamed_groups: 0 };
     for block in &document.blocks {
@@ -153,6 +159,7 @@ impl Resolver<'_> {
         let number = text.parse::<u32>().ok().filter(|&number| number > 0);
         let number = number.ok_or_else(|| invalid("expected a whole number above 0"));
         let limit = max_removals(&text).ok_or_else(|| invalid("expected a number of files, or 0% to 100%"));
+        let size = file_size(&text).ok_or_else(|| invalid("expected a number of bytes, or of K, M, G or T: 20G"));
         let yes = match text.as_str() {
             "yes" => Ok(true),
             "no" => Ok(false),
@@ -164,10 +171,14 @@ impl Resolver<'_> {
             _ => Err(invalid("expected `full` or `none`")),
         };
         let seconds = |number: u32| Duration::from_secs(number.into());
+        let file = self.system_dir.join(OsStr::from_bytes(&value.text));
         let config = &mut self.config;
         match setting {
             Setting::ParallelPeers => config.max_parallel_peers = number? as usize,
             Setting::MaxSessions => config.max_sessions = number? as usize,
+            Setting::MaxSessionsPerPeer => config.max_sessions_per_peer = number? as usize,
+            Setting::MaxStrangers => config.max_strangers = number? as usize,
+            Setting::MaxFileSize => config.max_file_size = Some(size?),
             Setting::ConnectTimeout => config.connect_timeout = seconds(number?),
             Setting::HandshakeTimeout => config.handshake_timeout = seconds(number?),
             Setting::IdleTimeout => config.idle_timeout = seconds(number?),
@@ -177,6 +188,10 @@ impl Resolver<'_> {
             Setting::Batches => config.batches = yes?,
             Setting::Durability => config.durable = durable?,
             Setting::Compression => config.compression = yes?,
+            Setting::TlsCertificate => config.tls.certificate = file,
+            Setting::TlsKey => config.tls.key = file,
+            Setting::TlsCa => config.tls.authority = Some(file),
+            Setting::LegacyTls => config.tls.legacy = yes?,
         }
         Ok(())
     }
@@ -434,6 +449,18 @@ fn max_removals(text: &str) -> Option<MaxRemovals> {
         Some(percent) => percent.parse().ok().filter(|&percent| percent <= 100).map(MaxRemovals::Percent),
         None => text.parse().ok().map(MaxRemovals::Files),
     }
+}
+
+/// Bytes, or units of 1,024, 1,024², … of them.
+fn file_size(text: &str) -> Option<u64> {
+    const UNITS: [char; 5] = ['B', 'K', 'M', 'G', 'T'];
+    let unit = text.chars().last().and_then(|last| UNITS.iter().position(|unit| *unit == last));
+    let (digits, exponent) = match unit {
+        Some(exponent) => (&text[..text.len() - 1], exponent),
+        None => (text, 0),
+    };
+    let number = digits.parse::<u64>().ok().filter(|&number| number > 0 && !digits.starts_with('+'))?;
+    number.checked_mul(1 << (10 * exponent))
 }
 
 /// The first line of a key file as far as the C program reads it, and the file's mode. An empty file is an error.

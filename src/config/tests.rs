@@ -49,8 +49,8 @@ fn statements_mean_what_the_manual_says() {
     let config = loaded(
         "database pgsql://localhost/a; database b; tempdir /t; lock-timeout 60x; ignore uid mod;
         group { host a@i1 (b) H@Me (c@I2); key k; auto younger; backup-directory /b; }
-        parallel-peers 3; max-sessions 9; max-removals 50%; auto-name yes; action-timeout 60; batches no;
-        durability none; compression yes;
+        parallel-peers 3; max-sessions 9; max-sessions-per-peer 4; max-strangers 5; max-file-size 3G; max-removals 50%; auto-name yes; action-timeout 60; batches no;
+        durability none; compression yes; legacy-tls no; tls-certificate tls/cert; tls-key /k/key; tls-ca ca;
         connect-timeout 1; handshake-timeout 2; idle-timeout 3;
         group last { host (h) p; key k; backup-directory /b; backup-generations 7; action { exec A; } action { exec B; } }",
     );
@@ -58,9 +58,15 @@ fn statements_mean_what_the_manual_says() {
     assert_eq!((config.tempdir, config.lock_timeout), (Some("/t".into()), Duration::from_mins(1)));
     assert_eq!(config.ignore, Ignore { uid: true, gid: false, mode: true });
     assert_eq!((config.max_parallel_peers, config.max_sessions), (3, 9));
+    assert_eq!((config.max_sessions_per_peer, config.max_strangers), (4, 5));
+    assert_eq!(config.max_file_size, Some(3 << 30));
     assert_eq!((config.max_removals, config.auto_name), (Some(MaxRemovals::Percent(50)), true));
     assert_eq!(config.action_timeout, Some(Duration::from_secs(60)));
     assert_eq!((config.batches, config.durable, config.compression), (false, false, true));
+    let Tls { certificate, key, authority, legacy } = config.tls;
+    assert!(certificate.ends_with("tls/cert") && certificate.is_absolute(), "in the system directory");
+    assert_eq!((key, legacy), ("/k/key".into(), false));
+    assert!(authority.is_some_and(|authority| authority.ends_with("ca")));
     let [last, first] = config.groups.as_slice() else { panic!("two groups") };
     assert_eq!((first.name.as_str(), first.my_name.as_str(), first.i_am_slave), ("group_1", "me", false));
     assert_eq!((last.name.as_str(), last.my_name.as_str(), last.i_am_slave), ("last", "h", true));
@@ -214,6 +220,12 @@ fn the_first_line_of_an_error_is_the_one_that_scripts_know() {
         "parallel-peers 0;",
         "idle-timeout -1;",
         "max-sessions 3.5;",
+        "max-sessions-per-peer 0;",
+        "max-strangers many;",
+        "max-file-size 0;",
+        "max-file-size G;",
+        "max-file-size 1g;",
+        "max-file-size 99999999999T;",
         "batches maybe;",
         "durability some;",
         "compression best;",

@@ -4,6 +4,7 @@
 //! in a [`Report`], which every operation returns.
 
 pub mod action;
+mod certificates;
 pub mod check;
 mod claim;
 pub mod conflict;
@@ -24,14 +25,16 @@ pub mod serve;
 pub mod stop;
 pub mod update;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::config::Config;
+use tokio::sync::OnceCell;
+
+use crate::config::{Config, Tls};
 use crate::model::errors::chain;
 use crate::model::{FileRecord, Metadata, MtimeUnit, SyncPath, checktxt::Checktxt};
 use crate::store::{Store, StoreError};
-use crate::wire::{Identity, TlsError};
+use crate::wire::{Authority, Identity, TlsError};
 
 /// This host in one configuration: what it is called, what it keeps in step, and where its state is.
 #[derive(Debug, Clone)]
@@ -47,7 +50,8 @@ pub struct Node {
     /// The local address to connect from: the name given to `-N`.
     pub bind: Option<String>,
     pub port: u16,
-    identity: Arc<tokio::sync::OnceCell<Arc<Identity>>>,
+    identity: Arc<OnceCell<Arc<Identity>>>,
+    authority: Arc<OnceCell<Arc<Authority>>>,
 }
 
 /// Why an operation as a whole could not go on. What concerns one file or one peer is counted in a [`Report`] instead.
@@ -103,7 +107,8 @@ impl Node {
     #[must_use]
     pub fn new(config: Arc<Config>, store: Store, place: Place) -> Self {
         let Place { system_dir, config_name, groups, bind, port } = place;
-        Self { config, store, system_dir, config_name, groups, bind, port, identity: Arc::default() }
+        let (identity, authority) = (Arc::default(), Arc::default());
+        Self { config, store, system_dir, config_name, groups, bind, port, identity, authority }
     }
 
     /// The same host, in a selection of its configuration.
@@ -118,13 +123,35 @@ impl Node {
     /// When they cannot be read; asked again, they are read again.
     pub async fn identity(&self) -> Result<Arc<Identity>, Arc<TlsError>> {
         let load = || async {
-            let identity = Identity::load(&self.system_dir).map_err(Arc::new)?;
+            let Tls { certificate, key, legacy, .. } = &self.config.tls;
+            let identity = Identity::load(certificate, key, *legacy).map_err(Arc::new)?;
             if let Err(error) = notice::warn(&self.store, "our certificate", identity.weaknesses()).await {
                 tracing::warn!("WARNING: {}", chain(&error));
             }
             Ok(Arc::new(identity))
         };
         self.identity.get_or_try_init(load).await.cloned()
+    }
+
+    /// The authority that vouches for peers (`tls-ca`), read when it is first needed.
+    ///
+    /// # Errors
+    /// When it cannot be read; asked again, it is read again.
+    async fn authority(&self) -> Result<Arc<Authority>, TlsError> {
+        let file = self.config.tls.authority.as_deref().unwrap_or(Path::new(""));
+        self.authority.get_or_try_init(|| async { Authority::load(file).map(Arc::new) }).await.cloned()
+    }
+
+    /// How csync2 is called for this node, for messages that name the next step. The database, which may hold a password, is
+    /// left to the reader.
+    #[must_use]
+    pub fn command_line(&self, arguments: &str) -> String {
+        let config_name = match self.config_name.as_str() {
+            "" => String::new(),
+            name => format!(" -C {name}"),
+        };
+        let name = self.bind.as_ref().map(|name| format!(" -N {name}")).unwrap_or_default();
+        format!("csync2{config_name}{name} {arguments}")
     }
 
     /// The row that describes a file as it is on disk now.

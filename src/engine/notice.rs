@@ -19,17 +19,6 @@ pub(super) async fn warn(store: &Store, about: &str, facts: &[String]) -> Result
     Ok(())
 }
 
-/// What there is to be known about a peer's certificate.
-pub(super) async fn warn_of_certificate(store: &Store, peer: &str, der: &[u8]) -> Result<(), StoreError> {
-    let fact = crate::wire::trust::weakness(der).map(|weakness| {
-        format!(
-            "the certificate of {peer} {weakness}. Make a new pair there (docs/operations.md, Certificates); the other \
-             hosts must then forget the old one."
-        )
-    });
-    warn(store, &format!("certificate of {peer}"), fact.as_slice()).await
-}
-
 /// What the files that we replace cannot keep. Which files is said at level 1, where it happens.
 pub(super) async fn warn_of_lost(store: &Store, attribute: &str, problem: &str) -> Result<(), StoreError> {
     let fact = format!("a file that is replaced does not keep everything: {problem}. `-v` names the files.");

@@ -31,6 +31,8 @@ pub struct NodeSettings {
     pub asynchronous: bool,
     /// `--no-batches`: as `batches no` in every configuration.
     pub no_batches: bool,
+    /// `--no-legacy-tls`: as `legacy-tls no` in every configuration.
+    pub no_legacy_tls: bool,
     /// For listings: a database that may not be written is opened all the same.
     pub read_only: bool,
 }
@@ -73,6 +75,7 @@ impl NodeSettings {
     pub async fn load(&self, config_name: &str) -> Result<Config, OpenError> {
         let mut config = self.load_as_member(config_name).await?;
         config.batches &= !self.no_batches;
+        config.tls.legacy &= !self.no_legacy_tls;
         Ok(config)
     }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use rustix::fs::{
     AtFlags, CWD, Mode, OFlags, XattrFlags, fchmod, fchown, fgetxattr, flistxattr, fremovexattr, fsetxattr, fstat,
-    futimens, linkat, openat, renameat, unlinkat,
+    fstatvfs, futimens, linkat, openat, renameat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -99,6 +99,16 @@ impl TempFile {
     /// Open for reading and writing.
     pub fn file(&mut self) -> &mut File {
         &mut self.file
+    }
+
+    /// Bytes that can be added where it lies, without what is kept for the administrator. A file system that does not tell
+    /// has room for everything.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn room(&self) -> io::Result<u64> {
+        let found = fstatvfs(&self.file)?;
+        Ok(if found.f_blocks == 0 { u64::MAX } else { found.f_bavail.saturating_mul(found.f_frsize) })
     }
 
     /// The name that it has, or will have for a moment, in its directory: `.NAME.XXXXXX`, at most 255 bytes.

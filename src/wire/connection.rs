@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::frame::Frame;
@@ -58,14 +59,14 @@ impl Connection {
     ) -> Self {
         let address = address.map(|address| address.to_canonical());
         let name = address.map_or_else(|| "the peer".to_owned(), |address| address.to_string());
-        Self::over(Box::pin(stream), Peer { name, address, local: None, certificate: None }, timeouts)
+        Self::over(Box::pin(stream), Peer { name, address, local: None, chain: Vec::new() }, timeouts)
     }
 
     /// Gives the peer its name for messages; `local` is where we connected from.
     #[must_use]
     pub fn named(mut self, name: &str, local: Option<IpAddr>) -> Self {
-        let (address, certificate) = (self.peer_address(), self.peer_certificate().map(<[u8]>::to_vec));
-        let peer = Arc::new(Peer { name: name.to_owned(), address, local, certificate });
+        let (address, chain) = (self.peer_address(), self.reader.peer.chain.clone());
+        let peer = Arc::new(Peer { name: name.to_owned(), address, local, chain });
         self.reader.peer = Arc::clone(&peer);
         self.writer.peer = peer;
         self
@@ -210,13 +211,13 @@ impl Connection {
         &self.reader.peer.name
     }
 
-    /// The certificate the peer showed, DER; `None` without TLS.
-    pub fn peer_certificate(&self) -> Option<&[u8]> {
-        self.reader.peer.certificate.as_deref()
+    /// The certificate the peer showed, then those that lead to who signed it; empty without TLS.
+    pub fn peer_chain(&self) -> &[CertificateDer<'static>] {
+        &self.reader.peer.chain
     }
 
     pub fn is_tls(&self) -> bool {
-        self.reader.peer.certificate.is_some()
+        !self.reader.peer.chain.is_empty()
     }
 
     /// The TLS handshake after `OK (activating_ssl).` has been written.
@@ -228,8 +229,8 @@ impl Connection {
         let acceptor = identity.acceptor();
         self.upgrade(async |stream| {
             let stream = acceptor.accept(stream).await?;
-            let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first).map(|der| der.to_vec());
-            Ok((Box::pin(stream) as Stream, certificate))
+            let chain = stream.get_ref().1.peer_certificates().map(owned).unwrap_or_default();
+            Ok((Box::pin(stream) as Stream, chain))
         })
         .await
     }
@@ -243,15 +244,15 @@ impl Connection {
         let connector = identity.connector();
         self.upgrade(async |stream| {
             let stream = connector.connect(super::tls::server_name(), stream).await?;
-            let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first).map(|der| der.to_vec());
-            Ok((Box::pin(stream) as Stream, certificate))
+            let chain = stream.get_ref().1.peer_certificates().map(owned).unwrap_or_default();
+            Ok((Box::pin(stream) as Stream, chain))
         })
         .await
     }
 
     async fn upgrade<F>(mut self, handshake: impl FnOnce(Stream) -> F) -> Result<Self, WireError>
     where
-        F: Future<Output = io::Result<(Stream, Option<Vec<u8>>)>>,
+        F: Future<Output = io::Result<(Stream, Vec<CertificateDer<'static>>)>>,
     {
         self.flush().await?;
         // Bytes in the clear would otherwise count as sent by the peer that the certificate names.
@@ -264,13 +265,15 @@ impl Connection {
         let (name, address, timeouts) = (self.peer_name().to_owned(), self.peer_address(), self.reader.timeouts);
         let local = self.reader.peer.local;
         let stream = half::unsplit(self.reader, self.writer);
-        let (stream, certificate) = tokio::time::timeout(timeouts.handshake, handshake(stream))
+        let (stream, chain) = tokio::time::timeout(timeouts.handshake, handshake(stream))
             .await
             .map_err(|_| WireError::TimedOut { what: "TLS handshake" })?
             .map_err(|source| TlsError::Handshake { peer: name.clone(), source })?;
         // Both verifiers demand one, so its absence would be a fault of ours: it must never pass for a plain session.
-        let certificate = certificate.ok_or_else(|| TlsError::Setup("the peer showed no certificate".to_owned()))?;
-        Ok(Self::over(stream, Peer { name, address, local, certificate: Some(certificate) }, timeouts))
+        if chain.is_empty() {
+            return Err(TlsError::Setup("the peer showed no certificate".to_owned()).into());
+        }
+        Ok(Self::over(stream, Peer { name, address, local, chain }, timeouts))
     }
 
     /// Ends our side: sends what is left, says goodbye in TLS, closes. The C client waits for that.
@@ -304,6 +307,10 @@ impl Connection {
         assert!(half::are_a_pair(&reader, &writer), "halves of different connections");
         Self { reader, writer }
     }
+}
+
+fn owned(chain: &[CertificateDer<'_>]) -> Vec<CertificateDer<'static>> {
+    chain.iter().map(|certificate| certificate.clone().into_owned()).collect()
 }
 
 #[cfg(test)]
@@ -422,12 +429,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_handshake_does_not_wait_for_ever() {
-        let directory = tempfile::tempdir().unwrap();
         let made = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tls");
-        for (from, to) in [("p256.crt", "csync2_ssl_cert.pem"), ("p256.key", "csync2_ssl_key.pem")] {
-            std::fs::copy(made.join(from), directory.path().join(to)).unwrap();
-        }
-        let identity = Identity::load(directory.path()).unwrap();
+        let identity = Identity::load(&made.join("p256.crt"), &made.join("p256.key"), true).unwrap();
         let started = tokio::time::Instant::now();
         let (server, _silent) = connected(1000);
         let refused = server.start_tls_server(&identity).await;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 
 use super::codec::{Decoder, MAX_LINE};
@@ -54,8 +55,8 @@ pub(super) struct Peer {
     pub(super) address: Option<IpAddr>,
     /// Our own end, of a connection that we made.
     pub(super) local: Option<IpAddr>,
-    /// DER; `Some` means TLS.
-    pub(super) certificate: Option<Vec<u8>>,
+    /// Its certificate, then those that lead to who signed it; empty without TLS.
+    pub(super) chain: Vec<CertificateDer<'static>>,
 }
 
 /// The two directions of `stream`.

@@ -1,4 +1,4 @@
-//! Our own certificate and key: `csync2_ssl_cert.pem` and `csync2_ssl_key.pem` in the system directory.
+//! Our own certificate and key. Which files they are is the configuration's to say.
 //!
 //! Read once, checked at once: a pair that does not fit, or a key that cannot sign, is found here and not in the middle
 //! of a handshake. How they are used is `tls`'s business.
@@ -38,15 +38,20 @@ impl Identity {
     /// Reads certificate and key. The key may be PKCS#1, PKCS#8 or SEC1; RSA of 1024 bits and more, ECDSA on P-256 or
     /// P-384, Ed25519.
     ///
+    /// `legacy`: whether it may be a weak one, as csync2's documentation made them once.
+    ///
     /// # Errors
     /// [`TlsError`]: says which file, what is wrong with it, and the command that makes a new pair.
-    pub fn load(system_dir: &Path) -> Result<Self, TlsError> {
-        let files =
-            Files { certificate: system_dir.join("csync2_ssl_cert.pem"), key: system_dir.join("csync2_ssl_key.pem") };
+    pub fn load(certificate: &Path, key: &Path, legacy: bool) -> Result<Self, TlsError> {
+        let files = Files { certificate: certificate.to_owned(), key: key.to_owned() };
         let chain = files.read_certificates()?;
         let key = files.read_key()?;
         let certificate = chain[0].clone();
         files.check_pair(&certificate, key.as_ref())?;
+        if let (Some(weakness), false) = (trust::weakness(&certificate), legacy) {
+            let problem = format!("it {weakness}, and --no-legacy-tls or `legacy-tls no' forbids that");
+            return Err(refuse(&files.certificate, &problem));
+        }
         let weaknesses = files.weaknesses(&certificate);
         // Taken as it is: rustls could not parse a certificate of X.509 version 1.
         let ours = Arc::new(CertifiedKey::new(chain, key));
@@ -85,6 +90,9 @@ impl std::fmt::Debug for Identity {
     }
 }
 
+/// What to do about a pair that cannot be used.
+const ADVICE: &str = "make a new pair with: csync2 --gen-ssl-cert";
+
 /// Where the pair is kept.
 struct Files {
     certificate: PathBuf,
@@ -93,18 +101,18 @@ struct Files {
 
 impl Files {
     fn read_certificates(&self) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-        let pem = self.read(&self.certificate)?;
+        let pem = read(&self.certificate)?;
         let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
         match chain {
             Ok(chain) if !chain.is_empty() => Ok(chain),
-            Ok(_) => Err(self.refuse(&self.certificate, "there is no `BEGIN CERTIFICATE' in it")),
-            Err(error) => Err(self.refuse(&self.certificate, &pem_problem(&error))),
+            Ok(_) => Err(refuse(&self.certificate, "there is no `BEGIN CERTIFICATE' in it")),
+            Err(error) => Err(refuse(&self.certificate, &pem_problem(&error))),
         }
     }
 
     fn read_key(&self) -> Result<Arc<dyn SigningKey>, TlsError> {
-        let refuse = |problem: &str| self.refuse(&self.key, problem);
-        let pem = self.read(&self.key)?;
+        let refuse = |problem: &str| refuse(&self.key, problem);
+        let pem = read(&self.key)?;
         let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|error| {
             let encrypted = pem.windows(9).any(|word| word == b"ENCRYPTED");
             let problem = if encrypted { "it is protected by a passphrase".to_owned() } else { pem_problem(&error) };
@@ -132,19 +140,19 @@ impl Files {
     fn check_pair(&self, certificate: &CertificateDer<'_>, key: &dyn SigningKey) -> Result<(), TlsError> {
         let algorithms = tls::provider().signature_verification_algorithms;
         let signer = key.choose_scheme(&algorithms.supported_schemes());
-        let signer = signer.ok_or_else(|| self.refuse(&self.key, "no signature can be made with its key"))?;
+        let signer = signer.ok_or_else(|| refuse(&self.key, "no signature can be made with its key"))?;
         let message = b"csync2";
-        let signature = signer.sign(message).map_err(|error| self.refuse(&self.key, &error.to_string()))?;
+        let signature = signer.sign(message).map_err(|error| refuse(&self.key, &error.to_string()))?;
         tls::verify_signature(algorithms, Version::Tls12, message, certificate, signer.scheme(), &signature).map_err(
             |error| match error {
                 Error::InvalidCertificate(rustls::CertificateError::BadEncoding) => {
-                    self.refuse(&self.certificate, "the certificate in it is damaged")
+                    refuse(&self.certificate, "the certificate in it is damaged")
                 }
-                Error::General(problem) => self.refuse(&self.certificate, &problem),
+                Error::General(problem) => refuse(&self.certificate, &problem),
                 _ => TlsError::Mismatch {
                     certificate: self.certificate.clone(),
                     key: self.key.clone(),
-                    advice: self.advice(),
+                    advice: ADVICE.to_owned(),
                 },
             },
         )
@@ -154,10 +162,10 @@ impl Files {
         let mut weaknesses = Vec::new();
         if let Some(weakness) = trust::weakness(certificate) {
             weaknesses.push(format!(
-                "our certificate {} {weakness}; {}. The other hosts must then forget the old one (docs/operations.md, \
-                 Certificates).",
+                "our certificate {} {weakness}. For a better one move it and its key away and {}; each other host must then \
+                 forget the old one: csync2 --rm-ssl-cert NAME-OF-THIS-HOST",
                 self.certificate.display(),
-                self.advice()
+                ADVICE
             ));
         }
         if std::fs::metadata(&self.key).is_ok_and(|metadata| metadata.mode() & 0o004 != 0) {
@@ -166,22 +174,14 @@ impl Files {
         }
         weaknesses
     }
+}
 
-    fn read(&self, path: &Path) -> Result<Vec<u8>, TlsError> {
-        std::fs::read(path).map_err(|error| self.refuse(path, &strerror(&error)))
-    }
+fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+    std::fs::read(path).map_err(|error| refuse(path, &strerror(&error)))
+}
 
-    fn refuse(&self, path: &Path, problem: &str) -> TlsError {
-        TlsError::File { path: path.to_owned(), problem: problem.to_owned(), advice: self.advice() }
-    }
-
-    fn advice(&self) -> String {
-        format!(
-            "make a new pair with: openssl req -x509 -newkey rsa:2048 -nodes -days 36500 -subj /CN=csync2 -keyout {} -out {}",
-            self.key.display(),
-            self.certificate.display()
-        )
-    }
+fn refuse(path: &Path, problem: &str) -> TlsError {
+    TlsError::File { path: path.to_owned(), problem: problem.to_owned(), advice: ADVICE.to_owned() }
 }
 
 fn pem_problem(error: &PemError) -> String {
@@ -240,50 +240,48 @@ mod tests {
 
     const MADE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tls");
 
-    /// A system directory with this certificate and this key.
-    fn directory(certificate: &str, key: &str) -> tempfile::TempDir {
-        let directory = tempfile::tempdir().unwrap();
-        for (from, to) in [(certificate, "csync2_ssl_cert.pem"), (key, "csync2_ssl_key.pem")] {
-            std::fs::copy(Path::new(MADE).join(from), directory.path().join(to)).unwrap();
-        }
-        directory
+    fn load(certificate: &str, key: &str, legacy: bool) -> Result<Identity, TlsError> {
+        Identity::load(&Path::new(MADE).join(certificate), &Path::new(MADE).join(key), legacy)
     }
 
     #[test]
     fn every_kind_in_the_field_is_loaded() {
         for name in ["rsa1024", "rsa2048", "p256", "ed25519"] {
-            let directory = directory(&format!("{name}.crt"), &format!("{name}.key"));
-            let identity = Identity::load(directory.path()).unwrap();
+            let identity = load(&format!("{name}.crt"), &format!("{name}.key"), true).unwrap();
             assert!(identity.certificate().starts_with(&[0x30]), "{name}: DER");
         }
     }
 
     #[test]
+    fn a_weak_one_is_refused_where_that_is_wanted() {
+        load("p256.crt", "p256.key", false).unwrap();
+        let error = load("rsa1024.crt", "rsa1024.key", false).unwrap_err().to_string();
+        assert!(error.contains("rsa1024.crt: it has an RSA key of 1024 bits") && error.contains("legacy"), "{error}");
+    }
+
+    #[test]
     fn what_cannot_be_used_is_named_with_a_remedy() {
         for (certificate, key, expected) in [
-            ("rsa512.crt", "rsa512.key", "csync2_ssl_key.pem: an RSA key of 512 bits is too short"),
-            ("rsa1024.crt", "encrypted.key", "csync2_ssl_key.pem: it is protected by a passphrase"),
-            ("rsa1024.crt", "rsa1024.crt", "csync2_ssl_key.pem: there is no key in it"),
-            ("rsa1024.key", "rsa1024.key", "csync2_ssl_cert.pem: there is no `BEGIN CERTIFICATE' in it"),
-            ("rsa512.crt", "rsa1024.key", "csync2_ssl_cert.pem: the certificate's RSA key has only 512 bits"),
+            ("rsa512.crt", "rsa512.key", "rsa512.key: an RSA key of 512 bits is too short"),
+            ("rsa1024.crt", "encrypted.key", "encrypted.key: it is protected by a passphrase"),
+            ("rsa1024.crt", "rsa1024.crt", "rsa1024.crt: there is no key in it"),
+            ("rsa1024.key", "rsa1024.key", "rsa1024.key: there is no `BEGIN CERTIFICATE' in it"),
+            ("rsa512.crt", "rsa1024.key", "rsa512.crt: the certificate's RSA key has only 512 bits"),
             ("rsa1024.crt", "rsa2048.key", "do not belong together"),
             ("p256.crt", "ed25519.key", "do not belong together"),
         ] {
-            let directory = directory(certificate, key);
-            let error = Identity::load(directory.path()).unwrap_err().to_string();
-            assert!(error.contains(expected) && error.contains("openssl req -x509"), "{error}");
+            let error = load(certificate, key, true).unwrap_err().to_string();
+            assert!(error.contains(expected) && error.contains("csync2 --gen-ssl-cert"), "{error}");
         }
-        let empty = tempfile::tempdir().unwrap();
-        let error = Identity::load(empty.path()).unwrap_err().to_string();
-        assert!(error.contains("csync2_ssl_cert.pem: No such file or directory; make a new pair"), "{error}");
+        let error = load("none.crt", "none.key", true).unwrap_err().to_string();
+        assert!(error.contains("none.crt: No such file or directory; make a new pair"), "{error}");
     }
 
     #[test]
     fn a_damaged_certificate_is_told_from_a_wrong_key() {
-        let directory = directory("p256.crt", "p256.key");
-        let damaged = "-----BEGIN CERTIFICATE-----\nMAMCAQE=\n-----END CERTIFICATE-----\n";
-        std::fs::write(directory.path().join("csync2_ssl_cert.pem"), damaged).unwrap();
-        let error = Identity::load(directory.path()).unwrap_err().to_string();
+        let damaged = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(damaged.path(), "-----BEGIN CERTIFICATE-----\nMAMCAQE=\n-----END CERTIFICATE-----\n").unwrap();
+        let error = Identity::load(damaged.path(), &Path::new(MADE).join("p256.key"), true).unwrap_err().to_string();
         assert!(error.contains("the certificate in it is damaged"), "{error}");
     }
 }

@@ -3,9 +3,12 @@
 //! Pure values first: [`request`] and [`reply`] are the lines, [`codec`] finds them in a stream of bytes; [`mod@batch`] is the
 //! messages of the batch dialect, [`frame`] what they travel in, [`pack`] what makes contents in them smaller. A [`Connection`] carries them over TCP, TLS or an inherited
 //! socket or pipe; [`dial()`] and [`Listener`] make one; [`tls`] upgrades
-//! it with our [`Identity`]; [`trust`] compares certificates. What an answer means for a file is the engine's to say.
+//! it with our [`Identity`]; [`trust`] compares certificates, an [`Authority`] vouches for them, [`certificate`] describes and
+//! makes them. What an answer means for a file is the engine's to say.
 
+pub mod authority;
 pub mod batch;
+pub mod certificate;
 pub mod codec;
 pub mod connection;
 pub mod dial;
@@ -22,6 +25,7 @@ mod socket;
 pub mod tls;
 pub mod trust;
 
+pub use authority::Authority;
 pub use codec::OctetHeader;
 pub use connection::{Connection, Timeouts};
 pub use dial::dial;

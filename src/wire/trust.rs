@@ -4,6 +4,8 @@
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use super::certificate::Description;
+
 /// What a presented certificate is to us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trust {
@@ -25,10 +27,19 @@ pub fn judge(pinned: Option<&[u8]>, presented: &[u8]) -> Trust {
     }
 }
 
-/// What makes a certificate (DER) weak, as the end of a sentence that begins with it.
+/// What makes a certificate (DER) weak, as the end of a sentence that begins with it. Those that csync2's own documentation
+/// has made for fifteen years are.
 #[must_use]
 pub fn weakness(der: &[u8]) -> Option<String> {
-    super::tls::short_rsa_bits(der).map(|bits| format!("has an RSA key of {bits} bits, which can be broken today"))
+    let short_key =
+        super::tls::short_rsa_bits(der).map(|bits| format!("has an RSA key of {bits} bits, which can be broken today"));
+    let old = Description::of(der)
+        .is_version_1
+        .then(|| "is of version 1 of X.509, which TLS libraries refuse more and more".to_owned());
+    match (short_key, old) {
+        (Some(short_key), Some(old)) => Some(format!("{short_key}, and {old}")),
+        (one, other) => one.or(other),
+    }
 }
 
 /// The upper-case hex in which the table `x509_cert` keeps a certificate.

@@ -40,6 +40,27 @@ fn every_command_of_the_protocol_has_a_test() {
     check("Commands of the protocol", &commands.filter(is_command).collect(), uses_command);
 }
 
+#[test]
+fn every_promise_of_security_has_a_test() {
+    let document = source("docs/SECURITY.md");
+    let promises = document.split_once("\n## Promises").expect("the promises").1;
+    let promises = promises.split_once("\n## ").expect("their end").0;
+    let mut count = 0;
+    for line in promises.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| promise")) {
+        let tests: Vec<&str> = line.split('`').skip(1).step_by(2).filter(|text| is_test(text)).collect();
+        assert!(!tests.is_empty() || line.starts_with("| ---"), "no test: {line}");
+        for name in tests {
+            assert!(test_body(name).is_some(), "there is no test {name}");
+            count += 1;
+        }
+    }
+    assert!(count > 50);
+}
+
+fn is_test(text: &str) -> bool {
+    (text.starts_with("it/") || text.starts_with("src/")) && text.contains("::")
+}
+
 /// The rows of a section stand for exactly these subjects, and their tests use them.
 fn check(section: &str, subjects: &BTreeSet<String>, uses: fn(&str, &str) -> bool) {
     let rows = rows(section);
@@ -94,8 +115,11 @@ fn test_body(name: &str) -> Option<String> {
     };
     let start = lines.iter().position(|line| is_start(line))?;
     // Either it is marked as a test, or it stands in a list of scenarios.
-    let is_marked =
-        lines[..start].iter().rev().take_while(|line| !line.trim().is_empty()).any(|line| line.contains("test]"));
+    let is_marked = lines[..start]
+        .iter()
+        .rev()
+        .take_while(|line| !line.trim().is_empty())
+        .any(|line| line.contains("test]") || line.contains("test("));
     let is_listed = lines.iter().any(|line| line.trim().trim_end_matches(',') == function);
     let indent = &lines[start][..lines[start].len() - lines[start].trim_start().len()];
     let end = lines[start..].iter().position(|line| *line == format!("{indent}}}"))?;

@@ -228,7 +228,7 @@ fn contents_are_packed_where_that_is_wanted() {
          group demo { host {alpha} {beta}; key demo.key; include %d%; }\n",
     );
     beta.serve();
-    let text: String = (0..30_000).map(|number| format!("line {number}\n")).collect();
+    let text = (0..30_000).map(|number| format!("line {number}\n")).collect::<Vec<_>>().concat();
     let mut state = 1_u64;
     let mut noise = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);

@@ -7,14 +7,17 @@
 mod support;
 
 mod actions;
+mod audit;
 mod backups;
 mod benchmark;
 mod calls;
+mod certificates;
 mod cli;
 mod compare;
 mod conflicts;
 mod coverage;
 mod crash;
+mod crowd;
 mod dialects;
 mod differential;
 mod disks;

@@ -28,6 +28,9 @@ scenarios! { one program:
 scenarios! { ours:
     as_many_peers_at_a_time_as_configured
     as_many_sessions_at_a_time_as_configured
+    a_peer_has_as_many_sessions_as_configured
+    strangers_make_room_for_others
+    a_file_larger_than_configured_is_refused
     a_peer_that_does_not_answer_is_given_up
     a_peer_that_does_not_speak_is_left
     more_removals_than_configured_are_doubted
@@ -179,13 +182,52 @@ fn as_many_sessions_at_a_time_as_configured(cast: Cast) {
     let (alpha, beta) = (&cluster["alpha"], &cluster["beta"]);
     let mut first = Session::greeted(alpha, beta);
     let mut second = Session::open(alpha, beta);
-    second.send(b"CONFIG \n");
+    second.ask("CONFIG ", OK);
+    second.send(format!("HELLO {}\n", alpha.host).as_bytes());
     for _ in 0..20 {
         first.ask("MARK KEY %25d%25/f", OK);
     }
     assert!(!second.has_answer(), "two sessions at once");
     first.ask("BYE", "OK (cu_later).");
     second.expect(&[OK]);
+}
+
+fn a_peer_has_as_many_sessions_as_configured(cast: Cast) {
+    let cluster = two_nodes(cast, "max-sessions-per-peer 2;");
+    let (alpha, beta) = (&cluster["alpha"], &cluster["beta"]);
+    let mut sessions = [Session::greeted(alpha, beta), Session::greeted(alpha, beta)];
+    let mut third = Session::open(alpha, beta);
+    third.ask("CONFIG ", OK);
+    third.ask(&format!("HELLO {}", alpha.host), "Too many sessions at once, try again later.");
+    assert_eq!(third.rest(), "");
+    sessions[0].ask("BYE", "OK (cu_later).");
+    assert_eq!(sessions[0].rest(), "");
+    let _fourth = Session::greeted(alpha, beta);
+}
+
+fn strangers_make_room_for_others(cast: Cast) {
+    let cluster = two_nodes(cast, "max-strangers 8;");
+    let (alpha, beta) = (&cluster["alpha"], &cluster["beta"]);
+    let mut known = Session::greeted(alpha, beta);
+    // One place for each address: whoever was first has had the most time.
+    let mut first = Session::open(alpha, beta);
+    first.ask("CONFIG ", OK);
+    let mut second = Session::open(alpha, beta);
+    assert_eq!(first.rest(), "");
+    second.ask("CONFIG ", OK);
+    beta.daemon().wait_for("the peer did not identify itself, and made room for others that came (max-strangers)");
+    beta.daemon().wait_for("WARNING: more connections than max-strangers allows");
+    known.ask("MARK KEY %25d%25/f", OK);
+}
+
+fn a_file_larger_than_configured_is_refused(cast: Cast) {
+    let cluster = two_nodes(cast, "max-file-size 1K;");
+    let (alpha, beta) = (&cluster["alpha"], &cluster["beta"]);
+    alpha.put(&tree! { "small" => "x".repeat(1024), "large" => "y".repeat(1025) });
+    for options in [&["-x"][..], &["-u", "--no-batches"]] {
+        alpha.csync2(options).exits(1).logs("large: File too large: max-file-size allows 1024 bytes here");
+    }
+    beta.expect(tree! { "small" => "x".repeat(1024) });
 }
 
 /// The kernel takes no more connections for it: nothing answers the client's.

@@ -61,13 +61,15 @@ pub(in crate::engine) fn on_identification(
         (None, Some(local)) => (local, format!(" We connected from {local}.")),
         (None, None) => ("our address", String::new()),
     };
-    let certificate = "our certificate must be the one that is pinned there (table x509_cert)";
+    let forget = format!("csync2 --rm-ssl-cert {my_name}");
+    let certificate = format!("our certificate must be the one that is pinned there (`{forget}` there forgets it)");
     let name =
         format!("{my_name} must resolve to {seen} there (DNS or /etc/hosts; -N NAME chooses another name and address)");
     match reason(line, &Reply::IdentificationFailed) {
         Some(reason) if reason.starts_with("Another certificate") => {
-            format!(" If ours was changed on purpose, the peer must forget the old one: {certificate}.")
+            format!(" If ours was changed on purpose, the peer must forget the old one: `{forget}` there.")
         }
+        Some(reason) if reason.starts_with("Your certificate") => String::new(),
         Some(_) => format!("{from} {name}."),
         None => format!("{from} {name}, and {certificate}."),
     }
@@ -112,7 +114,7 @@ mod tests {
             advice(b"Identification failed!", Some("203.0.113.9")),
             " It sees us come from 203.0.113.9, while we connected from 192.168.1.2: an address is translated on the way. \
              alpha must resolve to 203.0.113.9 there (DNS or /etc/hosts; -N NAME chooses another name and address), and our \
-             certificate must be the one that is pinned there (table x509_cert)."
+             certificate must be the one that is pinned there (`csync2 --rm-ssl-cert alpha` there forgets it)."
         );
         let same = advice(b"Identification failed!", Some("192.168.1.2"));
         assert!(
@@ -133,7 +135,8 @@ mod tests {
         let address = advice(b"Identification failed! alpha does not resolve here to 10.0.0.1.");
         assert!(address.ends_with("chooses another name and address)."), "{address}");
         let certificate = advice(b"Identification failed! Another certificate is pinned here for alpha.");
-        assert!(certificate.starts_with(" If ours was changed on purpose"), "{certificate}");
+        assert!(certificate.ends_with("forget the old one: `csync2 --rm-ssl-cert alpha` there."), "{certificate}");
+        assert_eq!(advice(b"Identification failed! Your certificate has an RSA key of 1024 bits."), "");
         assert_eq!(reason(b"Permission denied! No group.", &Reply::PermissionDenied).as_deref(), Some("No group."));
         assert_eq!(reason(b"Permission denied!", &Reply::PermissionDenied), None);
     }

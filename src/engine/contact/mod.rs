@@ -7,11 +7,12 @@ mod dialect;
 use std::sync::Arc;
 
 pub(super) use self::dialect::Dialect;
-use super::{EngineError, Node, Report, notice};
+use super::certificates::{self, First, Rejection};
+use super::{EngineError, Node, Report};
 use crate::model::errors::chain;
 use crate::store::StoreError;
+use crate::wire::authority::Role;
 use crate::wire::batch::VERSIONS;
-use crate::wire::trust::{self, Trust};
 use crate::wire::{Connection, Reply, Request, Timeouts, TlsError, WireError, dial};
 
 /// Why a session with a peer as a whole failed.
@@ -27,17 +28,14 @@ pub(super) enum SessionError {
     Identity(#[from] Arc<TlsError>),
     #[error("the peer answered {request} with `{answer}'.{advice}")]
     Refused { request: &'static str, answer: String, advice: String },
-    #[error(
-        "pinned is {pinned}, presented was {presented}. If the change was intended, remove its row from the table \
-         x509_cert, and the next connection pins the new one"
-    )]
-    WrongCertificate { pinned: String, presented: String },
+    #[error(transparent)]
+    Certificate(#[from] Rejection),
 }
 
 /// Says why there is no connection, and what follows from that.
 pub(super) fn report_failure(report: &mut Report, peer: &str, error: &SessionError, consequence: &str) {
     // The words that scripts look for (the misspelling is the C program's) are a line to themselves.
-    if let SessionError::WrongCertificate { .. } = error {
+    if let SessionError::Certificate(Rejection::Changed { .. }) = error {
         tracing::warn!("Peer did provide a wrong SSL X509 cetrificate.");
     } else {
         tracing::warn!("ERROR: Connection to remote host `{peer}' failed.");
@@ -77,7 +75,8 @@ pub(super) async fn connect(
         connection.write_line(&Request::Ssl.encode()).await?;
         expect_ok(&mut connection, "SSL", advice::on_ssl).await?;
         connection = connection.start_tls_client(&identity).await?;
-        verify(node, peer, connection.peer_certificate().unwrap_or_default(), purpose == Purpose::DryRun).await?;
+        let first = if purpose == Purpose::DryRun { First::Pass } else { First::Pin };
+        certificates::judge(node, peer, Role::Server, connection.peer_chain(), first).await??;
     }
     let mut requests = vec![Request::Config { name: node.config_name.clone().into_bytes() }];
     requests.extend(node.groups.clone().map(|names| Request::Group { names }));
@@ -104,22 +103,6 @@ pub(super) async fn connect(
     }
     tracing::debug!("{peer} speaks the dialect {dialect:?}.");
     Ok((connection, dialect))
-}
-
-/// Trust on first use: the first certificate a peer shows is the one it must show from then on.
-async fn verify(node: &Node, peer: &str, presented: &[u8], dry_run: bool) -> Result<(), SessionError> {
-    let pinned = match node.store.certificate(peer).await? {
-        None if !dry_run => Some(node.store.pin(peer, presented).await?),
-        pinned => pinned,
-    };
-    match (trust::judge(pinned.as_deref(), presented), pinned) {
-        (Trust::Different, Some(pinned)) => Err(SessionError::WrongCertificate {
-            pinned: trust::fingerprint(&pinned),
-            presented: trust::fingerprint(presented),
-        }),
-        _ if dry_run => Ok(()),
-        _ => Ok(notice::warn_of_certificate(&node.store, peer, presented).await?),
-    }
 }
 
 async fn line(connection: &mut Connection) -> Result<Vec<u8>, WireError> {

@@ -1,7 +1,7 @@
 //! What is asked of a peer in order to compare: its list, and the content of a file.
 
 use std::fs::File;
-use std::io::{Seek, Write};
+use std::io::{self, Seek, Write};
 
 use super::listing::Line;
 use super::sorter::{Sorted, Sorter};
@@ -97,7 +97,15 @@ pub(super) async fn content(node: &Node, pair: &Pair, key: &str, path: &SyncPath
         _ => return Err(refused("TYPE", &line, String::new())),
     }
     let mut file = tempfile::tempfile()?;
-    connection.read_rest(&mut |bytes| file.write_all(bytes)).await??;
+    let mut left = node.config.max_file_size.unwrap_or(u64::MAX);
+    let mut keep = |bytes: &[u8]| match left.checked_sub(bytes.len() as u64) {
+        Some(rest) => {
+            left = rest;
+            file.write_all(bytes)
+        }
+        None => Err(io::Error::from_raw_os_error(libc::EFBIG)),
+    };
+    connection.read_rest(&mut keep).await??;
     file.rewind()?;
     Ok(file)
 }

@@ -103,6 +103,46 @@ pub(super) struct Rules {
     pub(super) tempdir: Option<PathBuf>,
     /// Copies are on disk before the file is changed.
     pub(super) durable: bool,
+    /// Bytes of the largest file.
+    pub(super) max_file_size: Option<u64>,
+}
+
+/// How many bytes a new file may have: as many as are allowed, and as there is room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Room {
+    allowed: u64,
+    free: u64,
+}
+
+impl Room {
+    pub(super) fn of(temp: &TempFile, rules: &Rules) -> io::Result<Self> {
+        Ok(Self { allowed: rules.max_file_size.unwrap_or(u64::MAX), free: temp.room()? })
+    }
+
+    fn bytes(self) -> u64 {
+        self.allowed.min(self.free)
+    }
+
+    /// Whether a file of that size may be made.
+    pub(super) fn check(self, size: u64) -> Result<(), Refusal> {
+        if size <= self.bytes() { Ok(()) } else { Err(self.exceeded()) }
+    }
+
+    fn exceeded(self) -> Refusal {
+        if self.allowed <= self.free { too_large(self.allowed) } else { Refusal::text("No space left on device") }
+    }
+}
+
+/// Refuses a file that is larger than any may be here, before anything of it has come.
+pub(super) fn check_size(size: u64, max_file_size: Option<u64>) -> Result<(), Refusal> {
+    match max_file_size {
+        Some(most) if size > most => Err(too_large(most)),
+        _ => Ok(()),
+    }
+}
+
+fn too_large(most: u64) -> Refusal {
+    Refusal::text(format!("File too large: max-file-size allows {most} bytes here"))
 }
 
 /// Copies of what a command is about to change, with their backup directories.
@@ -298,6 +338,7 @@ impl Target {
         attributes: Option<&Attributes>,
         rules: &Rules,
     ) -> Result<Assembled, Refusal> {
+        let room = Room::of(&temp, rules)?;
         let old = basis.map(fs::meta::metadata_of).transpose()?;
         let nothing;
         let basis_or_nothing = if let Some(file) = basis {
@@ -307,7 +348,10 @@ impl Target {
             &nothing
         };
         let mut output = Hashing::new(io::BufWriter::with_capacity(1 << 16, fs::large::Writer::new(&temp)));
-        delta::patch(basis_or_nothing, delta, &mut output, u64::MAX)?;
+        delta::patch(basis_or_nothing, delta, &mut output, room.bytes()).map_err(|error| match error {
+            DeltaError::TooLong { .. } => room.exceeded(),
+            other => other.into(),
+        })?;
         output.flush()?;
         let digest = output.digest();
         self.complete(temp, digest, old.as_ref().zip(basis), attributes, rules)

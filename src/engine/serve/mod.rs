@@ -3,6 +3,7 @@
 mod apply;
 mod batch;
 mod commands;
+mod lobby;
 mod peer;
 mod permission;
 mod query;
@@ -14,16 +15,15 @@ mod spool;
 mod tests;
 
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
-use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
+pub use self::lobby::Limits;
+use self::lobby::Lobby;
 pub use self::registry::Registry;
 use super::Report;
 use super::stop::{GRACE, within_grace};
@@ -59,7 +59,7 @@ pub async fn serve_one(registry: &Arc<Registry>, connection: Connection, stop: &
 pub async fn serve(
     registry: &Arc<Registry>,
     timeouts: Timeouts,
-    limit: usize,
+    limits: Limits,
     once: bool,
     listening: impl FnOnce(std::net::SocketAddr),
     stop: &CancellationToken,
@@ -69,12 +69,10 @@ pub async fn serve(
     let address = listener.local_address();
     tracing::info!("Listening on {}:{} as {}.", address.ip(), address.port(), settings.my_name);
     listening(address);
-    let places = Arc::new(Semaphore::new(limit.max(1)));
+    let lobby = Lobby::new(limits);
     let sessions = Sessions::default();
     for number in 1_u64.. {
-        // Who comes while all places are taken waits in the system's queue. The semaphore is never closed.
-        let accept = async { (Arc::clone(&places).acquire_owned().await.ok(), listener.accept().await) };
-        let Some((place, accepted)) = stop.run_until_cancelled(accept).await else { break };
+        let Some(accepted) = stop.run_until_cancelled(listener.accept()).await else { break };
         let (connection, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -85,12 +83,13 @@ pub async fn serve(
             }
         };
         let registry = Arc::clone(registry);
+        let visitor = lobby.enter(peer.ip());
         let span = tracing::warn_span!("session", session = number);
         let running = sessions.running.token();
         let ending = if once { stop.clone() } else { sessions.ending.clone() };
         let session = async move {
             tracing::info!("New connection from {}:{}.", peer.ip(), peer.port());
-            let report = session::run(registry, connection, place, ending).await;
+            let report = session::run(registry, connection, Some(visitor), ending).await;
             report.conclude();
             drop(running);
             report
@@ -99,14 +98,7 @@ pub async fn serve(
             let ended = within_grace(stop, Box::pin(session.instrument(span))).await;
             return Ok(ended.unwrap_or(Report { errors: 1, unfinished: true }));
         }
-        let runtime = Handle::current();
-        // Not a task: most of what a session does is to wait for the disk.
-        let serving =
-            thread::Builder::new().name("session".to_owned()).spawn(move || runtime.block_on(session.instrument(span)));
-        if let Err(error) = serving {
-            tracing::warn!("WARNING: a connection was closed, no thread can be started for it: {error}");
-            tokio::time::sleep(PAUSE).await;
-        }
+        tokio::spawn(session.instrument(span));
     }
     drop(listener);
     Ok(sessions.end().await)

@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::engine::{EngineError, Node};
-use crate::engine::{membership, notice};
+use rustls_pki_types::CertificateDer;
+
+use crate::engine::certificates::{self, First, Rejection};
+use crate::engine::{EngineError, Node, membership};
+use crate::model::errors::chain;
 use crate::model::path::shown;
 use crate::model::{Job, ScheduledAction};
-use crate::wire::Reply;
-use crate::wire::trust::{self, Trust};
+use crate::wire::authority::Role;
 
 /// A peer that has identified itself.
 #[derive(Debug)]
@@ -62,29 +64,24 @@ pub(super) async fn resolves_to(name: &str, address: Option<IpAddr>) -> bool {
     false
 }
 
-/// The certificate of the session against the one that is pinned for the name. The first one is pinned, for names that
-/// the configuration knows. The inner error is the answer to the peer.
+/// The certificate of the session against what we expect of the name. The first one is pinned, for names that the
+/// configuration knows. The inner error is the reason for a peer that reads on.
 pub(super) async fn check_certificate(
     node: &Node,
     name: &str,
-    presented: &[u8],
-) -> Result<Result<(), Reply>, EngineError> {
-    let pinned = match node.store.certificate(name).await? {
-        Some(pinned) => pinned,
-        None if membership::pairs(&node.config).iter().any(|(_, peer)| peer == name) => {
-            node.store.pin(name, presented).await?
+    shown: &[CertificateDer<'static>],
+) -> Result<Result<(), String>, EngineError> {
+    let is_member = membership::pairs(&node.config).iter().any(|(_, peer)| peer == name);
+    let first = if is_member { First::Pin } else { First::Pass };
+    let Err(rejection) = certificates::judge(node, name, Role::Client, shown, first).await? else { return Ok(Ok(())) };
+    let reason = match &rejection {
+        Rejection::Changed { .. } => {
+            tracing::warn!("{name}: Peer did provide a wrong SSL X509 cetrificate.");
+            format!("Another certificate is pinned here for {name}.")
         }
-        None => return Ok(Ok(())),
+        Rejection::Weak { weakness, .. } => format!("Your certificate {weakness}, which is not accepted here."),
+        Rejection::NotVouchedFor { problem, .. } => format!("Your certificate is not accepted here: {problem}."),
     };
-    if trust::judge(Some(&pinned), presented) == Trust::Different {
-        tracing::warn!(
-            "{name}: Peer did provide a wrong SSL X509 cetrificate. Pinned is {}, presented was {}. If the change was \
-             intended, remove its row from the table x509_cert.",
-            trust::fingerprint(&pinned),
-            trust::fingerprint(presented)
-        );
-        return Ok(Err(Reply::IdentificationFailed));
-    }
-    notice::warn_of_certificate(&node.store, name, presented).await?;
-    Ok(Ok(()))
+    tracing::warn!("{name}: Identification failed! {}", chain(&rejection));
+    Ok(Err(reason))
 }

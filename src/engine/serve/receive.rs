@@ -459,5 +459,11 @@ pub(super) fn rules(peer: &Peer, path: &SyncPath) -> Rules {
             None => backups.push(backup.clone()),
         }
     }
-    Rules { ignore: config.ignore, backups, tempdir: config.tempdir.clone(), durable: config.durable }
+    Rules {
+        ignore: config.ignore,
+        backups,
+        tempdir: config.tempdir.clone(),
+        durable: config.durable,
+        max_file_size: config.max_file_size,
+    }
 }

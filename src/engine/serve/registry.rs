@@ -10,12 +10,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 
-use crate::config::Config;
+use crate::config::{Config, Tls};
 use crate::engine::open::{NodeSettings, OpenError};
 use crate::engine::{EngineError, Node, recover};
 use crate::store::{Location, Store};
+use crate::wire::{Identity, TlsError};
+
+/// Names that no configuration has and that are looked up at the same time, for peers that claim to have them.
+const UNKNOWN_NAMES: usize = 8;
 
 /// Reads configurations and opens their databases on demand.
 #[derive(Debug)]
@@ -24,6 +28,8 @@ pub struct Registry {
     known: Mutex<HashMap<String, Arc<Known>>>,
     /// Opened by whoever needs it first, while others wait for that one only.
     databases: Mutex<Vec<(Location, Arc<Opened>)>>,
+    identity: Mutex<Option<Presented>>,
+    unknown_names: Semaphore,
     sessions: AtomicU64,
 }
 
@@ -31,9 +37,17 @@ pub struct Registry {
 #[derive(Debug)]
 pub(super) struct Known {
     pub(super) config: Arc<Config>,
-    /// Of all files it was read from; `None`: the file was not there.
-    stamps: Vec<(PathBuf, Option<Stamp>)>,
+    /// Of all files it was read from.
+    stamps: Stamps,
     served: Mutex<Option<Arc<Node>>>,
+}
+
+/// What every client of TLS is shown, and of which files it was made.
+#[derive(Debug)]
+struct Presented {
+    tls: Tls,
+    stamps: Stamps,
+    identity: Identity,
 }
 
 /// A database once it was opened.
@@ -42,10 +56,20 @@ type Opened = Mutex<Option<Store>>;
 /// Changes whenever a file is replaced or written: device, inode, size, ctime in seconds and nanoseconds.
 type Stamp = (u64, u64, u64, i64, i64);
 
+/// `None`: the file was not there.
+type Stamps = Vec<(PathBuf, Option<Stamp>)>;
+
 impl Registry {
     #[must_use]
     pub fn new(settings: NodeSettings) -> Self {
-        Self { settings, known: Mutex::default(), databases: Mutex::default(), sessions: AtomicU64::new(0) }
+        Self {
+            settings,
+            known: Mutex::default(),
+            databases: Mutex::default(),
+            identity: Mutex::default(),
+            unknown_names: Semaphore::new(UNKNOWN_NAMES),
+            sessions: AtomicU64::new(0),
+        }
     }
 
     /// Names a session among all sessions of all processes: what it leaves unfinished can be told from the others'.
@@ -57,22 +81,46 @@ impl Registry {
         &self.settings
     }
 
+    /// Turns at looking up names that the configuration does not have.
+    pub(super) fn unknown_names(&self) -> &Semaphore {
+        &self.unknown_names
+    }
+
     /// The configuration of that name; empty: the one given to `-C`.
     pub(super) async fn config(&self, name: &str) -> Result<Arc<Known>, OpenError> {
         let name = self.full_name(name);
         let mut known = self.known.lock().await;
         if let Some(entry) = known.get(name)
-            && entry.stamps.iter().all(|(path, before)| stamp(path) == *before)
+            && are_current(&entry.stamps)
         {
             return Ok(Arc::clone(entry));
         }
         let config = self.settings.load(name).await?;
         let mut files = config.files.clone();
-        files.extend(["csync2_ssl_cert.pem", "csync2_ssl_key.pem"].map(|file| self.settings.system_dir.join(file)));
-        let stamps = files.into_iter().map(|path| (path.clone(), stamp(&path))).collect();
+        files.extend(config.tls.files().cloned());
+        let stamps = stamps(files);
         let entry = Arc::new(Known { config: Arc::new(config), stamps, served: Mutex::default() });
         known.insert(name.to_owned(), Arc::clone(&entry));
         Ok(entry)
+    }
+
+    /// Our certificate and key: those of our own configuration, since a client names its one only behind the handshake.
+    pub(super) async fn identity(&self) -> Result<Identity, TlsError> {
+        let tls = match self.config("").await {
+            Ok(known) => known.config.tls.clone(),
+            // The client learns it when it asks for that configuration, and it may ask for another.
+            Err(_) => Tls::in_directory(&self.settings.system_dir),
+        };
+        let mut presented = self.identity.lock().await;
+        if let Some(presented) = &*presented
+            && presented.tls == tls
+            && are_current(&presented.stamps)
+        {
+            return Ok(presented.identity.clone());
+        }
+        let stamps = stamps(tls.files().cloned());
+        let identity = Identity::load(&tls.certificate, &tls.key, tls.legacy)?;
+        Ok(presented.insert(Presented { tls, stamps, identity }).identity.clone())
     }
 
     /// The node of a configuration, its database open and what a crash left behind put in order.
@@ -117,6 +165,14 @@ impl Registry {
     fn full_name<'n>(&'n self, name: &'n str) -> &'n str {
         if name.is_empty() { &self.settings.config_name } else { name }
     }
+}
+
+fn stamps(files: impl IntoIterator<Item = PathBuf>) -> Stamps {
+    files.into_iter().map(|path| (path.clone(), stamp(&path))).collect()
+}
+
+fn are_current(stamps: &Stamps) -> bool {
+    stamps.iter().all(|(path, before)| stamp(path) == *before)
 }
 
 fn stamp(path: &Path) -> Option<Stamp> {

@@ -2,25 +2,31 @@
 //!
 //! Answers are flushed only when no further command is waiting, so that a pipelining peer costs few packets.
 
+use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::batch;
+use super::lobby::{TooMany, Visitor};
 use super::peer::{self, Jobs, Peer};
 use super::receive::Receiver;
 use super::registry::{Known, Registry};
 use crate::engine::action::{self, Patience};
 use crate::engine::open::OpenError;
 use crate::engine::recover;
-use crate::engine::{EngineError, Node, Report};
+use crate::engine::{EngineError, Node, Report, membership};
 use crate::model::MtimeUnit;
 use crate::model::errors::chain;
 use crate::wire::batch::VERSIONS;
-use crate::wire::{Connection, Identity, Reply, Request, RequestError, WireError};
+use crate::wire::{Connection, Reply, Request, RequestError, WireError};
 
 /// Why a session ended before BYE.
 #[derive(Debug, thiserror::Error)]
@@ -33,9 +39,13 @@ pub(super) enum SessionError {
     Open(#[from] OpenError),
     #[error("stopped by a signal; what is left stays dirty there")]
     Stopped,
+    #[error("a connection was closed, there is no thread for it")]
+    Thread(#[source] io::Error),
+    #[error("the peer did not identify itself, and made room for others that came (max-strangers)")]
+    DrivenOut,
 }
 
-/// How long a peer may take for each of the lines up to CONFIG, which names the configuration with its own limit.
+/// How long a peer may take for all up to CONFIG, which names the configuration with its own limit for the rest.
 const FIRST_WORDS: Duration = Duration::from_secs(30);
 
 /// A session after CONFIG.
@@ -47,6 +57,10 @@ pub(super) struct Session {
     config_name: String,
     known: Arc<Known>,
     groups: Option<Vec<String>>,
+    /// The room that the session takes up in a daemon.
+    visitor: Option<Visitor>,
+    /// Until when the peer has to identify itself.
+    patience: Instant,
     /// Who the peer proved to be.
     peer: Option<Arc<Peer>>,
     /// Names the session in its intents.
@@ -64,6 +78,14 @@ pub(super) struct Session {
     stop: CancellationToken,
 }
 
+/// Why a HELLO came to nothing.
+#[derive(Debug)]
+enum Unwelcome {
+    /// The session goes on with this answer.
+    Refused(Reply),
+    TooMany,
+}
+
 /// Whether the session goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Flow {
@@ -71,19 +93,21 @@ pub(super) enum Flow {
     Close,
 }
 
-/// Runs a session to its end. What went wrong is logged once, here. Its place among the sessions that are served is free
-/// before its actions run.
+/// Runs a session to its end. What went wrong is logged once, here. The room that it takes up in a daemon is free before its
+/// actions run.
 pub(super) async fn run(
     registry: Arc<Registry>,
     connection: Connection,
-    place: Option<OwnedSemaphorePermit>,
+    visitor: Option<Visitor>,
     stop: CancellationToken,
 ) -> Report {
     let mut report = Report::default();
     let shown = connection.peer_name().to_owned();
-    match converse(&registry, connection, place, stop, &mut report).await {
+    match converse(&registry, connection, visitor, stop, &mut report).await {
         Ok(()) => {}
         Err(SessionError::Wire(WireError::Closed)) => tracing::info!("{shown} closed the connection without BYE."),
+        // Nobody's log is to be flooded as well.
+        Err(error @ SessionError::DrivenOut) => tracing::info!("{shown}: {error}"),
         Err(error) => report.error(format_args!("ERROR: session with {shown}: {}", chain(&error))),
     }
     report
@@ -92,45 +116,70 @@ pub(super) async fn run(
 async fn converse(
     registry: &Arc<Registry>,
     connection: Connection,
-    place: Option<OwnedSemaphorePermit>,
+    visitor: Option<Visitor>,
     stop: CancellationToken,
     report: &mut Report,
 ) -> Result<(), SessionError> {
-    let Some(opened) = stop.run_until_cancelled(open(registry, connection)).await else {
+    let Some(opened) = stop.run_until_cancelled(Box::pin(open(registry, connection, visitor))).await else {
         return Err(SessionError::Stopped);
     };
     let Some(mut session) = opened? else { return Ok(()) };
     session.stop = stop;
-    let spoken = session.converse().await;
-    let ended = match &spoken {
-        Ok(Flow::Close) => Ok(()),
-        Ok(Flow::Continue) | Err(_) => session.break_off().await,
-    };
-    // The peer may be gone already.
-    session.connection.flush().await.ok();
-    // The C client returns when the connection closes, and scripts count on the actions being done by then.
-    drop(place);
-    if let Some(node) = &session.served {
-        match action::run(node, &session.holder, Patience::Only(&session.jobs.take()), &CancellationToken::new()).await
-        {
-            Ok(done) => report.merge(done),
-            Err(error) => report.error(format_args!("ERROR: cannot run the scheduled actions: {}", chain(&error))),
-        }
-    }
-    session.connection.shutdown().await;
-    // A database that failed may have left an intent: what was received is not recorded then.
-    if let (Some(peer), true) = (&session.peer, spoken.is_err() || ended.is_err()) {
-        tokio::spawn(recover::retry(Arc::clone(&peer.node), session.holder));
-    }
-    spoken?;
-    Ok(ended?)
+    let introduced = session.introduce().await;
+    // A stranger is a task among others. Most of what a peer wants is to wait for the disk: it gets a thread.
+    let needs_a_thread = session.visitor.is_some() && matches!(introduced, Ok(None));
+    let rest = session.go_on(introduced);
+    let (done, outcome) = if needs_a_thread { on_a_thread(rest).await? } else { rest.await };
+    report.merge(done);
+    outcome
 }
 
-/// The lines up to CONFIG's answer; `None` when the session ends before.
-async fn open(registry: &Arc<Registry>, mut connection: Connection) -> Result<Option<Session>, SessionError> {
-    let Some(mut request) = next_from_stranger(&mut connection, FIRST_WORDS).await? else { return Ok(None) };
+/// Runs the rest of a session on a thread of its own.
+async fn on_a_thread<T: Send + 'static>(rest: impl Future<Output = T> + Send + 'static) -> Result<T, SessionError> {
+    let (runtime, span) = (Handle::current(), tracing::Span::current());
+    let (sender, done) = oneshot::channel();
+    let run = move || drop(sender.send(runtime.block_on(rest.instrument(span))));
+    thread::Builder::new().name("session".to_owned()).spawn(run).map_err(SessionError::Thread)?;
+    done.await.map_err(|_| SessionError::Thread(io::Error::other("it ended early")))
+}
+
+/// Everything up to CONFIG's answer; `None` when the session ends before.
+async fn open(
+    registry: &Arc<Registry>,
+    connection: Connection,
+    visitor: Option<Visitor>,
+) -> Result<Option<Session>, SessionError> {
+    let until = Instant::now() + FIRST_WORDS;
+    let opened = in_time(visitor.as_ref(), until, first_words(registry, connection)).await??;
+    let Some((connection, config_name, known)) = opened else { return Ok(None) };
+    Ok(Some(Session {
+        registry: Arc::clone(registry),
+        address: connection.peer_address(),
+        connection,
+        config_name,
+        patience: Instant::now() + known.config.handshake_timeout,
+        known,
+        groups: None,
+        visitor,
+        peer: None,
+        holder: registry.holder(),
+        unit: None,
+        receiver: Receiver::default(),
+        served: None,
+        jobs: Arc::default(),
+        reads_on: false,
+        stop: CancellationToken::new(),
+    }))
+}
+
+/// SSL and CONFIG.
+async fn first_words(
+    registry: &Arc<Registry>,
+    mut connection: Connection,
+) -> Result<Option<(Connection, String, Arc<Known>)>, SessionError> {
+    let Some(mut request) = next(&mut connection).await? else { return Ok(None) };
     if request == Ok(Request::Ssl) {
-        let identity = match Identity::load(&registry.settings().system_dir) {
+        let identity = match registry.identity().await {
             Ok(identity) => identity,
             Err(error) => {
                 refuse(connection, Reply::Text("SSL is not set up on this host.".to_owned())).await?;
@@ -139,7 +188,7 @@ async fn open(registry: &Arc<Registry>, mut connection: Connection) -> Result<Op
         };
         answer(&mut connection, &Reply::ActivatingSsl).await?;
         connection = connection.start_tls_server(&identity).await?;
-        match next_from_stranger(&mut connection, FIRST_WORDS).await? {
+        match next(&mut connection).await? {
             Some(after) => request = after,
             None => return Ok(None),
         }
@@ -160,22 +209,26 @@ async fn open(registry: &Arc<Registry>, mut connection: Connection) -> Result<Op
         }
     };
     answer(&mut connection, &Reply::CmdFinished).await?;
-    Ok(Some(Session {
-        registry: Arc::clone(registry),
-        address: connection.peer_address(),
-        connection,
-        config_name,
-        known,
-        groups: None,
-        peer: None,
-        holder: registry.holder(),
-        unit: None,
-        receiver: Receiver::default(),
-        served: None,
-        jobs: Arc::default(),
-        reads_on: false,
-        stop: CancellationToken::new(),
-    }))
+    Ok(Some((connection, config_name, known)))
+}
+
+/// What a peer says before it has said who it is: it does not hold its place for long, nor against others.
+async fn in_time<T>(
+    visitor: Option<&Visitor>,
+    until: Instant,
+    words: impl Future<Output = T>,
+) -> Result<T, SessionError> {
+    let late = |_| WireError::TimedOut { what: "the peer did not identify itself" }.into();
+    unless_driven_out(visitor, tokio::time::timeout_at(until, words)).await?.map_err(late)
+}
+
+/// What it makes us do.
+async fn unless_driven_out<T>(visitor: Option<&Visitor>, step: impl Future<Output = T>) -> Result<T, SessionError> {
+    let Some(visitor) = visitor else { return Ok(step.await) };
+    tokio::select! {
+        done = step => Ok(done),
+        () = visitor.dismissed() => Err(SessionError::DrivenOut),
+    }
 }
 
 fn config_name(name: &[u8]) -> Option<String> {
@@ -186,15 +239,6 @@ fn config_name(name: &[u8]) -> Option<String> {
 /// The next command; `None` at the end of the connection.
 async fn next(connection: &mut Connection) -> Result<Option<Result<Request, RequestError>>, WireError> {
     Ok(connection.read_line().await?.map(|line| Request::parse(&line)))
-}
-
-/// The same from a peer that has not said yet who it is: it does not hold its place for long.
-async fn next_from_stranger(
-    connection: &mut Connection,
-    patience: Duration,
-) -> Result<Option<Result<Request, RequestError>>, WireError> {
-    let late = WireError::TimedOut { what: "the peer did not identify itself" };
-    tokio::time::timeout(patience, next(connection)).await.unwrap_or(Err(late))
 }
 
 async fn answer(connection: &mut Connection, reply: &Reply) -> Result<(), WireError> {
@@ -214,33 +258,85 @@ impl Session {
         answer(&mut self.connection, reply).await
     }
 
-    /// Carries out commands; [`Flow::Continue`] when the peer closed the connection while it might have gone on.
-    async fn converse(&mut self) -> Result<Flow, SessionError> {
-        loop {
-            // A file is in hand until its attributes have come.
-            let stop = if self.receiver.is_at_a_file() { CancellationToken::new() } else { self.stop.clone() };
-            let next = if let Some(peer) = &self.peer {
-                self.receiver.meanwhile(peer, stop.run_until_cancelled(next(&mut self.connection))).await?
-            } else {
-                let patience = self.known.config.handshake_timeout;
-                stop.run_until_cancelled(next_from_stranger(&mut self.connection, patience)).await
-            };
-            let Some(request) = next.ok_or(SessionError::Stopped)?? else { return Ok(Flow::Continue) };
-            match request {
-                Ok(request) => {
-                    if self.execute(request).await? == Flow::Close {
-                        return Ok(Flow::Close);
-                    }
-                }
-                // The C program's server does not answer an empty line.
-                Err(RequestError::Empty) => {}
-                Err(RequestError::Unknown) => self.answer(&Reply::UnknownCommand).await?,
-                Err(RequestError::Malformed(problem)) => {
-                    tracing::warn!("WARNING: the peer sent a malformed command: {problem}");
-                    self.answer(&Reply::Text("Invalid argument".to_owned())).await?;
-                }
+    /// Everything up to the first HELLO that succeeds: `None`. Some: the session ends before, see [`Session::turn`].
+    async fn introduce(&mut self) -> Result<Option<Flow>, SessionError> {
+        while self.peer.is_none() {
+            if let Some(flow) = self.turn().await? {
+                return Ok(Some(flow));
             }
         }
+        Ok(None)
+    }
+
+    /// The rest of the session, unless it has ended already, and what follows from it.
+    async fn go_on(mut self, introduced: Result<Option<Flow>, SessionError>) -> (Report, Result<(), SessionError>) {
+        let mut report = Report::default();
+        let spoken = match introduced {
+            Ok(None) => self.converse().await,
+            Ok(Some(flow)) => Ok(flow),
+            Err(error) => Err(error),
+        };
+        let ended = match &spoken {
+            Ok(Flow::Close) => Ok(()),
+            Ok(Flow::Continue) | Err(_) => self.break_off().await,
+        };
+        // The peer may be gone already.
+        self.connection.flush().await.ok();
+        // The C client returns when the connection closes, and scripts count on the actions being done by then.
+        self.visitor = None;
+        if let Some(node) = &self.served {
+            let patience = Patience::Only(&self.jobs.take());
+            match action::run(node, &self.holder, patience, &CancellationToken::new()).await {
+                Ok(done) => report.merge(done),
+                Err(error) => report.error(format_args!("ERROR: cannot run the scheduled actions: {}", chain(&error))),
+            }
+        }
+        // Who makes room does so at once.
+        if !matches!(spoken, Err(SessionError::DrivenOut)) {
+            self.connection.shutdown().await;
+        }
+        // A database that failed may have left an intent: what was received is not recorded then.
+        if let (Some(peer), true) = (&self.peer, spoken.is_err() || ended.is_err()) {
+            tokio::spawn(recover::retry(Arc::clone(&peer.node), self.holder));
+        }
+        (report, spoken.and_then(|_| Ok(ended?)))
+    }
+
+    /// Carries out commands until the session ends.
+    async fn converse(&mut self) -> Result<Flow, SessionError> {
+        loop {
+            if let Some(flow) = self.turn().await? {
+                return Ok(flow);
+            }
+        }
+    }
+
+    /// Carries out one command. Some: the session ends with it; [`Flow::Continue`] when the peer closed the connection while
+    /// it might have gone on.
+    async fn turn(&mut self) -> Result<Option<Flow>, SessionError> {
+        // A file is in hand until its attributes have come.
+        let stop = if self.receiver.is_at_a_file() { CancellationToken::new() } else { self.stop.clone() };
+        let next = stop.run_until_cancelled(next(&mut self.connection));
+        let next = match self.peer {
+            Some(ref peer) => self.receiver.meanwhile(peer, next).await?,
+            None => in_time(self.visitor.as_ref(), self.patience, next).await?,
+        };
+        let Some(request) = next.ok_or(SessionError::Stopped)?? else { return Ok(Some(Flow::Continue)) };
+        match request {
+            Ok(request) => {
+                if self.execute(request).await? == Flow::Close {
+                    return Ok(Some(Flow::Close));
+                }
+            }
+            // The C program's server does not answer an empty line.
+            Err(RequestError::Empty) => {}
+            Err(RequestError::Unknown) => self.answer(&Reply::UnknownCommand).await?,
+            Err(RequestError::Malformed(problem)) => {
+                tracing::warn!("WARNING: the peer sent a malformed command: {problem}");
+                self.answer(&Reply::Text("Invalid argument".to_owned())).await?;
+            }
+        }
+        Ok(None)
     }
 
     async fn execute(&mut self, request: Request) -> Result<Flow, SessionError> {
@@ -256,7 +352,14 @@ impl Session {
                 self.restrict().await?;
                 Reply::CmdFinished
             }
-            Request::Hello { name } => self.hello(&name.to_lowercase()).await?,
+            Request::Hello { name } => match self.hello(&name.to_lowercase()).await? {
+                Ok(()) => Reply::CmdFinished,
+                Err(Unwelcome::Refused(reply)) => reply,
+                Err(Unwelcome::TooMany) => {
+                    self.answer(&Reply::Text("Too many sessions at once, try again later.".to_owned())).await?;
+                    return Ok(Flow::Close);
+                }
+            },
             Request::AtomicDialect => {
                 self.unit = Some(MtimeUnit::Nanoseconds);
                 self.reads_on = true;
@@ -300,33 +403,59 @@ impl Session {
         Reply::IdentifyFirst { address: self.connection.peer_name().to_owned() }
     }
 
-    /// Who may speak under a name: who comes from one of its addresses, with the certificate that is pinned for it, over
-    /// TLS unless the configuration says otherwise. A failed HELLO drops the earlier identity.
-    async fn hello(&mut self, name: &str) -> Result<Reply, SessionError> {
+    /// Lets the peer speak under a name, if it may. A failed HELLO drops the earlier identity.
+    async fn hello(&mut self, name: &str) -> Result<Result<(), Unwelcome>, SessionError> {
         self.settle().await?;
-        self.peer = None;
-        if !peer::resolves_to(name, self.address).await {
-            return Ok(self.explained(Reply::IdentificationFailed, || {
-                format!("{name} does not resolve here to {}.", self.connection.peer_name())
-            }));
+        if self.peer.take().is_some() {
+            self.patience = Instant::now() + self.known.config.handshake_timeout;
         }
-        let config = &self.known.config;
-        if !self.connection.is_tls() && !config.plain_allowed(&config.my_name, name) {
-            tracing::warn!("{name}: SSL encrypted connection expected! No nossl entry allows a plain one.");
-            return Ok(Reply::SslExpected);
-        }
-        let served = self.registry.serve(&self.config_name, &self.known).await?;
-        if let Some(presented) = self.connection.peer_certificate().map(<[u8]>::to_vec) {
-            if let Err(reply) = peer::check_certificate(&served, name, &presented).await? {
-                return Ok(self.explained(reply, || format!("Another certificate is pinned here for {name}.")));
-            }
-            // It works, or there would be no TLS; but it may be weak.
-            drop(served.identity().await);
+        let (visitor, begun) = (self.visitor.take(), Instant::now());
+        let identified = unless_driven_out(visitor.as_ref(), Box::pin(self.identify(name))).await??;
+        self.visitor = visitor;
+        // The time that we take is not the peer's.
+        self.patience += begun.elapsed();
+        let served = match identified {
+            Ok(served) => served,
+            Err(reply) => return Ok(Err(Unwelcome::Refused(reply))),
+        };
+        if let Some(visitor) = &mut self.visitor
+            && let Err(TooMany) = visitor.be_seated(name).await
+        {
+            tracing::warn!("{name}: refused, it has as many sessions as one peer may have (max-sessions-per-peer).");
+            return Ok(Err(Unwelcome::TooMany));
         }
         let node = self.in_groups(&served);
         self.peer = Some(Arc::new(self.peer_called(name, node)));
         self.served = Some(served);
-        Ok(Reply::CmdFinished)
+        Ok(Ok(()))
+    }
+
+    /// Who may speak under a name: who comes from one of its addresses, with the certificate that is pinned for it, over
+    /// TLS unless the configuration says otherwise. The inner error is the answer.
+    async fn identify(&mut self, name: &str) -> Result<Result<Arc<Node>, Reply>, SessionError> {
+        // Names that nobody here has may take long to look up: they wait for each other, and for nobody else.
+        let is_known = membership::pairs(&self.known.config).iter().any(|(_, peer)| peer == name);
+        let registry = Arc::clone(&self.registry);
+        let _turn = if is_known { None } else { registry.unknown_names().acquire().await.ok() };
+        if !peer::resolves_to(name, self.address).await {
+            return Ok(Err(self.explained(Reply::IdentificationFailed, || {
+                format!("{name} does not resolve here to {}.", self.connection.peer_name())
+            })));
+        }
+        let config = &self.known.config;
+        if !self.connection.is_tls() && !config.plain_allowed(&config.my_name, name) {
+            tracing::warn!("{name}: SSL encrypted connection expected! No nossl entry allows a plain one.");
+            return Ok(Err(Reply::SslExpected));
+        }
+        let served = self.registry.serve(&self.config_name, &self.known).await?;
+        if self.connection.is_tls() {
+            if let Err(reason) = peer::check_certificate(&served, name, self.connection.peer_chain()).await? {
+                return Ok(Err(self.explained(Reply::IdentificationFailed, || reason)));
+            }
+            // It works, or there would be no TLS; but it may be weak.
+            drop(served.identity().await);
+        }
+        Ok(Ok(served))
     }
 
     /// Lets GROUP take effect for a peer that has said HELLO already.

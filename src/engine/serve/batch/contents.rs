@@ -16,7 +16,7 @@ use crate::config::LocalPath;
 use crate::delta::blocks::{self, KEY, SUM};
 use crate::engine::blocking;
 use crate::engine::content::Hashing;
-use crate::engine::serve::apply::{Assembled, Refusal, Rules, Target, is_untouched};
+use crate::engine::serve::apply::{Assembled, Refusal, Room, Rules, Target, is_untouched};
 use crate::engine::serve::peer::Peer;
 use crate::engine::serve::receive;
 use crate::engine::serve::session::SessionError;
@@ -44,6 +44,8 @@ pub(super) struct Incoming {
     /// What was there when it was offered.
     before: Option<Metadata>,
     rules: Rules,
+    /// As it was offered.
+    size: u64,
     /// The name under which others see the content while it comes, and the intent that tells it.
     visible: Option<Vec<u8>>,
     reserved: Option<IntentId>,
@@ -58,6 +60,9 @@ struct Content {
     file: Hashing<fs::large::Writer<TempFile>>,
     /// It may have a thread that hashes: one does, as long as contents come one after the other.
     _hasher: Option<OwnedSemaphorePermit>,
+    length: u64,
+    /// Where the file ends, whatever more is sent.
+    room: Room,
 }
 
 /// What the receiving of messages needs.
@@ -81,9 +86,10 @@ impl Incoming {
         place: LocalPath,
         before: Option<Metadata>,
         rules: Rules,
+        size: u64,
         visible: Option<Vec<u8>>,
     ) -> Self {
-        Self { path, place, before, rules, visible, reserved: None, basis: None, content: None }
+        Self { path, place, before, rules, size, visible, reserved: None, basis: None, content: None }
     }
 
     /// What is to be written down before its content comes.
@@ -101,12 +107,12 @@ impl Incoming {
     }
 
     /// Whether parts of what is here may save a part of the new content.
-    pub(super) fn has_basis_for(&self, size: u64) -> bool {
+    pub(super) fn has_basis(&self) -> bool {
         let old = match self.before.as_ref().map(|before| &before.kind) {
             Some(FileKind::Regular { size }) => *size,
             _ => 0,
         };
-        old.min(size) >= WORTH_SUMS
+        old.min(self.size) >= WORTH_SUMS
     }
 
     /// Whether any of it has come.
@@ -127,19 +133,22 @@ impl Incoming {
     fn content(&mut self, desk: &mut Desk) -> Result<&mut Content, Refusal> {
         if self.content.is_none() {
             let target = Target::find_with(&mut desk.locator, &self.place)?;
-            let temp = fs::large::Writer::new(target.temp(self.visible.as_deref(), &self.rules)?);
+            let temp = target.temp(self.visible.as_deref(), &self.rules)?;
+            let room = Room::of(&temp, &self.rules)?;
+            room.check(self.size)?;
+            let temp = fs::large::Writer::new(temp);
             let hasher = Arc::clone(&desk.hashers).try_acquire_owned().ok();
             let file = if hasher.is_some() { Hashing::new(temp) } else { Hashing::without_thread(temp) };
-            self.content = Some(Content { file, _hasher: hasher });
+            self.content = Some(Content { file, _hasher: hasher, length: 0, room });
         }
         self.content.as_mut().ok_or(Refusal::ParentMissing)
     }
 
     fn take(&mut self, desk: &mut Desk, message: Push) -> Result<Option<Outcome>, Refusal> {
         match message {
-            Push::Data { bytes, .. } => self.content(desk)?.file.write_all(&bytes)?,
+            Push::Data { bytes, .. } => self.content(desk)?.write(&bytes)?,
             Push::Packed { bytes, .. } => match unpack(&bytes) {
-                Ok(bytes) => self.content(desk)?.file.write_all(&bytes)?,
+                Ok(bytes) => self.content(desk)?.write(&bytes)?,
                 Err(_) => return Err(Refusal::text("The content did not arrive as it was sent")),
             },
             Push::Copy { offset, length, .. } => {
@@ -184,20 +193,26 @@ impl Incoming {
 }
 
 impl Content {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+        self.length += bytes.len() as u64;
+        self.room.check(self.length)?;
+        Ok(self.file.write_all(bytes)?)
+    }
+
     /// Appends bytes of `basis`; `piece` is room for some of them. What it does not have is missed when the digest is
     /// compared.
-    fn copy(&mut self, basis: &File, mut offset: u64, length: u64, piece: &mut [u8]) -> io::Result<()> {
+    fn copy(&mut self, basis: &File, mut offset: u64, length: u64, piece: &mut [u8]) -> Result<(), Refusal> {
         let end = offset.saturating_add(length);
         while offset < end {
             let room = usize::try_from(end - offset).unwrap_or(usize::MAX).min(piece.len());
             match basis.read_at(&mut piece[..room], offset) {
                 Ok(0) => break,
                 Ok(read) => {
-                    self.file.write_all(&piece[..read])?;
+                    self.write(&piece[..read])?;
                     offset += read as u64;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.into()),
             }
         }
         Ok(())

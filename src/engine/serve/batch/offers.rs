@@ -9,7 +9,7 @@ use super::{Batch, Compared, State};
 use crate::config::LocalPath;
 use crate::engine::check;
 use crate::engine::membership::Purpose;
-use crate::engine::serve::apply::{Attribute, Copies, Made, Refusal, Rules, Target, is_untouched};
+use crate::engine::serve::apply::{Attribute, Copies, Made, Refusal, Rules, Target, check_size, is_untouched};
 use crate::engine::serve::commands;
 use crate::engine::serve::permission::{self, Admitted};
 use crate::engine::serve::receive::{self, Actions, OnDisk};
@@ -167,6 +167,7 @@ impl Batch {
             !known.marks.is_empty() || !check::is_recorded(node, known.record.as_ref(), target.before.as_ref())
         });
         let doubtful = doubtful.map(|((_, path, ..), _)| path.clone()).collect();
+        let most = node.config.max_file_size;
         let mut refused = permission::dirty_checks(&self.peer, doubtful).await?;
         let (mut work, mut wanted) = (Vec::new(), Vec::new());
         for (offer, path, place, target) in changes {
@@ -174,7 +175,9 @@ impl Batch {
             let refusal = match (refused.remove(&path), &offer.state) {
                 (Some(reply), _) => Some(Refusal::Answer(reply)),
                 // Little work, and for a directory only.
-                (None, Some(Described { kind: FileKind::Regular { .. }, .. })) => target.can_become_a_file().err(),
+                (None, Some(Described { kind: FileKind::Regular { size }, .. })) => {
+                    target.can_become_a_file().and_then(|()| check_size(*size, most)).err()
+                }
                 (None, _) => None,
             };
             match (refusal, offer.state) {
@@ -183,7 +186,7 @@ impl Batch {
                     let rules = receive::rules(&self.peer, &path);
                     match self.hiding.visible_name(&target, &rules) {
                         Ok(visible) => {
-                            wanted.push((id, size, Incoming::new(path, place, target.before, rules, visible)));
+                            wanted.push((id, Incoming::new(path, place, target.before, rules, size, visible)));
                         }
                         Err(refusal) => self.reject(id, &path, &place, refusal).await?,
                     }
@@ -198,12 +201,12 @@ impl Batch {
     }
 
     /// Asks for contents. Where others will see one before it is in place, an intent tells under which name.
-    async fn want(&mut self, mut files: Vec<(u32, u64, Incoming)>) -> Result<(), EngineError> {
-        let visible = files.iter().filter_map(|(.., incoming)| incoming.reservation(&self.peer));
+    async fn want(&mut self, files: Vec<(u32, Incoming)>) -> Result<(), EngineError> {
+        let visible = files.iter().filter_map(|(_, incoming)| incoming.reservation(&self.peer));
         let mut reserved = self.begin(visible.collect()).await?.into_iter();
-        for (id, size, mut incoming) in files.drain(..) {
+        for (id, mut incoming) in files {
             incoming.reserve(&mut reserved);
-            let has_basis = incoming.has_basis_for(size);
+            let has_basis = incoming.has_basis();
             self.set_state(id, State::Incoming(Box::new(incoming)));
             if has_basis {
                 self.unsummed.push_back(id);

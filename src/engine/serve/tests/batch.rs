@@ -425,3 +425,97 @@ async fn frames_may_come_in_any_pieces() {
     frames.expect(&[done(1)]).await;
     frames.end().await;
 }
+
+#[tokio::test]
+async fn no_name_in_a_frame_leads_out_of_the_group() {
+    let story = Story::begin();
+    fs::write(story.path("out/file"), "untouched").unwrap();
+    symlink(story.path("out"), story.path("d/link")).unwrap();
+    story.check(true).await;
+    let names: Vec<Vec<u8>> = [
+        "%d%/../out/file",
+        "%d%/dir/../../out/file",
+        "%d%/..",
+        "%d%/.",
+        "%d%//f",
+        "%d%/f/",
+        "%d%/no/f",
+        "%dx%/f",
+        "%o%/file",
+        "%%/f",
+        "d/f",
+        "/etc/passwd",
+        "/",
+        "",
+    ]
+    .iter()
+    .map(|name| name.as_bytes().to_vec())
+    .chain([b"%d%/f\0g".to_vec(), story.path("out/file").into_os_string().into_encoded_bytes()])
+    .collect();
+    let mut frames = Frames::begin(&story).await;
+    for (id, name) in (0..).zip(&names) {
+        for state in [None, Some(FileKind::Directory), Some(FileKind::Regular { size: 0 }), Some(FileKind::Fifo)] {
+            let state = state.map(|kind| Described { kind, attributes: attributes(0o100_644) });
+            let name = Bytes::copy_from_slice(name);
+            frames
+                .send(&[Push::Offer(Offer { id, forced: true, differs: false, time_only: false, state, name })])
+                .await;
+            assert_eq!(frames.refused(id).await, "Permission denied!");
+        }
+    }
+    frames.send(&[Push::Key("another_key_which_is_long_enough_for_everybody".to_owned()), file(99, "f", "x")]).await;
+    assert_eq!(frames.refused(99).await, "Permission denied!");
+    frames.end().await;
+    assert_eq!(fs::read_to_string(story.path("out/file")).unwrap(), "untouched");
+    assert_eq!(story.names(), ["link"]);
+}
+
+#[tokio::test]
+async fn a_file_with_names_outside_is_not_changed_by_an_offer() {
+    let story = Story::begin();
+    let outside = story.path("out/file");
+    fs::write(&outside, "outside").unwrap();
+    fs::hard_link(&outside, story.path("d/hard")).unwrap();
+    let look = || (fs::read_to_string(&outside).unwrap(), fs::metadata(&outside).unwrap().mtime());
+    let before = look();
+    story.check(true).await;
+    let mode = fs::metadata(&outside).unwrap().mode();
+    let mut frames = Frames::begin(&story).await;
+    // Equal but for its time: no content is asked for.
+    let mut equal = offer(1, "hard", FileKind::Regular { size: 7 });
+    equal.state.as_mut().unwrap().attributes.mode = mode;
+    frames.send(&[Push::Offer(equal)]).await;
+    assert!(matches!(frames.hear().await, Answer::Compare { id: 1, .. }));
+    frames.send(&[Push::Same { id: 1 }]).await;
+    frames.expect(&[already(1)]).await;
+    assert_eq!(look(), before);
+    frames.send(&[file(2, "hard", "inside")]).await;
+    frames.expect(&[want(2)]).await;
+    frames.send(&content(2, "inside")).await;
+    frames.expect(&[done(2)]).await;
+    frames.end().await;
+    assert_eq!((look(), story.read("hard").as_str()), (before, "inside"));
+}
+
+#[tokio::test]
+async fn copies_cannot_fill_the_disk() {
+    let story = Story::begin();
+    let config = fs::read_to_string(story.path("csync2.cfg")).unwrap();
+    fs::write(story.path("csync2.cfg"), format!("max-file-size 100K; {config}")).unwrap();
+    let old = "0123456789abcdef".repeat(4096);
+    story.put("f", &old);
+    story.check(true).await;
+    let mut frames = Frames::begin(&story).await;
+    frames.send(&[file(1, "g", &"x".repeat(102_401)), file(2, "f", &"y".repeat(102_400))]).await;
+    assert_eq!(frames.refused(1).await, "File too large: max-file-size allows 102400 bytes here");
+    assert!(matches!(frames.hear().await, Answer::Sums { id: 2, .. }));
+    assert!(matches!(frames.hear().await, Answer::Want { id: 2, .. }));
+    // Twenty bytes each: the old content again and again.
+    let copy = Push::Copy { id: 2, offset: 0, length: old.len() as u64 };
+    frames.send(&[copy.clone(), copy]).await;
+    assert_eq!(frames.refused(2).await, "File too large: max-file-size allows 102400 bytes here");
+    frames.send(&[Push::Cancel { id: 2 }]).await;
+    frames.end().await;
+    assert!(story.read("f") == old);
+    assert_eq!(story.names(), ["f"]);
+}

@@ -1,11 +1,19 @@
 //! Peers that want more than they may, or that do not speak the protocol.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use proptest::prelude::*;
+use tokio::io::duplex;
+use tokio_util::sync::CancellationToken;
+
+use super::super::session;
 use super::{OK, Story, fill_in};
-use crate::wire::Timeouts;
+use crate::wire::{Connection, Identity, Timeouts};
 
 const DENIED: &str = "Permission denied!";
 
@@ -95,10 +103,7 @@ async fn impossible_lengths_and_lines_end_the_session() {
 #[tokio::test]
 async fn plain_text_behind_ssl_is_not_taken_into_the_session() {
     let story = Story::begin();
-    for (name, fixture) in [("csync2_ssl_cert.pem", "p256.crt"), ("csync2_ssl_key.pem", "p256.key")] {
-        let fixture = format!("{}/tests/fixtures/tls/{fixture}", env!("CARGO_MANIFEST_DIR"));
-        fs::copy(fixture, story.path(name)).unwrap();
-    }
+    certificate(&story);
     let mut client = story.connect();
     client.send(fill_in("SSL\nCONFIG \nHELLO localhost\nMKDIR KEY @/x\n").as_bytes()).await;
     assert_eq!(client.rest().await, "OK (activating_ssl).\n");
@@ -157,4 +162,255 @@ async fn sessions_do_not_wait_for_each_other() {
         client.bye().await;
     }
     assert_eq!(story.names().len(), 8);
+}
+
+/// A file outside that has a name inside: `d/hard` and `out/file`, and what it looks like.
+fn hard_link(story: &Story) -> impl Fn() -> (String, u32, i64) {
+    let outside = story.path("out/file");
+    fs::write(&outside, "outside").unwrap();
+    fs::hard_link(&outside, story.path("d/hard")).unwrap();
+    move || {
+        let metadata = fs::metadata(&outside).unwrap();
+        (fs::read_to_string(&outside).unwrap(), metadata.mode(), metadata.mtime())
+    }
+}
+
+#[tokio::test]
+async fn a_file_with_names_outside_is_never_changed_in_place() {
+    let story = Story::begin();
+    let outside = hard_link(&story);
+    let before = outside();
+    story.check(true).await;
+    for command in ["SETMOD KEY @/hard 33279", "SETIME KEY @/hard 1400000000", "SETOWN KEY @/hard 12345 12345"] {
+        story.play(&[(command, OK)]).await;
+        assert_eq!(outside(), before, "{command}");
+        assert_eq!(fs::metadata(story.path("out/file")).unwrap().uid(), rustix::process::getuid().as_raw());
+    }
+    fs::remove_file(story.path("d/hard")).unwrap();
+    fs::hard_link(story.path("out/file"), story.path("d/hard")).unwrap();
+    story.check(true).await;
+    let mut client = story.greet().await;
+    client.patch("hard", "inside").await;
+    client.bye().await;
+    assert_eq!((outside(), story.read("hard").as_str()), (before, "inside"));
+}
+
+#[tokio::test]
+async fn what_is_no_file_is_never_opened() {
+    let story = Story::begin();
+    let fifo = |name: &str| {
+        let path = story.path("d").join(name);
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    };
+    fifo("fifo");
+    symlink("/dev/zero", story.path("d/link")).unwrap();
+    story.check(true).await;
+    // An open FIFO would wait for a writer, /dev/zero would never end.
+    let mut client = story.greet().await;
+    for (name, kind) in [("fifo", "type=fifo"), ("link", "type=lnk")] {
+        client.ask(&format!("SIG KEY @/{name}"), "OK (data_follows).").await;
+        assert!(client.line().await.contains(kind));
+        client.expect(&["octet-stream 0", OK]).await;
+        client.patch(name, "a file now").await;
+    }
+    client.bye().await;
+    assert_eq!((story.read("fifo"), story.read("link")), ("a file now".to_owned(), "a file now".to_owned()));
+    fs::remove_file(story.path("d/fifo")).unwrap();
+    fifo("fifo");
+    let mut client = story.greet().await;
+    client.ask("TYPE KEY @/fifo", "OK (data_follows).").await;
+    assert_eq!(client.rest().await, "");
+}
+
+#[tokio::test]
+async fn who_has_no_key_learns_nothing() {
+    let story = Story::begin();
+    story.put("dir/there", "content");
+    symlink("../out", story.path("d/link")).unwrap();
+    story.check(true).await;
+    let mut answers = Vec::new();
+    for name in ["dir/there", "dir/missing", "nowhere/at/all", "dir", "link/x", "no/file"] {
+        let mut client = story.greet().await;
+        for command in ["SIG", "TYPE", "GETTM", "GETSZ", "DEL", "PATCH", "MKDIR", "FLUSH", "MARK"] {
+            let wrong = "0123456789abcdefghijklmnopqrstuvwxyzABCE";
+            answers.push(client.answer(&format!("{command} {wrong} @/{name}")).await);
+        }
+        client.ask("LIST server - WRONGWRONGWRONGWRONGWRONGWRONGWRONG", OK).await;
+        client.ask("LIST third - KEY", OK).await;
+        client.ask("LIST server @/../out/file KEY", OK).await;
+        client.bye().await;
+    }
+    assert!(answers.iter().all(|answer| answer == DENIED), "{answers:?}");
+}
+
+#[tokio::test]
+async fn a_warning_in_place_of_a_handshake_is_no_session() {
+    let story = Story::begin();
+    certificate(&story);
+    // What GnuTLS reports as a warning, and csync2 took for a handshake that was done (CVE-2019-15523).
+    for description in [100, 90, 0] {
+        let mut client = story.connect();
+        client.ask("SSL", "OK (activating_ssl).").await;
+        client.send_what_is_taken(&[0x15, 3, 3, 0, 2, 1, description]).await;
+        client.send_what_is_taken(fill_in("CONFIG \nHELLO localhost\nMKDIR KEY @/x\n").as_bytes()).await;
+        let rest = client.rest().await;
+        assert!(!rest.contains("OK ("), "{rest}");
+    }
+    assert!(story.names().is_empty());
+}
+
+/// Our certificate, without which there is no TLS.
+fn certificate(story: &Story) {
+    for (name, fixture) in [("csync2_ssl_cert.pem", "p256.crt"), ("csync2_ssl_key.pem", "p256.key")] {
+        let fixture = format!("{}/tests/fixtures/tls/{fixture}", env!("CARGO_MANIFEST_DIR"));
+        fs::copy(fixture, story.path(name)).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_second_name_needs_its_own_certificate() {
+    let story = Story::begin();
+    certificate(&story);
+    let config = fs::read_to_string(story.path("csync2.cfg")).unwrap();
+    let config = config.replace("nossl * *;", "").replace("host localhost", "host localhost 127.0.0.1");
+    fs::write(story.path("csync2.cfg"), config).unwrap();
+    story.served().await.store.pin("127.0.0.1", b"another certificate").await.unwrap();
+    let (ours, theirs) = duplex(1 << 16);
+    let from = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let server = tokio::spawn(session::run(
+        Arc::clone(&story.registry),
+        Connection::new(theirs, from, Timeouts::default()),
+        None,
+        CancellationToken::new(),
+    ));
+    let made = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tls").join(name);
+    let identity = Identity::load(&made("ed25519.crt"), &made("ed25519.key"), true).unwrap();
+    let mut client = Connection::new(ours, None, Timeouts::default());
+    client.write_line(b"SSL").await.unwrap();
+    assert_eq!(client.read_line().await.unwrap().unwrap(), b"OK (activating_ssl).");
+    let mut client = client.start_tls_client(&identity).await.unwrap();
+    for (request, answer) in [
+        ("CONFIG ", OK),
+        ("HELLO localhost", OK),
+        ("MKDIR KEY @/one", OK),
+        ("HELLO 127.0.0.1", "Identification failed!"),
+        ("MKDIR KEY @/two", "Dear 127.0.0.1, please identify first."),
+        ("HELLO localhost", OK),
+        ("MKDIR KEY @/three", OK),
+    ] {
+        client.write_line(fill_in(request).as_bytes()).await.unwrap();
+        assert_eq!(client.read_line().await.unwrap().unwrap(), answer.as_bytes(), "{request}");
+    }
+    client.shutdown().await;
+    server.await.unwrap();
+    assert_eq!(story.names(), ["one", "three"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_only_talks_is_left() {
+    let story = Story::begin();
+    let mut client = story.connect();
+    client.ask("CONFIG ", OK).await;
+    // Each answer comes in time, and is no name.
+    loop {
+        client.send_what_is_taken(b"NOTHING\n").await;
+        if client.line().await != "Unknown command!" {
+            break;
+        }
+        tokio::time::sleep(Duration::from_secs(10)).await;
+    }
+    assert_eq!(client.rest().await, "");
+}
+
+#[tokio::test]
+async fn a_delta_cannot_fill_the_disk() {
+    let story = Story::begin();
+    let config = fs::read_to_string(story.path("csync2.cfg")).unwrap();
+    fs::write(story.path("csync2.cfg"), format!("max-file-size 64K; {config}")).unwrap();
+    story.put("f", &"x".repeat(2048));
+    story.check(true).await;
+    let mut client = story.greet().await;
+    client.start_patch("PATCH KEY @/f").await;
+    // Thirty-three times all that is there: twenty bytes would make terabytes in the same way.
+    let copy = [0x46, 0, 0x08, 0x00];
+    let delta = [&b"rs\x026"[..], &copy.repeat(33), b"\0"].concat();
+    let answer = client.send_delta(&delta).await;
+    assert_eq!(answer, "File too large: max-file-size allows 65536 bytes here");
+    client.start_patch("PATCH KEY @/f").await;
+    assert_eq!(client.send_delta(&[&b"rs\x026"[..], &copy.repeat(32), b"\0"].concat()).await, OK);
+    client.bye().await;
+    assert_eq!(story.read("f").len(), 65536);
+}
+
+/// A piece of a session, after its first words.
+fn piece() -> impl Strategy<Value = Vec<u8>> {
+    let name =
+        prop::sample::select(vec!["@/f", "@/dir/g", "@/link/x", "@/hard", "@/new", "@/../out/file", "@/no/x", "/etc"]);
+    let command = prop::sample::select(vec![
+        "SIG",
+        "TYPE",
+        "GETTM",
+        "GETSZ",
+        "MARK",
+        "FLUSH",
+        "DEL",
+        "PATCH",
+        "ATOMICPATCH",
+        "MKDIR",
+        "MKFIFO",
+        "MKLINK",
+        "MKSOCK",
+        "SETOWN",
+        "SETMOD",
+        "SETIME",
+        "sig",
+    ]);
+    let rest = prop::sample::select(vec!["", " 0 0", " 33188", " 0 0 33188 1400000000000000000", " target", " -1 x"]);
+    let line = (command, name, rest).prop_map(|(command, name, rest)| format!("{command} KEY {name}{rest}\n"));
+    let fixed = prop::sample::select(vec![
+        "HELLO localhost\n",
+        "GROUP g\n",
+        "BATCH 1\n",
+        "LIST server - KEY\n",
+        "ATOMICPATCH\n",
+        "\n",
+        "octet-stream -1\n",
+        "octet-stream 9\nrs\x026\x03abc\0",
+        "octet-stream 99\n",
+        "BYE\n",
+    ]);
+    let text = prop_oneof![4 => line, 2 => fixed.prop_map(str::to_owned)].prop_map(|text| fill_in(&text).into_bytes());
+    let frame =
+        (prop_oneof![1u8..9, any::<u8>()], prop::collection::vec(any::<u8>(), 0..60)).prop_map(|(kind, body)| {
+            let length = u32::try_from(body.len()).unwrap().to_be_bytes();
+            [&[kind], &length[..], &body].concat()
+        });
+    prop_oneof![8 => text, 2 => frame, 1 => prop::collection::vec(any::<u8>(), 0..40)]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    /// The twin of the fuzz target `session`.
+    #[test]
+    fn any_session_ends_and_leaves_alone_what_is_outside(pieces in prop::collection::vec(piece(), 0..14)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let story = Story::begin();
+            let outside = hard_link(&story);
+            let before = outside();
+            story.put("f", "content of f");
+            story.put("dir/g", "g");
+            symlink("../out", story.path("d/link")).unwrap();
+            story.check(true).await;
+            let mut client = story.greet().await;
+            client.send_what_is_taken(&pieces.concat()).await;
+            client.close().await;
+            client.rest().await;
+            assert_eq!(outside(), before);
+            assert_eq!(fs::read_dir(story.path("out")).unwrap().count(), 1);
+            // The next one is served.
+            story.play(&[("NOTHING", "Unknown command!")]).await;
+        });
+    }
 }

@@ -69,6 +69,7 @@ impl Story {
             database: Some(format!("{dir}/db")),
             asynchronous: true,
             no_batches: false,
+            no_legacy_tls: false,
             read_only: false,
         };
         Self { directory, registry: Arc::new(Registry::new(settings)) }
@@ -237,6 +238,11 @@ impl Client {
     pub(super) async fn patch(&mut self, name: &str, content: &str) {
         self.start_patch(&format!("PATCH KEY @/{name}")).await;
         assert_eq!(self.send_delta(&literal(content)).await, OK);
+    }
+
+    /// Nothing more will be sent.
+    pub(super) async fn close(&mut self) {
+        self.stream.shutdown().await.unwrap();
     }
 
     /// Everything until the server closes.
