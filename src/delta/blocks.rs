@@ -1,7 +1,7 @@
 //! What changed between two versions of a file, in the batch dialect: sums of the blocks of the old one, and the new one as
 //! pieces of the old one and bytes between them. Whether the outcome is right is for a digest of the whole to say.
 //!
-//! A block's sums are a weak one that can be moved on byte by byte, and 8 bytes of BLAKE3 with a key that is made for the
+//! A block's sums are a weak one that can be moved on byte by byte, and 6 bytes of BLAKE3 with a key that is made for the
 //! file: whoever writes a file cannot know which blocks will have the same sums. Blocks grow with the file: as long as the
 //! square root of its size, so that sums and what one changed byte costs grow alike.
 
@@ -16,7 +16,7 @@ pub const KEY: usize = 32;
 /// Bytes that a block's sums take.
 pub const SUM: usize = 4 + STRONG;
 
-const STRONG: usize = 8;
+const STRONG: usize = 6;
 
 /// Blocks of one file, at most: it bounds the memory that sums take.
 pub const MAX_BLOCKS: u64 = 1 << 18;
