@@ -158,6 +158,12 @@ impl Push {
         Ok(push)
     }
 
+    /// Appends the frame of a [`Push::Data`], whose bytes are copied this once.
+    pub fn append_data(frames: &mut Vec<u8>, id: u32, bytes: &[u8]) {
+        frames.extend(FrameWriter::new(DATA).short(id).before(bytes));
+        frames.extend_from_slice(bytes);
+    }
+
     /// The frame. One of more than [`super::frame::MAX_BODY`] is refused by whoever reads it: names and targets decide.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {

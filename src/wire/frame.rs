@@ -78,8 +78,13 @@ impl FrameWriter {
         self
     }
 
-    pub(super) fn finish(mut self) -> Vec<u8> {
-        let length = u32::try_from(self.0.len() - HEADER).unwrap_or(u32::MAX);
+    pub(super) fn finish(self) -> Vec<u8> {
+        self.before(&[])
+    }
+
+    /// The frame but for bytes that end it.
+    pub(super) fn before(mut self, rest: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(self.0.len() - HEADER + rest.len()).unwrap_or(u32::MAX);
         self.0[1..HEADER].copy_from_slice(&length.to_be_bytes());
         self.0
     }

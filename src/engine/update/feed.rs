@@ -5,8 +5,6 @@ use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::contents::{Content, Contents};
 use crate::config::LocalPath;
 use crate::delta::blocks::{Matcher, Piece};
@@ -60,6 +58,8 @@ pub(super) struct Feed {
     waiting: VecDeque<Wanted>,
     reading: Option<Reading>,
     packer: Option<Packer>,
+    /// For what is read.
+    buffer: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -78,9 +78,10 @@ impl Feed {
         self.waiting.is_empty() && self.reading.is_none()
     }
 
-    /// The next frames, with what came of the files that they end.
-    pub(super) fn frames(&mut self) -> (Vec<u8>, Vec<Sent>) {
-        let (mut frames, mut sent) = (Vec::new(), Vec::new());
+    /// The next frames, with what came of the files that they end. `room` is a buffer to put them in.
+    pub(super) fn frames(&mut self, room: Vec<u8>) -> (Vec<u8>, Vec<Sent>) {
+        let (mut frames, mut sent) = (room, Vec::new());
+        frames.clear();
         while frames.len() < AT_ONCE {
             let reading = match self.reading.take() {
                 Some(reading) => Ok(reading),
@@ -94,8 +95,8 @@ impl Feed {
                     None => break,
                 },
             };
-            let packer = &mut self.packer;
-            let outcome = reading.and_then(|mut reading| match reading.piece(packer, &mut frames) {
+            let (packer, buffer) = (&mut self.packer, &mut self.buffer);
+            let outcome = reading.and_then(|mut reading| match reading.piece(packer, buffer, &mut frames) {
                 Ok(true) => {
                     self.reading = Some(reading);
                     Ok(None)
@@ -123,25 +124,23 @@ impl Reading {
     }
 
     /// Appends frames with the next bytes; `false` at the end.
-    fn piece(&mut self, packer: &mut Option<Packer>, frames: &mut Vec<u8>) -> io::Result<bool> {
+    fn piece(&mut self, packer: &mut Option<Packer>, buffer: &mut Vec<u8>, frames: &mut Vec<u8>) -> io::Result<bool> {
         let Wanted { id, pack, .. } = self.wanted;
         if pack && packer.is_none() {
             *packer = Packer::new().ok();
         }
         let mut packer = packer.as_mut().filter(|_| pack);
-        let mut data = |bytes: &[u8]| {
+        let mut data = |frames: &mut Vec<u8>, bytes: &[u8]| {
             let packed = packer.as_mut().and_then(|packer| packer.pack(bytes));
             match packed {
-                Some(packed) => Push::Packed { id, bytes: packed.into() }.encode(),
-                None => Push::Data { id, bytes: Bytes::copy_from_slice(bytes) }.encode(),
+                Some(packed) => frames.extend(Push::Packed { id, bytes: packed.into() }.encode()),
+                None => Push::append_data(frames, id, bytes),
             }
         };
         if let Some(matcher) = &mut self.matcher {
-            return matcher.step(&mut self.file, &mut |piece| {
-                frames.extend(match piece {
-                    Piece::Literal(bytes) => data(bytes),
-                    Piece::Copy { offset, length } => Push::Copy { id, offset, length }.encode(),
-                });
+            return matcher.step(&mut self.file, &mut |piece| match piece {
+                Piece::Literal(bytes) => data(frames, bytes),
+                Piece::Copy { offset, length } => frames.extend(Push::Copy { id, offset, length }.encode()),
             });
         }
         let expected = match self.file.metadata.kind {
@@ -149,20 +148,20 @@ impl Reading {
             FileKind::Regular { size } => usize::try_from(size).unwrap_or(usize::MAX).saturating_add(1).min(PIECE),
             _ => PIECE,
         };
-        let mut bytes = vec![0; expected];
+        if buffer.len() < expected {
+            buffer.resize(expected, 0);
+        }
         let mut length = 0;
-        while length < bytes.len() {
-            match self.file.read(&mut bytes[length..])? {
+        while length < expected {
+            match self.file.read(&mut buffer[length..expected])? {
                 0 => break,
                 read => length += read,
             }
         }
-        let is_last = length < bytes.len();
-        bytes.truncate(length);
-        if !bytes.is_empty() {
-            frames.extend(data(&bytes));
+        if length > 0 {
+            data(frames, &buffer[..length]);
         }
-        Ok(!is_last)
+        Ok(length == expected)
     }
 
     fn end(self, frames: &mut Vec<u8>) -> Result<Sent, (u32, io::Error)> {
@@ -201,7 +200,7 @@ mod tests {
         feed.push(Wanted { id: 1, place, contents: Arc::new(Contents::for_peers(1)), insist: false, pack, sums: None });
         let mut messages = Vec::new();
         while !feed.is_empty() {
-            let mut frames = BytesMut::from(&feed.frames().0[..]);
+            let mut frames = BytesMut::from(&feed.frames(Vec::new()).0[..]);
             while let Some(frame) = Frame::take(&mut frames).unwrap() {
                 messages.push(Push::parse(frame).unwrap());
             }

@@ -135,7 +135,7 @@ impl Sending {
 
     /// Reads the next piece while the last one is on its way.
     async fn send_contents(&mut self, mut feed: Feed) -> Result<(), WireError> {
-        let mut frames = Vec::new();
+        let (mut frames, mut room) = (Vec::new(), Vec::new());
         loop {
             let is_over = feed.is_empty();
             let read = async {
@@ -143,7 +143,7 @@ impl Sending {
                     return Ok((feed, (Vec::new(), Vec::new())));
                 }
                 blocking("update", move || {
-                    let made = feed.frames();
+                    let made = feed.frames(room);
                     (feed, made)
                 })
                 .await
@@ -154,6 +154,7 @@ impl Sending {
             if is_over {
                 return Ok(());
             }
+            room = std::mem::take(&mut frames);
             let sent;
             (feed, (frames, sent)) = read.map_err(|error| WireError::Protocol(chain(&error)))?;
             for one in sent {
