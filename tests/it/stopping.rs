@@ -44,13 +44,18 @@ fn a_push_ends_after_what_is_in_hand(cast: Cast) {
         }
         push.signal(signal);
         let (code, log) = end(push);
-        assert_eq!(code, Some(1), "{log}");
         let left = alpha.rows(Table::Dirty).len();
-        assert!(left > 0 && left < FILES, "{left} files are left");
-        assert!(log.contains("stopped by a signal before the end."), "{log}");
-        assert!(log.contains(&format!("Dirty so far: {left} for {}.", beta.host)), "{log}");
-        // All that the peer has is known to have arrived.
-        assert_eq!(arrived() + left, FILES + 1, "the directory itself is dirty until its time is set");
+        // What is under way in batches may be all that is left: then the run is done anyway.
+        if code == Some(0) && words.is_empty() {
+            assert_eq!((left, arrived()), (0, FILES), "{log}");
+        } else {
+            assert_eq!(code, Some(1), "{log}");
+            assert!(left > 0 && left < FILES, "{left} files are left");
+            assert!(log.contains("stopped by a signal before the end."), "{log}");
+            assert!(log.contains(&format!("Dirty so far: {left} for {}.", beta.host)), "{log}");
+            // All that the peer has is known to have arrived.
+            assert_eq!(arrived() + left, FILES + 1, "the directory itself is dirty until its time is set");
+        }
         alpha.csync2(["-x"]).success();
         cluster.expect_agreement();
         alpha.expect_clean();
