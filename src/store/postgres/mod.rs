@@ -9,6 +9,7 @@ mod migrate;
 mod read;
 mod retry;
 mod tls;
+mod together;
 mod trouble;
 mod values;
 mod write;

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::pin::pin;
 
 use deadpool_postgres::{GenericClient, Object, Transaction};
-use futures_util::{TryStreamExt, future};
+use futures_util::TryStreamExt;
 use tokio::sync::mpsc::Sender;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{IsolationLevel, Row, RowStream};
@@ -14,6 +14,7 @@ use super::super::error::Result;
 use super::super::spelling::{Range, Spelling, key, read_host, read_path};
 use super::super::{CHUNK, Hint, HintVersion, Intent, IntentId, Known};
 use super::Answer;
+use super::together;
 use super::values::{KEY_LENGTH, NameDigest, Text, optional_text, text, truncated};
 use crate::model::{
     ActionVersion, Checktxt, DirtyEntry, DirtyVersion, FileRecord, Fingerprint, Fingerprinter, Job, JobFile, SyncPath,
@@ -227,7 +228,7 @@ pub(super) async fn known(client: &Object, paths: &[SyncPath]) -> Answer<Vec<Kno
     };
     let files = format!("SELECT {RECORD_COLUMNS} FROM file WHERE name_digest = ANY ($1::bytea[])");
     let marks = format!("SELECT {MARK_COLUMNS} FROM dirty WHERE name_digest = ANY ($1::bytea[])");
-    let (files, marks) = future::try_join(ask(&files), ask(&marks)).await?;
+    let (files, marks) = together::both(ask(&files), ask(&marks)).await?;
     let mut known: HashMap<SyncPath, Known> = HashMap::new();
     for row in &files {
         if let Some(record) = record(row)? {

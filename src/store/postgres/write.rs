@@ -7,13 +7,14 @@ use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use deadpool_postgres::{GenericClient, Object, Transaction};
-use futures_util::{TryStreamExt, future};
+use futures_util::TryStreamExt;
 use tokio_postgres::types::ToSql;
 
 use super::super::spelling::{Range, Spelling, read_host, read_path};
 use super::super::{Change, Claim, Hint, HintVersion, Intent, IntentId, Receipt};
 use super::Answer;
 use super::read;
+use super::together;
 use super::values::{NameDigest, Text, name_key, text};
 use crate::model::{ActionVersion, DirtyEntry, FileRecord, Mark, ScheduledAction, SyncPath};
 
@@ -130,10 +131,13 @@ pub(super) async fn apply(
     let some = |count: usize, sql, parameters| async move {
         if count == 0 { Ok(Vec::new()) } else { digests(transaction, sql, parameters).await }
     };
-    let (inserted, updated, deleted, present) = future::try_join4(
-        some(new.digests.len(), &insert, &new_parameters[..]),
+    let writing = [
+        some(new.digests.len(), insert.as_str(), &new_parameters[..]),
         some(replaced.digests.len(), UPDATE_FILES, &replaced_parameters[..]),
         some(gone.digests.len(), DELETE_FILES, &gone_parameters[..]),
+    ];
+    let (written, present) = together::both(
+        together::all(writing.into_iter()),
         some(
             absent.len(),
             "SELECT name_digest FROM file WHERE name_digest = ANY ($1::bytea[])",
@@ -141,7 +145,7 @@ pub(super) async fn apply(
         ),
     )
     .await?;
-    let written: HashSet<NameDigest> = [inserted, updated, deleted].into_iter().flatten().collect();
+    let written: HashSet<NameDigest> = written.into_iter().flatten().collect();
     let present: HashSet<NameDigest> = present.into_iter().collect();
     let as_expected = |&&(digest, change): &&(NameDigest, &Change)| {
         let unknown = change.expected.is_none() && change.record.is_none();
@@ -150,7 +154,7 @@ pub(super) async fn apply(
     let (done, stale): (Vec<_>, Vec<_>) = named.iter().partition(as_expected);
     let marks = done.iter().flat_map(|(_, change)| &change.marks);
     let actions = done.iter().flat_map(|(_, change)| &change.actions);
-    future::try_join(set_marks(transaction, spelling, marks), schedule(transaction, spelling, actions)).await?;
+    together::both(set_marks(transaction, spelling, marks), schedule(transaction, spelling, actions)).await?;
     let stale = stale.into_iter().map(|(_, change)| change.path.clone());
     Ok(stale.chain(busy.into_iter().map(|change| change.path.clone())).collect())
 }
@@ -226,7 +230,7 @@ pub(super) async fn mark(
     actions: &[ScheduledAction],
 ) -> Answer<()> {
     let marking = set_marks(transaction, spelling, marks.iter());
-    future::try_join(marking, schedule(transaction, spelling, actions.iter())).await.map(drop)
+    together::both(marking, schedule(transaction, spelling, actions.iter())).await.map(drop)
 }
 
 pub(super) async fn clear(client: &Object, spelling: Spelling, entries: &[DirtyEntry]) -> Answer<u64> {
@@ -448,8 +452,8 @@ async fn at_once<'s>(
     let alone = durable && prepared.len() == 1;
     let control = async |sql: &str| if alone { Ok(()) } else { client.batch_execute(sql).await };
     let begin = if durable { "BEGIN" } else { "BEGIN; SET LOCAL synchronous_commit = off" };
-    let work = future::try_join_all(prepared.iter().map(|(sql, parameters)| client.execute(sql, parameters)));
-    future::try_join3(control(begin), work, control("COMMIT")).await.map(drop)
+    let work = together::all(prepared.iter().map(|(sql, parameters)| client.execute(sql, parameters)));
+    together::both(together::both(control(begin), work), control("COMMIT")).await.map(drop)
 }
 
 pub(super) async fn abandon_receives(client: &Object, ids: &[IntentId]) -> Answer<()> {
