@@ -45,6 +45,8 @@ pub enum Mode {
     ForgetCertificate { peer: String },
     /// `--gen-ssl-cert`.
     NewCertificate,
+    /// `--check-config [FILE..]`
+    CheckConfig { operands: Vec<Vec<u8>> },
     /// `-k FILE`, alone on the line.
     NewKey { file: PathBuf },
 }
@@ -116,6 +118,7 @@ impl Mode {
                 _ => None,
             },
             "gen-ssl-cert" => bare(Self::NewCertificate),
+            "check-config" => Some(Self::CheckConfig { operands }),
             "x" => Some(Self::CheckAndUpdate { operands }),
             "c" => Some(Self::Check { operands, then_update }),
             "u" => Some(Self::Update { operands }),

@@ -2,6 +2,7 @@
 
 mod certificates;
 mod check;
+mod check_config;
 mod compare;
 mod force;
 mod hint;
@@ -57,6 +58,7 @@ pub async fn run(invocation: Invocation, printer: &Printer, stop: CancellationTo
             certificates::make(&settings, printer)?;
             return Ok(Status::Success);
         }
+        Mode::CheckConfig { operands } => return check_config::run(&settings, &operands, printer).await,
         Mode::Serve(kind) => return Box::pin(serve::serve(kind, &settings, printer, &stop)).await,
         mode => mode,
     };
@@ -156,7 +158,7 @@ impl Run {
             Mode::ForgetCertificate { peer } => self.forget_certificate(&peer).await?,
             Mode::RemoveOld => self.remove_old().await?,
             Mode::InSync { scope, diffs } => return self.in_sync(scope, diffs).await.map(Some),
-            Mode::Serve(_) | Mode::NewKey { .. } | Mode::NewCertificate => {}
+            Mode::Serve(_) | Mode::NewKey { .. } | Mode::NewCertificate | Mode::CheckConfig { .. } => {}
         }
         Ok(None)
     }

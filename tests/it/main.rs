@@ -12,6 +12,7 @@ mod backups;
 mod benchmark;
 mod calls;
 mod certificates;
+mod check_config;
 mod cli;
 mod compare;
 mod conflicts;
