@@ -90,6 +90,7 @@ fn each_letter_is_a_mode() {
         ("--gen-ssl-cert", Mode::NewCertificate),
         ("--check-config", Mode::CheckConfig { operands: none() }),
         ("--check-config a -v b", Mode::CheckConfig { operands: two() }),
+        ("--import-db /var/x -D pgsql:///y", Mode::ImportDatabase { from: "/var/x".to_owned() }),
         ("-k file", Mode::NewKey { file: "file".into() }),
         ("-k -x", Mode::NewKey { file: "-x".into() }),
     ] {
@@ -127,6 +128,8 @@ fn everything_else_is_usage() {
         "--gen-ssl-cert a",
         "--gen-ssl-cert -x",
         "--check-config -x",
+        "--import-db",
+        "--import-db a b",
         "-- -x",
         "-",
         "a",
@@ -401,6 +404,7 @@ fn the_help_text_says_what_the_c_programs_says() {
         "--rm-ssl-cert peername",
         "--gen-ssl-cert",
         "--check-config [file..]",
+        "--import-db database",
         "--help",
         "--version",
     ];

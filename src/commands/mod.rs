@@ -6,6 +6,7 @@ mod check_config;
 mod compare;
 mod force;
 mod hint;
+mod import;
 mod in_sync;
 pub mod keygen;
 mod list;
@@ -59,6 +60,7 @@ pub async fn run(invocation: Invocation, printer: &Printer, stop: CancellationTo
             return Ok(Status::Success);
         }
         Mode::CheckConfig { operands } => return check_config::run(&settings, &operands, printer).await,
+        Mode::ImportDatabase { from } => return import::run(&settings, &from, printer).await,
         Mode::Serve(kind) => return Box::pin(serve::serve(kind, &settings, printer, &stop)).await,
         mode => mode,
     };
@@ -158,7 +160,11 @@ impl Run {
             Mode::ForgetCertificate { peer } => self.forget_certificate(&peer).await?,
             Mode::RemoveOld => self.remove_old().await?,
             Mode::InSync { scope, diffs } => return self.in_sync(scope, diffs).await.map(Some),
-            Mode::Serve(_) | Mode::NewKey { .. } | Mode::NewCertificate | Mode::CheckConfig { .. } => {}
+            Mode::Serve(_)
+            | Mode::NewKey { .. }
+            | Mode::NewCertificate
+            | Mode::CheckConfig { .. }
+            | Mode::ImportDatabase { .. } => {}
         }
         Ok(None)
     }

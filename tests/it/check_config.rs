@@ -84,7 +84,7 @@ fn a_file_is_told_why_it_is_kept_in_step_or_not() {
             .contains("  not covered by group logs, but for comparing: line 12, compare {tree}/logs\n")
     );
     assert_eq!(told("/etc/none"), "/etc/none (not on this disk)\n  not covered: no pattern with a path fits\n");
-    let unknown = format!("%q%/x (not on this disk)\n  not covered: Prefix 'q' is not defined for host '{{alpha}}'.\n");
+    let unknown = "%q%/x (not on this disk)\n  not covered: Prefix 'q' is not defined for host '{alpha}'.\n";
     assert_eq!(told("%q%/x"), unknown);
 }
 

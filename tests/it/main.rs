@@ -25,6 +25,7 @@ mod disks;
 mod durability;
 mod errors;
 mod faults;
+mod import;
 mod interop;
 mod listing;
 mod logging;

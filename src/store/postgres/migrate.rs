@@ -13,7 +13,7 @@ use super::retry::Retry;
 use super::trouble::{Remedy, Trouble};
 
 /// The version of the tables that this program makes and understands.
-const SCHEMA_VERSION: i64 = 4;
+pub(super) const SCHEMA_VERSION: i64 = 4;
 
 /// The C program's tables, as it makes them, but for the constraints: an index on text holds no long name.
 const C_TABLES: &str = "
@@ -191,7 +191,7 @@ pub(super) async fn migrate(client: &mut Object, database: &str, patience: Durat
 }
 
 /// The version of the tables; `None`: the C program's, or none at all.
-async fn version(client: &Object) -> std::result::Result<Option<i64>, tokio_postgres::Error> {
+pub(super) async fn version(client: &Object) -> std::result::Result<Option<i64>, tokio_postgres::Error> {
     // Not prepared, as nothing is that a connection asks once: that is two round trips more.
     match client.query_typed("SELECT version FROM csync2_schema", &[]).await {
         Ok(rows) => rows.first().map(|row| row.try_get(0)).transpose(),
