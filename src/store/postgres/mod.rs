@@ -59,14 +59,14 @@ pub(super) struct Postgres {
 
 impl Postgres {
     pub(super) async fn open(url: &PostgresUrl, options: &StoreOptions) -> Result<Self> {
-        let (opened, mut client) = Self::connect(url, options, true).await?;
-        migrate::migrate(&mut client, &opened.database, opened.patience).await?;
+        let (opened, mut client, version) = Self::connect(url, options, true).await?;
+        migrate::migrate(&mut client, &opened.database, opened.patience, version).await?;
         Ok(opened)
     }
 
     /// Opens a database that is there as it is, for reading it as a whole.
     pub(super) async fn look_at(url: &PostgresUrl, options: &StoreOptions) -> Result<Self> {
-        let (opened, client) = Self::connect(url, options, false).await?;
+        let (opened, client, _) = Self::connect(url, options, false).await?;
         let database = opened.database.as_str();
         let failed = |error| Trouble::from(error).while_opening(database);
         match migrate::version(&client).await.map_err(failed)? {
@@ -84,8 +84,13 @@ impl Postgres {
         Ok(opened)
     }
 
-    /// Makes the pool and its first connection; with `may_create` the database, too.
-    async fn connect(url: &PostgresUrl, options: &StoreOptions, may_create: bool) -> Result<(Self, Object)> {
+    /// Makes the pool and its first connection, which may have seen the version of the tables; with `may_create` the
+    /// database, too.
+    async fn connect(
+        url: &PostgresUrl,
+        options: &StoreOptions,
+        may_create: bool,
+    ) -> Result<(Self, Object, Option<i64>)> {
         let database = url.to_string();
         let (connector, config) = Connector::new(url, options).map_err(|trouble| trouble.while_opening(&database))?;
         let remark = connector.remark().map(str::to_owned);
@@ -96,7 +101,6 @@ impl Postgres {
             }
             trouble.while_opening(&database)
         };
-        let spelling = connector.spelling();
         let connections = options.max_connections.max(1);
         let manager = Manager::from_connect(
             config.clone(),
@@ -126,9 +130,11 @@ impl Postgres {
                 Err(_) => {}
             }
         };
-        let spelling = *spelling.get().unwrap_or(&Spelling::Utf8);
+        let first = connector.first_sight();
+        let spelling = first.map_or(Spelling::Utf8, |first| first.spelling);
         let streams = Semaphore::new(connections);
-        Ok((Self { pool, streams, patience, database, spelling, remark }, client))
+        let opened = Self { pool, streams, patience, database, spelling, remark };
+        Ok((opened, client, first.and_then(|first| first.version)))
     }
 
     /// Runs an operation that is one statement, or makes its transaction itself.
