@@ -122,6 +122,9 @@ impl<'c> Explained<'c> {
             lines.push("    this host is a slave there: what changes here is refused by the peers".to_owned());
         }
         lines.extend(explain::actions(group, name).map(|(action, pattern)| self.action(action, pattern)));
+        if self.is_linked(name) {
+            lines.push("    the prefix leads through a symlink, and no check finds what is behind it".to_owned());
+        }
         if let Some(directory) = explain::barrier(self.config, name) {
             lines.push(format!(
                 "    a check does not find it by itself, since it does not enter {}: csync2 -c {}",
@@ -130,6 +133,11 @@ impl<'c> Explained<'c> {
             ));
         }
         lines
+    }
+
+    fn is_linked(&self, name: &SyncPath) -> bool {
+        name.split_prefix().is_some()
+            && self.config.local(name).is_ok_and(|local| pitfalls::real_place(&local.root).is_some())
     }
 
     fn left_out(&self, name: &SyncPath, verdict: &Verdict) -> Option<String> {

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::check::removal::literal_directory;
 use super::identify;
@@ -12,7 +12,7 @@ use super::membership::{self, Purpose};
 use super::open::shared_backups;
 use crate::config::ast::{Block, Statement, Word};
 use crate::config::pattern::{Below, PatternKind};
-use crate::config::{Config, Group, Rule, RuleKind, Warning};
+use crate::config::{Config, Group, Prefix, Rule, RuleKind, Warning};
 use crate::fs::{Presence, presence};
 use crate::model::{FileKind, SyncPath};
 
@@ -28,6 +28,7 @@ pub async fn find(config: &Config) -> Vec<Warning> {
             warnings.extend(behind_a_symlink(config, rule));
         }
     }
+    warnings.extend(config.prefixes.iter().filter_map(|prefix| linked_prefix(config, prefix)));
     warnings.extend(open_tls_key(config));
     warnings.extend(shared_backups(config).map(Warning::from));
     warnings.extend(unknown_names(config).await);
@@ -122,6 +123,30 @@ fn behind_a_symlink(config: &Config, rule: &Rule) -> Option<Warning> {
         _ => return None,
     };
     Some(config.warning(rule.span, text))
+}
+
+/// A directory of a prefix that is reached through a symlink: a check takes in the link, and nothing behind it.
+fn linked_prefix(config: &Config, prefix: &Prefix) -> Option<Warning> {
+    let directory = prefix.directory.as_ref()?;
+    let real = real_place(directory)?;
+    let blocks = config.document.blocks.iter().filter_map(|block| match block {
+        Block::Prefix { name, .. } if name.text == prefix.name => Some(name),
+        _ => None,
+    });
+    let text = format!(
+        "the directory of the prefix `{}`, {}, is reached through a symlink, and nothing is found there. Its real path is {}",
+        String::from_utf8_lossy(&prefix.name),
+        directory.display(),
+        real.display()
+    );
+    // The last block is the one that counts.
+    Some(blocks.last().map_or_else(|| text.clone().into(), |name| config.warning(name.span, text.clone())))
+}
+
+/// Where a directory is that is reached through a symlink; `None`: it is what it is called.
+#[must_use]
+pub fn real_place(directory: &Path) -> Option<PathBuf> {
+    directory.canonicalize().ok().filter(|real| real != directory)
 }
 
 fn open_tls_key(config: &Config) -> Option<Warning> {
@@ -225,7 +250,8 @@ mod tests {
         let top = top.to_str().unwrap();
         let text = format!(
             "group {{ host h 127.0.0.1\nx@no.such.host.invalid;\nkey none;\ninclude {top}/link/sub/f;\ninclude {top}/link;\n\
-             include {top}/link/*;\ninclude {top}/real/to-file {top}/real/sub;\nbackup-directory {top}/real/sub/backups; }}"
+             include {top}/link/*;\ninclude {top}/real/to-file {top}/real/sub;\nbackup-directory {top}/real/sub/backups; }}\n\
+             prefix l {{ on h: {top}/link; }}"
         );
         let found = warnings(&scratch, &text).await;
         let expected = [
@@ -236,6 +262,7 @@ mod tests {
             "csync2.cfg:4: ",
             "csync2.cfg:5: ",
             "csync2.cfg:6: ",
+            "csync2.cfg:9: the directory of the prefix `l`",
         ];
         assert_eq!(found.len(), expected.len(), "{found:#?}");
         for (warning, part) in found.iter().zip(expected) {
