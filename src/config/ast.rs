@@ -119,7 +119,8 @@ pub enum Statement {
     Auto(Word),
     BackupDirectory(Word),
     BackupGenerations(Word),
-    Action(Vec<ActionStatement>),
+    /// The word `action`, and what stands in its block.
+    Action(Span, Vec<ActionStatement>),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
