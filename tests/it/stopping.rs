@@ -1,12 +1,14 @@
 //! SIGTERM and SIGINT: a run ends after the file in hand, a daemon after its sessions; what is left stays dirty and is told.
 
 use std::fs;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::process::Stdio;
 
 use rustix::process::Signal;
 
 use crate::support::cluster::Node;
+use crate::support::cutting::{Cut, Line};
 use crate::support::process::Daemon;
 use crate::support::session::Session;
 use crate::support::tree::file;
@@ -30,19 +32,29 @@ fn end(run: Daemon) -> (Option<i32>, String) {
 }
 
 fn a_push_ends_after_what_is_in_hand(cast: Cast) {
-    // In batches 2,000 are in hand at a time: the end of the run is many batches away.
-    for (words, signal, number) in [("", Signal::TERM, 12_000), ("batches no;", Signal::INT, 1_000)] {
-        let cluster = cast.cluster(["alpha", "beta"]).top(words).start();
+    // In batches 2,000 are in hand at a time.
+    for (words, signal, number, bytes) in
+        [("", Signal::TERM, 4_500, 260_000), ("batches no;", Signal::INT, 500, 80_000)]
+    {
+        let cluster = cast.cluster(["alpha", "beta"]).top(words).build();
         let (alpha, beta) = (&cluster["alpha"], &cluster["beta"]);
+        let at = |port| SocketAddr::new(beta.host.parse().expect("an address"), port);
+        let free = TcpListener::bind(at(0)).and_then(|listener| listener.local_addr()).expect("a free port").port();
+        beta.serve_with(&["-ii", "-v", "-p", &free.to_string()]);
+        let line = Line::between(at(beta.port), at(free));
         let files = (0..number).fold(Tree::new(), |tree, number| tree.with(format!("f{number}"), file("content")));
         alpha.put(&files);
         alpha.csync2(["-cr", "/"]).success();
-        let push = running(alpha, &["-uv"], "Connecting to host");
+        // The peer hears no more when it has some of them, until the run knows that it is to end.
+        line.cut_next(Some(Cut::Hold(bytes)));
+        let push = running(alpha, &["-uvv"], "Connecting to host");
         let arrived = || fs::read_dir(beta.tree_dir()).expect("read the tree").count();
         while arrived() < 20 {
             std::thread::yield_now();
         }
         push.signal(signal);
+        push.wait_for("ending after what is in hand");
+        line.release();
         let (code, log) = end(push);
         let left = alpha.rows(Table::Dirty).len();
         assert_eq!(code, Some(1), "{log}");

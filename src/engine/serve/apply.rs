@@ -30,8 +30,8 @@ pub(super) enum Refusal {
     NotADirectory,
     /// A component of the path is a symlink.
     BehindSymlink,
-    /// Somebody here changed the file since the peer asked for it: a conflict, not to be covered up.
-    ChangedHere,
+    /// The file is not what it was when the peer asked for it: a conflict, not to be covered up, or another session's doing.
+    ChangedMeanwhile,
     /// The change is made, and may not be on disk, or nobody knows how the file is now: its intent must stay.
     Unsettled(io::Error),
 }
@@ -62,7 +62,7 @@ impl Refusal {
             Self::ParentMissing => Reply::ParentDirMissing,
             Self::NotADirectory => Reply::Text("Not a directory".to_owned()),
             Self::BehindSymlink => Reply::Text("Too many levels of symbolic links".to_owned()),
-            Self::ChangedHere => Reply::AlsoDirty,
+            Self::ChangedMeanwhile => Reply::AlsoDirty,
             Self::Unsettled(error) => Reply::Text(strerror(&error)),
         }
     }
@@ -382,7 +382,7 @@ impl Target {
         match (&self.place.metadata()?, &self.before) {
             (None, None) => Ok(()),
             (Some(now), Some(before)) if is_untouched(before, now) => Ok(()),
-            _ => Err(Refusal::ChangedHere),
+            _ => Err(Refusal::ChangedMeanwhile),
         }
     }
 

@@ -171,10 +171,10 @@ impl Receiver {
             Err(Stop::Failed(error)) => return Err(error),
             Err(Stop::Refused(refusal)) => refusal,
         };
-        if matches!(refusal, Refusal::ChangedHere) {
+        if matches!(refusal, Refusal::ChangedMeanwhile) {
             self.saw(path, None);
             self.record(peer).await?;
-            permission::mark_changed(peer, path).await?;
+            return permission::changed_meanwhile(peer, path).await;
         }
         Ok(refusal.reply())
     }

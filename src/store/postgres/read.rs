@@ -7,7 +7,7 @@ use std::pin::pin;
 use deadpool_postgres::{GenericClient, Object, Transaction};
 use futures_util::TryStreamExt;
 use tokio::sync::mpsc::Sender;
-use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{IsolationLevel, Row, RowStream};
 
 use super::super::error::Result;
@@ -273,16 +273,17 @@ pub(super) async fn dirty(
     for range in ranges {
         let Bounds { low, high } = Bounds::of(range);
         let mut sql = format!("SELECT {MARK_COLUMNS} FROM dirty WHERE name_key >= $1");
-        let mut parameters: Vec<(&(dyn ToSql + Sync), Type)> = vec![(&low, Type::BYTEA)];
+        let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&low];
         if let Some(high) = &high {
-            parameters.push((high, Type::BYTEA));
+            parameters.push(high);
             sql.push_str(" AND name_key < $2");
         }
         if let Some(peer) = &peer {
-            parameters.push((peer, Type::TEXT));
+            parameters.push(peer);
             let _ = write!(sql, " AND peername = ${}", parameters.len());
         }
-        for row in client.query_typed(&sql, &parameters).await? {
+        let statement = client.prepare_cached(&sql).await?;
+        for row in client.query(&statement, &parameters).await? {
             entries.extend(mark(&row)?.filter(|mark| is_within(range, mark.path.as_bytes())));
         }
     }

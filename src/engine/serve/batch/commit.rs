@@ -180,7 +180,7 @@ fn prepare(locator: &mut Locator, mut file: Finished) -> Result<Prepared, Box<(F
         match (&target.before, &file.before) {
             (None, None) => {}
             (Some(now), Some(before)) if is_untouched(before, now) => {}
-            _ => return Err(Refusal::ChangedHere),
+            _ => return Err(Refusal::ChangedMeanwhile),
         }
         let copies = target.back_up(&file.rules)?;
         let metadata = file.new.metadata()?;
@@ -263,7 +263,7 @@ fn set_time(
 ) -> Result<(Option<Metadata>, Option<File>), Refusal> {
     let target = Target::find_with(locator, place)?;
     if !target.before.as_ref().is_some_and(|now| is_untouched(shown, now)) {
-        return Err(Refusal::ChangedHere);
+        return Err(Refusal::ChangedMeanwhile);
     }
     let file = if shown.is_regular() { target.basis()? } else { None };
     target.set(Attribute::Time(mtime), ignore)?;

@@ -429,7 +429,7 @@ fn open_basis(locator: &mut Locator, place: &LocalPath, before: Option<&Metadata
     let now = fs::meta::metadata_of(&basis)?;
     match before {
         Some(before) if is_untouched(before, &now) => Ok(basis),
-        _ => Err(Refusal::ChangedHere),
+        _ => Err(Refusal::ChangedMeanwhile),
     }
 }
 

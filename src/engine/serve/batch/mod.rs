@@ -313,10 +313,11 @@ impl Batch {
         place: &LocalPath,
         refusal: Refusal,
     ) -> Result<(), EngineError> {
-        if matches!(refusal, Refusal::ChangedHere) {
-            permission::mark_changed(&self.peer, path).await?;
-        }
-        match refusal.reply() {
+        let reply = match refusal {
+            Refusal::ChangedMeanwhile => permission::changed_meanwhile(&self.peer, path).await?,
+            refusal => refusal.reply(),
+        };
+        match reply {
             Reply::AlsoDirty => self.conflict(id, place.clone()).await?,
             reply => {
                 if let Reply::Text(text) = &reply {

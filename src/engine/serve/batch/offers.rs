@@ -460,7 +460,7 @@ enum Timed {
 fn set_time(locator: &mut Locator, seen: &Seen, ignore: Ignore) -> Result<Timed, Refusal> {
     let target = Target::find_with(locator, &seen.place)?;
     let Some(now) = target.before.as_ref().filter(|now| is_untouched(&seen.shown, now)) else {
-        return Err(Refusal::ChangedHere);
+        return Err(Refusal::ChangedMeanwhile);
     };
     let time = Attribute::Time(seen.mtime);
     if time.is_set_on(now, ignore) {

@@ -105,7 +105,7 @@ impl Receiver {
                 let target = step("SET", move || Target::find(&place)).await??;
                 if target.before.as_ref().is_some_and(|now| !is_untouched(&left, now)) {
                     self.settle_as_left(peer).await?;
-                    return Err(Refusal::ChangedHere.into());
+                    return Err(Refusal::ChangedMeanwhile.into());
                 }
                 target
             }

@@ -55,6 +55,29 @@ async fn whatever_else_the_peer_asks_for_ends_the_sequence() {
     }
 }
 
+/// Two runs of a C program at once send a file twice. What the one session did is no change of ours to the other.
+#[tokio::test]
+async fn what_another_session_received_meanwhile_is_not_dirty() {
+    let story = Story::begin();
+    story.put("f", "old content");
+    story.check(true).await;
+    let (mut one, mut other) = (story.greet().await, story.greet().await);
+    one.patch("f", "new").await;
+    other.patch("f", "new").await;
+    one.ask("SETIME KEY @/f 1500000000", OK).await;
+    one.bye().await;
+    other
+        .ask(
+            "SETIME KEY @/f 1500000000",
+            "The file was received from another peer at the same time; it goes with the next run",
+        )
+        .await;
+    other.bye().await;
+    story.check(false).await;
+    assert!(story.dirty("f").await.is_empty());
+    assert_eq!((story.read("f").as_str(), story.intents().await), ("new", 0));
+}
+
 #[tokio::test]
 async fn a_session_that_breaks_off_leaves_the_old_file() {
     let story = Story::begin();
