@@ -24,6 +24,7 @@ mod disks;
 mod durability;
 mod errors;
 mod faults;
+mod fuzz;
 mod interop;
 mod listing;
 mod logging;
