@@ -7,6 +7,7 @@
 
 use std::io::{self, Read};
 
+use super::fill;
 use super::index::Index;
 use super::sums::{Rolling, Sums};
 
@@ -72,20 +73,7 @@ pub fn sums(
     }
 }
 
-fn fill(input: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut length = 0;
-    while length < buffer.len() {
-        match input.read(&mut buffer[length..]) {
-            Ok(0) => break,
-            Ok(read) => length += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(length)
-}
-
-fn strong(key: &[u8; KEY], block: &[u8]) -> [u8; STRONG] {
+pub(super) fn strong(key: &[u8; KEY], block: &[u8]) -> [u8; STRONG] {
     let mut sum = [0; STRONG];
     sum.copy_from_slice(&blake3::keyed_hash(key, block).as_bytes()[..STRONG]);
     sum
@@ -243,6 +231,12 @@ impl Matcher {
         }
         self.sum = Some(sum);
         self.at += 1;
+    }
+
+    /// Is ready for another stretch of the new version.
+    pub(super) fn restart(&mut self) {
+        (self.filled, self.start, self.at) = (0, 0, 0);
+        (self.sum, self.ended) = (None, false);
     }
 
     fn refill(&mut self, new: &mut dyn Read) -> io::Result<()> {

@@ -1,4 +1,4 @@
-//! What the system is told about large files: what will be read next, and what can go to the disk already.
+//! What the system is told about files: what will be read next, and what can go to the disk already.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use rustix::fs::{Advice, fadvise};
 
-/// What a file is written to the disk in, in bytes. Smaller files go when they are made durable.
+/// What a file is written to the disk in, in bytes.
 const PART: u64 = 8 << 20;
 
 /// Says that a file is about to be read from its start to its end.
@@ -35,8 +35,9 @@ impl<F: AsFd> Writer<F> {
         self.file
     }
 
+    /// Has the disk begin with all that is there.
     #[allow(unsafe_code)]
-    fn begin(&mut self) {
+    pub fn begin(&mut self) {
         let (Ok(offset), Ok(length)) = (i64::try_from(self.begun), i64::try_from(self.written - self.begun)) else {
             return;
         };

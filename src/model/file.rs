@@ -81,6 +81,15 @@ impl Metadata {
     pub fn is_regular(&self) -> bool {
         matches!(self.kind, FileKind::Regular { .. })
     }
+
+    /// The bytes of a regular file; of anything else 0.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        match self.kind {
+            FileKind::Regular { size } => size,
+            _ => 0,
+        }
+    }
 }
 
 /// A row of the file table with the columns of ours beside it. Rows of the C program have none of these: `None`.

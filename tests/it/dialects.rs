@@ -245,6 +245,48 @@ fn contents_are_packed_where_that_is_wanted() {
     alpha.expect_clean();
 }
 
+/// Large files that changed in their places, moved within, grew and shrank arrive at all peers as they are here; of one that
+/// changes while it is looked at nothing is lost.
+#[test]
+fn large_files_are_compared_while_the_peer_describes_its_own() {
+    let cluster = Cast::plain(Program::Ours, Program::Ours).cluster(["alpha", "beta", "gamma"]).start();
+    let alpha = &cluster["alpha"];
+    let mut content = vec![0; 9 << 20];
+    getrandom::fill(&mut content).unwrap();
+    let files = ["changed", "grown", "shrunk", "moved", "new"];
+    let put = |name: &str, content: &[u8]| std::fs::write(alpha.tree_dir().join(name), content).unwrap();
+    files.iter().for_each(|name| put(name, &content));
+    alpha.csync2(["-x"]).success();
+    cluster.expect_agreement();
+    let mut changed = content.clone();
+    (0..20).for_each(|place| changed[place * 400_000] ^= 1);
+    put("changed", &changed);
+    put("grown", &[&content[..], &changed[..]].concat());
+    put("shrunk", &content[..(8 << 20) + 1]);
+    put("moved", &[&content[4 << 20..], &content[..4 << 20]].concat());
+    let mut new = content.clone();
+    getrandom::fill(&mut new).unwrap();
+    put("new", &new);
+    alpha.csync2(["-cr", "/"]).success();
+    // It changes all the time that the update takes.
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let file = std::fs::OpenOptions::new().write(true).open(alpha.tree_dir().join("changed")).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut at = 0_u64;
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                std::os::unix::fs::FileExt::write_all_at(&file, &at.to_be_bytes(), at % (9 << 20)).unwrap();
+                at += 70_001;
+            }
+        });
+        alpha.csync2(["-u"]);
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    alpha.csync2(["-x"]).success();
+    cluster.expect_agreement();
+    alpha.expect_clean();
+}
+
 /// What scripts for the fork pass is taken, and the debug log is a file of this user alone, without keys.
 #[test]
 fn options_of_the_fork_are_taken() {

@@ -5,9 +5,13 @@ use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::contents::{Content, Contents};
+use super::scout::{Found, Scout};
 use crate::config::LocalPath;
 use crate::delta::blocks::{Matcher, Piece};
+use crate::delta::stayed::{Bridge, Described};
 use crate::model::{FileKind, Metadata};
 use crate::wire::Attributes;
 use crate::wire::batch::Push;
@@ -30,8 +34,31 @@ pub(super) struct Wanted {
     pub(super) insist: bool,
     /// Pack what shrinks.
     pub(super) pack: bool,
-    /// The blocks of what the peer has: their length and their sums.
-    pub(super) sums: Option<(u32, Vec<u8>)>,
+    pub(super) theirs: Theirs,
+}
+
+/// What is known of the file that the peer has.
+#[derive(Debug)]
+pub(super) enum Theirs {
+    Nothing,
+    /// The sums of its blocks.
+    Sums(Described),
+    /// They have been compared with ours as they came.
+    Compared(Scout),
+}
+
+impl Theirs {
+    /// Takes what the peer says next. Where nothing was known, `begin` says how to take it.
+    pub(super) fn add(&mut self, sums: Bytes, begin: impl FnOnce() -> Self) {
+        if matches!(self, Self::Nothing) {
+            *self = begin();
+        }
+        match self {
+            Self::Nothing => {}
+            Self::Sums(described) => described.add(&sums),
+            Self::Compared(scout) => scout.add(sums),
+        }
+    }
 }
 
 /// What came of it.
@@ -66,7 +93,17 @@ pub(super) struct Feed {
 struct Reading {
     wanted: Wanted,
     file: Content,
-    matcher: Option<Matcher>,
+    way: Way,
+}
+
+/// How what is sent is found out.
+#[derive(Debug)]
+enum Way {
+    /// All of it is sent.
+    Whole,
+    Matched(Box<Matcher>),
+    /// It was read already, and is read again where it differs.
+    Bridged(Box<Bridge>),
 }
 
 impl Feed {
@@ -118,9 +155,19 @@ impl Feed {
 
 impl Reading {
     fn begin(mut wanted: Wanted) -> Result<Self, (u32, io::Error)> {
-        let file = wanted.contents.open(&wanted.place).map_err(|error| (wanted.id, error))?;
-        let matcher = wanted.sums.take().and_then(|(length, sums)| Matcher::new(length, &sums));
-        Ok(Self { wanted, file, matcher })
+        let of_file = |error| (wanted.id, error);
+        let way = match std::mem::replace(&mut wanted.theirs, Theirs::Nothing) {
+            Theirs::Nothing => Way::Whole,
+            Theirs::Sums(described) => {
+                described.matcher().map_or(Way::Whole, |matcher| Way::Matched(Box::new(matcher)))
+            }
+            Theirs::Compared(scout) => {
+                let Found { file, bridge } = scout.found().map_err(of_file)?;
+                return Ok(Self { wanted, file, way: Way::Bridged(Box::new(bridge)) });
+            }
+        };
+        let file = wanted.contents.open(&wanted.place).map_err(of_file)?;
+        Ok(Self { wanted, file, way })
     }
 
     /// Appends frames with the next bytes; `false` at the end.
@@ -137,11 +184,16 @@ impl Reading {
                 None => Push::append_data(frames, id, bytes),
             }
         };
-        if let Some(matcher) = &mut self.matcher {
-            return matcher.step(&mut self.file, &mut |piece| match piece {
-                Piece::Literal(bytes) => data(frames, bytes),
-                Piece::Copy { offset, length } => frames.extend(Push::Copy { id, offset, length }.encode()),
-            });
+        let mut take = |piece: Piece<'_>| match piece {
+            Piece::Literal(bytes) => data(frames, bytes),
+            Piece::Copy { offset, length } => frames.extend(Push::Copy { id, offset, length }.encode()),
+        };
+        match &mut self.way {
+            Way::Whole => {}
+            Way::Matched(matcher) => return matcher.step(&mut self.file, &mut take),
+            Way::Bridged(bridge) => {
+                return bridge.step(&mut |buffer, at| self.file.read_at(buffer, at), &mut take);
+            }
         }
         let expected = match self.file.metadata.kind {
             // One byte more shows that a small file ends there.
@@ -197,7 +249,14 @@ mod tests {
         std::fs::write(scratch.path().join("f"), content).unwrap();
         let place = LocalPath { root: scratch.path().to_owned(), relative: b"f".to_vec() };
         let mut feed = Feed::default();
-        feed.push(Wanted { id: 1, place, contents: Arc::new(Contents::for_peers(1)), insist: false, pack, sums: None });
+        feed.push(Wanted {
+            id: 1,
+            place,
+            contents: Arc::new(Contents::for_peers(1)),
+            insist: false,
+            pack,
+            theirs: Theirs::Nothing,
+        });
         let mut messages = Vec::new();
         while !feed.is_empty() {
             let mut frames = BytesMut::from(&feed.frames(Vec::new()).0[..]);

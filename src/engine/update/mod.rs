@@ -14,6 +14,7 @@ mod local;
 mod outbox;
 mod pipeline;
 mod plan;
+mod scout;
 mod session;
 #[cfg(test)]
 mod tests;

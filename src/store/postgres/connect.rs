@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use deadpool_postgres::Connect;
-use futures_util::future::BoxFuture;
+use futures_util::future::{self, BoxFuture};
 use tokio::task::JoinHandle;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config, NoTls, config};
@@ -20,6 +20,7 @@ use super::super::pgpass;
 use super::super::spelling::Spelling;
 use super::super::url::{PostgresUrl, SslMode};
 use super::Answer;
+use super::migrate;
 use super::tls;
 use super::trouble::Trouble;
 
@@ -40,11 +41,19 @@ pub(super) struct Connector {
     may_do_without: bool,
     /// Statements that every connection runs first.
     preamble: Arc<str>,
-    /// Set by the first connection.
-    spelling: Arc<OnceLock<Spelling>>,
+    first: Arc<OnceLock<FirstSight>>,
     patience: Duration,
     /// Why there is no password where one could be.
     remark: Option<String>,
+}
+
+/// What the first connection saw of the database.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FirstSight {
+    /// How text is written in it.
+    pub(super) spelling: Spelling,
+    /// The version of its tables; `None`: not known yet.
+    pub(super) version: Option<i64>,
 }
 
 impl Connector {
@@ -86,7 +95,7 @@ impl Connector {
             tls,
             may_do_without: mode == SslMode::Prefer,
             preamble: preamble.into(),
-            spelling: Arc::default(),
+            first: Arc::default(),
             remark,
             // For the handshakes behind the connection as well.
             patience: connect_timeout + options.lock_timeout,
@@ -104,9 +113,9 @@ impl Connector {
         self.remark.as_deref()
     }
 
-    /// How text is written in this database; known once there was a connection.
-    pub(super) fn spelling(&self) -> Arc<OnceLock<Spelling>> {
-        Arc::clone(&self.spelling)
+    /// What the first connection saw; nothing before there was one.
+    pub(super) fn first_sight(&self) -> Option<FirstSight> {
+        self.first.get().copied()
     }
 
     /// Makes the database of `config`, unless somebody else just did.
@@ -114,7 +123,9 @@ impl Connector {
         let name = config.get_dbname().unwrap_or_default();
         let mut first = config.clone();
         first.dbname(FIRST_DATABASE);
-        let connecting = tokio::time::timeout(self.patience, self.establish(&first));
+        // It sees another database.
+        let connector = Self { first: Arc::default(), ..self.clone() };
+        let connecting = tokio::time::timeout(self.patience, connector.establish(&first));
         let (client, _) = connecting
             .await
             .map_err(|_| Trouble::no_answer())?
@@ -165,7 +176,7 @@ impl Connector {
         // In SQL_ASCII the server passes text as it stands in the tables. Of all encodings but UTF8 it would make others
         // of the C program's bytes, or refuse them.
         let is_utf8 = connection.parameter("server_encoding").is_none_or(|encoding| encoding == "UTF8");
-        let _ = self.spelling.set(if is_utf8 { Spelling::Utf8 } else { Spelling::Bytes });
+        let spelling = if is_utf8 { Spelling::Utf8 } else { Spelling::Bytes };
         let encoding = if is_utf8 { "" } else { "; SET client_encoding = 'SQL_ASCII'" };
         // A plan made while the tables were empty would scan them from end to end when they are full.
         let plans_can_be_forced = major_version(connection.parameter("server_version")) >= 12;
@@ -175,7 +186,16 @@ impl Connector {
                 tracing::debug!("database connection ended: {error}");
             }
         });
-        client.batch_execute(&format!("{}{encoding}{plans}", self.preamble)).await?;
+        let settings = format!("{}{encoding}{plans}", self.preamble);
+        let settings = client.batch_execute(&settings);
+        if self.first.get().is_some() {
+            settings.await?;
+        } else {
+            // Together: a round trip takes as long as the work.
+            let (settled, version) = future::join(settings, migrate::version(&client)).await;
+            settled?;
+            let _ = self.first.set(FirstSight { spelling, version: version.ok().flatten() });
+        }
         Ok((client, task))
     }
 }

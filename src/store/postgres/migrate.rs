@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use deadpool_postgres::Object;
+use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
 use super::super::error::{Result, StoreError};
@@ -163,8 +164,11 @@ CREATE TRIGGER csync2_hint_row BEFORE INSERT ON hint FOR EACH ROW EXECUTE PROCED
 UPDATE csync2_schema SET version = 4;
 ";
 
-/// Brings the tables of the database up to date.
-pub(super) async fn migrate(client: &mut Object, database: &str, patience: Duration) -> Result<()> {
+/// Brings the tables of the database up to date. `seen`: their version as far as it is known.
+pub(super) async fn migrate(client: &mut Object, database: &str, patience: Duration, seen: Option<i64>) -> Result<()> {
+    if seen == Some(SCHEMA_VERSION) {
+        return Ok(());
+    }
     let mut retry = Retry::new("bring the tables up to date", patience);
     loop {
         let result = match version(client).await {
@@ -191,7 +195,7 @@ pub(super) async fn migrate(client: &mut Object, database: &str, patience: Durat
 }
 
 /// The version of the tables; `None`: the C program's, or none at all.
-async fn version(client: &Object) -> std::result::Result<Option<i64>, tokio_postgres::Error> {
+pub(super) async fn version(client: &Client) -> std::result::Result<Option<i64>, tokio_postgres::Error> {
     // Not prepared, as nothing is that a connection asks once: that is two round trips more.
     match client.query_typed("SELECT version FROM csync2_schema", &[]).await {
         Ok(rows) => rows.first().map(|row| row.try_get(0)).transpose(),

@@ -67,7 +67,6 @@ impl Postgres {
             }
             trouble.while_opening(&database)
         };
-        let spelling = connector.spelling();
         let connections = options.max_connections.max(1);
         let manager = Manager::from_connect(
             config.clone(),
@@ -97,9 +96,10 @@ impl Postgres {
                 Err(_) => {}
             }
         };
-        migrate::migrate(&mut client, &database, patience).await?;
+        let first = connector.first_sight();
+        migrate::migrate(&mut client, &database, patience, first.and_then(|first| first.version)).await?;
         drop(client);
-        let spelling = *spelling.get().unwrap_or(&Spelling::Utf8);
+        let spelling = first.map_or(Spelling::Utf8, |first| first.spelling);
         Ok(Self { pool, streams: Semaphore::new(connections), patience, database, spelling, remark })
     }
 

@@ -3,17 +3,18 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::commit::Finished;
 use super::{Batch, MOST_CONTENTS, Open, State, unknown};
 use crate::config::LocalPath;
-use crate::delta::blocks::{self, KEY, SUM};
+use crate::delta::blocks::{self, KEY};
+use crate::delta::stayed;
 use crate::engine::blocking;
 use crate::engine::content::Hashing;
 use crate::engine::serve::apply::{Assembled, Refusal, Room, Rules, Target, is_untouched};
@@ -21,17 +22,20 @@ use crate::engine::serve::peer::Peer;
 use crate::engine::serve::receive;
 use crate::engine::serve::session::SessionError;
 use crate::fs::{self, Locator, TempFile};
-use crate::model::{FileKind, Metadata, SyncPath};
+use crate::model::{Metadata, SyncPath};
 use crate::store::{Intent, IntentId};
 use crate::wire::batch::{Answer, MAX_SUMS, Push};
 use crate::wire::pack::unpack;
-use crate::wire::{Attributes, WireError};
+use crate::wire::{Attributes, Connection, WireError};
 
 /// Of smaller files all is sent, in bytes.
 const WORTH_SUMS: u64 = 32 << 10;
 
-/// Bytes of sums in one frame.
-const SUMS_AT_ONCE: usize = 120_000;
+/// Bytes of sums in one frame: few enough that the client compares while the next are made.
+const SUMS_AT_ONCE: usize = 8_000;
+
+/// Frames of sums that wait until the client has read those before.
+const SUMS_WAITING: usize = 4;
 
 /// Bytes of what is here that are copied at a time.
 const PIECE: usize = 128 * 1024;
@@ -71,6 +75,7 @@ struct Desk {
     hashers: Arc<Semaphore>,
     /// For pieces that are copied.
     piece: Vec<u8>,
+    durable: bool,
 }
 
 /// What became of a file.
@@ -108,11 +113,7 @@ impl Incoming {
 
     /// Whether parts of what is here may save a part of the new content.
     pub(super) fn has_basis(&self) -> bool {
-        let old = match self.before.as_ref().map(|before| &before.kind) {
-            Some(FileKind::Regular { size }) => *size,
-            _ => 0,
-        };
-        old.min(self.size) >= WORTH_SUMS
+        self.before.as_ref().map_or(0, Metadata::size).min(self.size) >= WORTH_SUMS
     }
 
     /// Whether any of it has come.
@@ -173,9 +174,13 @@ impl Incoming {
     fn complete(&mut self, desk: &mut Desk, attributes: &Attributes, digest: [u8; 32]) -> Result<Assembled, Refusal> {
         self.content(desk)?;
         let Some(content) = self.content.take() else { return Err(Refusal::ParentMissing) };
-        let (temp, arrived) = content.file.finish();
+        let (mut temp, arrived) = content.file.finish();
         if arrived != digest {
             return Err(Refusal::text("The content did not arrive as it was sent"));
+        }
+        if desk.durable {
+            // It has until the commit.
+            temp.begin();
         }
         let target = Target::find_with(&mut desk.locator, &self.place)?;
         let old = match target.basis()? {
@@ -220,38 +225,47 @@ impl Content {
 }
 
 impl Batch {
-    /// Makes the sums of the next file that needs them, unless the client has many; `false`: of none.
-    pub(super) async fn make_sums(&mut self) -> Result<bool, SessionError> {
+    /// Makes the sums of the next file that needs them, unless the client has many, and sends them as they are made;
+    /// `false`: of none.
+    pub(super) async fn make_sums(&mut self, connection: &mut Connection) -> Result<bool, SessionError> {
         if self.sums > MAX_SUMS / 2 {
             return Ok(false);
         }
         let Some(id) = self.unsummed.pop_front() else { return Ok(false) };
         let Some(Open { state, .. }) = self.open.get_mut(&id) else { return Ok(true) };
         let State::Incoming(incoming) = std::mem::replace(state, State::Ours) else { return Ok(true) };
-        let summed = blocking("sums", move || {
-            let made = sums_of(&incoming);
-            (incoming, made)
+        let (made, mut coming) = mpsc::channel(SUMS_WAITING);
+        let summing = blocking("sums", move || {
+            let outcome = make_sums(&incoming, &made);
+            (incoming, outcome)
         });
-        let (incoming, made) = summed.await?;
-        let (path, place) = (incoming.path.clone(), incoming.place.clone());
-        match made {
-            Ok((block_length, sums)) => {
-                for piece in sums.chunks(SUMS_AT_ONCE) {
-                    self.answer(&Answer::Sums { id, bytes: Bytes::copy_from_slice(piece) });
-                }
-                self.sums += sums.len();
+        let sending = async {
+            while let Some(bytes) = coming.recv().await {
+                self.sums += bytes.len();
                 if let Some(open) = self.open.get_mut(&id) {
-                    open.sums = sums.len();
+                    open.sums += bytes.len();
                 }
-                self.set_state(id, State::Incoming(incoming));
-                self.answer(&Answer::Want { id, block_length });
+                self.answer(&Answer::Sums { id, bytes });
+                self.send(connection).await?;
             }
-            // The client has not been told that it is wanted, so nothing comes.
+            // Where the client is gone, no more are made.
+            Ok::<_, WireError>(drop(coming))
+        };
+        let (summed, sent) = tokio::join!(summing, sending);
+        let (incoming, outcome) = summed?;
+        let (path, place, reserved) = (incoming.path.clone(), incoming.place.clone(), incoming.reserved);
+        self.set_state(id, State::Incoming(incoming));
+        sent?;
+        match outcome {
+            Ok(()) => self.answer(&Answer::Want { id }),
             Err(refusal) => {
-                self.void.extend(incoming.reserved);
+                // The client has not been told that it is wanted, so nothing comes.
+                self.set_state(id, State::Ours);
+                self.void.extend(reserved);
                 self.reject(id, &path, &place, refusal).await?;
             }
         }
+        self.send(connection).await?;
         Ok(true)
     }
 
@@ -283,9 +297,9 @@ impl Batch {
         if own.is_empty() {
             return Ok(());
         }
-        let hashers = Arc::clone(&self.hashers);
+        let (hashers, durable) = (Arc::clone(&self.hashers), self.peer.node.config.durable);
         let received = blocking("receive", move || {
-            let mut desk = Desk { locator: Locator::default(), hashers, piece: Vec::new() };
+            let mut desk = Desk { locator: Locator::default(), hashers, piece: Vec::new(), durable };
             let mut outcomes = Vec::new();
             for (id, message) in own {
                 let is_last = matches!(message, Push::End { .. } | Push::Cancel { .. });
@@ -339,17 +353,44 @@ impl Batch {
     }
 }
 
-/// The key and the sums of what is here.
-fn sums_of(incoming: &Incoming) -> Result<(u32, Vec<u8>), Refusal> {
-    let mut basis = incoming.open_basis(&mut Locator::default())?;
+/// Hands on the block length, the key and the sums of what is here, piece by piece.
+fn make_sums(incoming: &Incoming, made: &mpsc::Sender<Bytes>) -> Result<(), Refusal> {
+    let basis = incoming.open_basis(&mut Locator::default())?;
+    fs::read_ahead(&basis);
     let block_length = blocks::block_length(basis.metadata()?.len());
     let mut key = [0; KEY];
     getrandom::fill(&mut key).map_err(io::Error::other)?;
-    let mut all = key.to_vec();
-    blocks::sums(&mut basis, block_length, &key, &mut |sum| all.extend(sum))?;
+    let mut piece = stayed::head(block_length, &key).to_vec();
     // A file that grows meanwhile may have more blocks than its length said.
-    all.truncate(KEY + MAX_SUMS / 2 / SUM * SUM);
-    Ok((block_length, all))
+    let mut left = blocks::MAX_BLOCKS;
+    // Nobody may be there any more.
+    let send = |piece: &mut Vec<u8>| drop(made.blocking_send(std::mem::take(piece).into()));
+    blocks::sums(&mut Awaited { basis, made }, block_length, &key, &mut |sum| {
+        if left > 0 {
+            piece.extend(sum);
+            left -= 1;
+        }
+        if piece.len() >= SUMS_AT_ONCE {
+            send(&mut piece);
+        }
+    })?;
+    send(&mut piece);
+    Ok(())
+}
+
+/// A file that is read as long as its sums are waited for.
+struct Awaited<'m> {
+    basis: File,
+    made: &'m mpsc::Sender<Bytes>,
+}
+
+impl Read for Awaited<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.made.is_closed() {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        self.basis.read(buffer)
+    }
 }
 
 fn id_of(message: &Push) -> Option<u32> {

@@ -136,8 +136,7 @@ impl Batch {
             if frames.is_empty() {
                 self.commit().await?;
                 self.send(connection).await?;
-                if self.make_sums().await? {
-                    self.send(connection).await?;
+                if self.make_sums(connection).await? {
                     continue;
                 }
                 // What has begun to come does come to an end.

@@ -2,17 +2,22 @@
 //! decides. Jobs, conflicts, refusals and missing directories are those of the other dialects.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
 
 use super::{Pipeline, Task};
+use crate::delta::stayed;
 use crate::engine::blocking;
 use crate::engine::contact::{Dialect, SessionError};
 use crate::engine::update::exchange::{Answer as Line, Happened};
-use crate::engine::update::feed::{Sent, Wanted, Whole};
+use crate::engine::update::feed::{Sent, Theirs, Wanted, Whole};
 use crate::engine::update::job::{Due, Progress, Told};
 use crate::engine::update::local;
+use crate::engine::update::scout::{self, Scout};
 use crate::model::errors::strerror;
 use crate::model::{Metadata, SyncPath};
-use crate::wire::batch::{Answer, Described, MAX_SUMS, Offer, Push, Theirs};
+use crate::wire::batch::{self, Answer, Described, MAX_SUMS, Offer, Push};
 use crate::wire::frame::{HEADER, MAX_BODY};
 use crate::wire::{Attributes, Reply, WireError};
 
@@ -30,6 +35,8 @@ pub(super) struct Offers {
     bytes: usize,
     /// Bytes of sums that are kept.
     sums: usize,
+    /// The offer that has a scout: one at a time.
+    scouted: Option<u32>,
     /// The group key that the peer knows of.
     key: Option<String>,
     /// Frames have been sent.
@@ -41,10 +48,10 @@ struct Offered {
     number: usize,
     attempt: u32,
     bytes: usize,
-    /// Of the peer's file, before it is wanted.
-    sums: Vec<u8>,
-    /// How many bytes of sums its content has taken along.
-    summed: usize,
+    /// What the peer says of its file before it wants ours.
+    theirs: Theirs,
+    /// How many bytes of sums that were.
+    sums: usize,
     /// It is its time only.
     time_only: bool,
     /// What a user reads of it was said.
@@ -135,7 +142,7 @@ impl Pipeline<'_> {
         }
         let announced = job.attempt > 0 || time_only;
         let offered =
-            Offered { number, attempt: job.attempt, bytes, sums: Vec::new(), summed: 0, time_only, announced };
+            Offered { number, attempt: job.attempt, bytes, theirs: Theirs::Nothing, sums: 0, time_only, announced };
         self.offered.next_id = id.wrapping_add(1);
         self.offered.bytes += bytes;
         self.offered.open.insert(id, offered);
@@ -144,7 +151,8 @@ impl Pipeline<'_> {
     fn close(&mut self, id: u32) -> Option<Offered> {
         let offered = self.offered.open.remove(&id)?;
         self.offered.bytes -= offered.bytes;
-        self.offered.sums -= offered.sums.len() + offered.summed;
+        self.offered.sums -= offered.sums;
+        self.offered.scouted.take_if(|scouted| *scouted == id);
         Some(offered)
     }
 
@@ -164,9 +172,9 @@ impl Pipeline<'_> {
         let mut compares = Vec::new();
         for answer in answers {
             match answer {
-                Answer::Want { id, block_length } => self.on_want(id, block_length)?,
+                Answer::Want { id } => self.on_want(id)?,
                 Answer::Compare { id, digest } => compares.push((id, digest)),
-                Answer::Sums { id, bytes } => self.on_sums(id, &bytes)?,
+                Answer::Sums { id, bytes } => self.on_sums(id, bytes)?,
                 Answer::Left => return Err(WireError::Protocol("the peer left frames unasked".to_owned()).into()),
                 Answer::Conflict { id, theirs } => self.on_conflict(id, theirs).await?,
                 Answer::Refused { id, text } => self.on_refused(id, text.to_vec()).await?,
@@ -177,29 +185,42 @@ impl Pipeline<'_> {
     }
 
     /// Sums are kept until the content has left. The peer says no more than is allowed.
-    fn on_sums(&mut self, id: u32, bytes: &[u8]) -> Result<(), SessionError> {
+    fn on_sums(&mut self, id: u32, bytes: Bytes) -> Result<(), SessionError> {
         self.offered.sums += bytes.len();
-        match self.offered.open.get_mut(&id) {
-            Some(offered) if self.offered.sums <= MAX_SUMS => offered.sums.extend_from_slice(bytes),
-            _ => return Err(WireError::Protocol(format!("too many sums, or none wanted, for offer {id}")).into()),
-        }
+        let offered = self.offered.open.get_mut(&id).filter(|_| self.offered.sums <= MAX_SUMS);
+        let Some(offered) = offered else {
+            return Err(WireError::Protocol(format!("too many sums, or none wanted, for offer {id}")).into());
+        };
+        offered.sums += bytes.len();
+        let (job, scouted) = (&self.jobs[offered.number], &mut self.offered.scouted);
+        // What is sent although it changes all the time is read once.
+        let is_worth_it = job.size() >= scout::WORTH_IT && !job.past.resent && scouted.is_none();
+        offered.theirs.add(bytes, || {
+            let scout = is_worth_it.then(|| Scout::start(Arc::clone(self.contents), job.place.clone()));
+            match scout {
+                Some(Ok(scout)) => {
+                    *scouted = Some(id);
+                    Theirs::Compared(scout)
+                }
+                _ => Theirs::Sums(stayed::Described::default()),
+            }
+        });
         Ok(())
     }
 
-    fn on_want(&mut self, id: u32, block_length: u32) -> Result<(), SessionError> {
+    fn on_want(&mut self, id: u32) -> Result<(), SessionError> {
         let Some(mut offered) = self.offered.open.remove(&id) else { return Err(out_of_step(id).into()) };
-        if let Some(number) = self.subject(&mut offered) {
+        let theirs = std::mem::replace(&mut offered.theirs, Theirs::Nothing);
+        let subject = self.subject(&mut offered);
+        self.offered.open.insert(id, offered);
+        if let Some(number) = subject {
             let job = &self.jobs[number];
-            let sums = (block_length > 0).then(|| (block_length, std::mem::take(&mut offered.sums)));
-            offered.summed = sums.as_ref().map_or(0, |(_, sums)| sums.len());
             let (place, insist) = (job.place.clone(), job.past.resent);
-            let contents = std::sync::Arc::clone(self.contents);
+            let contents = Arc::clone(self.contents);
             let pack = self.node.config.compression;
-            self.exchange.send_content(Wanted { id, place, contents, insist, pack, sums });
-            self.offered.open.insert(id, offered);
+            self.exchange.send_content(Wanted { id, place, contents, insist, pack, theirs });
         } else {
-            self.offered.bytes -= offered.bytes;
-            self.offered.sums -= offered.sums.len();
+            self.close(id);
             self.exchange.send_frames(Push::Cancel { id }.encode());
         }
         Ok(())
@@ -207,6 +228,7 @@ impl Pipeline<'_> {
 
     /// What came of a content, before the peer's answer to it.
     fn on_sent(&mut self, Sent { id, outcome }: Sent) {
+        self.offered.scouted.take_if(|scouted| *scouted == id);
         let is_over = !matches!(&outcome, Ok(Whole { changed: false, .. }));
         let Some(offered) = self.offered.open.get(&id) else { return };
         let number = offered.number;
@@ -244,7 +266,7 @@ impl Pipeline<'_> {
         if questions.is_empty() {
             return Ok(());
         }
-        let contents = std::sync::Arc::clone(self.contents);
+        let contents = Arc::clone(self.contents);
         let compared = blocking("update", move || {
             let compare =
                 |(id, theirs, place)| (id, local::hash(&contents, &place).ok().filter(|(_, ours)| *ours == theirs));
@@ -277,7 +299,7 @@ impl Pipeline<'_> {
         Ok(())
     }
 
-    async fn on_conflict(&mut self, id: u32, theirs: Option<Theirs>) -> Result<(), SessionError> {
+    async fn on_conflict(&mut self, id: u32, theirs: Option<batch::Theirs>) -> Result<(), SessionError> {
         let Some(mut offered) = self.close(id) else { return Err(out_of_step(id).into()) };
         let Some(number) = self.subject(&mut offered) else { return Ok(()) };
         self.jobs[number].outstanding -= 1;
