@@ -146,7 +146,7 @@ fn offences(lock: &str, deny: &str) -> Vec<String> {
 
 /// The dependencies of Cargo.toml that take any version.
 fn wildcards(manifest: &str) -> Vec<&str> {
-    manifest.lines().filter(|line| line.contains("\"*\"")).collect()
+    manifest.lines().filter(|line| line.contains("= \"*\"")).collect()
 }
 
 #[test]

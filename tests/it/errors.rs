@@ -389,7 +389,7 @@ fn what_an_ordinary_user_may_not_do_is_told_of_each_file(cast: Cast) {
             let told = format!("%d%/{name}: Operation not permitted");
             assert!(refused.stderr_text().contains(&told), "{refused:?}");
         }
-        drop(server.wait());
+        server.wait();
         assert_eq!(beta.read("ours"), "of nobody");
         let dirty = alpha.rows(Table::Dirty);
         assert!(dirty.len() == 2 && dirty.iter().all(|row| !row.contains("/ours")), "{dirty:?}");
