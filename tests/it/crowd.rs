@@ -189,13 +189,13 @@ fn a_session_costs_bounded_memory_whatever_it_sends() {
     offers.ask("BATCH 1", "OK (batch 1).");
     offers.send(&Push::Key(KEY.to_owned()).encode());
     let attributes = Attributes { uid: 0, gid: 0, mode: 0o100_644, mtime: Timestamp::default() };
-    for id in 0..1_000 {
-        // It is too long for a file system, not for a frame.
-        let name = format!("%d%/{id}/{}", "x".repeat(100_000)).into();
+    let offer = |id: u32| {
         let state = Some(Described { kind: FileKind::Regular { size: 1 }, attributes: attributes.clone() });
-        let offer = Offer { id, forced: false, differs: false, time_only: false, state, name };
-        offers.send_some(&Push::Offer(offer).encode());
-    }
+        let name = format!("%d%/{id}").into();
+        Push::Offer(Offer { id, forced: false, differs: false, time_only: false, state, name }).encode()
+    };
+    offers.send_some(&(0..60_000).flat_map(offer).collect::<Vec<_>>());
+    offers.rest();
     drop(offers);
     assert!(grown() < BOUND, "offers: {} MiB", grown());
 
