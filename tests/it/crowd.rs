@@ -78,7 +78,9 @@ impl Crowd {
         for stranger in &strangers {
             stranger.go_home();
         }
-        threads.into_iter().for_each(|thread| thread.join().expect("a stranger"));
+        for thread in threads {
+            thread.join().expect("a stranger");
+        }
         strangers.iter().map(|stranger| stranger.state().times).sum()
     }
 }
@@ -190,7 +192,7 @@ fn a_session_costs_bounded_memory_whatever_it_sends() {
     offers.send(&Push::Key(KEY.to_owned()).encode());
     let attributes = Attributes { uid: 0, gid: 0, mode: 0o100_644, mtime: Timestamp::default() };
     let offer = |id: u32| {
-        let state = Some(Described { kind: FileKind::Regular { size: 1 }, attributes: attributes.clone() });
+        let state = Some(Described { kind: FileKind::Regular { size: 1 }, attributes });
         let name = format!("%d%/{id}").into();
         Push::Offer(Offer { id, forced: false, differs: false, time_only: false, state, name }).encode()
     };

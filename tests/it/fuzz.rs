@@ -110,7 +110,7 @@ fn the_sessions_of_the_corpus_speak_both_dialects() {
         [b"OK (batch 1).\n", &[0x86, 0, 0, 0, 5], &[0x84, 0, 0, 0, 25], &[0x83, 0, 0, 0, 36], &[0x82, 0, 0, 0, 4]];
     let lines: [&[u8]; 5] = [
         b"OK (send_data).\n",
-        b"octet-stream 13\ncontent of f\n",
+        b"OK (data_follows).\ncontent of f\n",
         b"\t%25d%25/f\n",
         b"also marked dirty",
         b"OK (cu_later).\n",
