@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 
 use bytes::BytesMut;
-use csync2::delta::{blocks, stayed};
+use csync2::delta::{blocks, following};
 use csync2::wire::batch::{Answer, Push};
 use csync2::wire::frame::Frame;
 use csync2::wire::pack::unpack;
@@ -156,7 +156,7 @@ fn every_message_is_documented_as_it_is_sent() {
             if let Answer::Sums { bytes, .. } = answer {
                 let key: Vec<u8> = (0..32).collect();
                 let key = key.try_into().unwrap();
-                let mut sums = stayed::head(1024, &key).to_vec();
+                let mut sums = following::head(1024, &key).to_vec();
                 blocks::sums(&mut &b"hello\n"[..], 1024, &key, &mut |sum| sums.extend(sum)).unwrap();
                 assert_eq!(bytes, sums, "{sums:02x?}");
             }

@@ -73,7 +73,12 @@ pub fn sums(
     }
 }
 
-pub(super) fn strong(key: &[u8; KEY], block: &[u8]) -> [u8; STRONG] {
+/// Whether a block has this sum.
+pub(super) fn block_is(sum: &[u8; SUM], key: &[u8; KEY], block: &[u8]) -> bool {
+    sum[..4] == Rolling::of(block).mixed().to_be_bytes() && sum[4..] == strong(key, block)
+}
+
+fn strong(key: &[u8; KEY], block: &[u8]) -> [u8; STRONG] {
     let mut sum = [0; STRONG];
     sum.copy_from_slice(&blake3::keyed_hash(key, block).as_bytes()[..STRONG]);
     sum
@@ -131,8 +136,7 @@ pub struct Matcher {
     /// The window's weak sum, if it was moved on.
     sum: Option<Rolling>,
     ended: bool,
-    /// A copy that may go on: where it begins and how long it is.
-    copy: Option<(u64, u64)>,
+    run: Run,
     /// The block behind the last one that was found.
     wanted: usize,
     read: u64,
@@ -158,7 +162,7 @@ impl Matcher {
             at: 0,
             sum: None,
             ended: false,
-            copy: None,
+            run: Run::default(),
             wanted: 0,
             read: 0,
             wasted: 0,
@@ -176,7 +180,7 @@ impl Matcher {
             let left = self.filled - self.at;
             if left == 0 && self.ended {
                 self.hand_out(take);
-                self.end_copy(take);
+                self.run.end(take);
                 return Ok(false);
             }
             // A byte more than a block, so that the sum can be moved on.
@@ -189,7 +193,7 @@ impl Matcher {
             let window = left.min(length);
             if let Some(block) = self.find(window) {
                 self.hand_out(take);
-                self.add_copy(block as u64 * length as u64, window as u64, take);
+                self.run.copy(block as u64 * length as u64, window as u64, take);
                 self.wanted = block + 1;
                 self.at += window;
                 self.start = self.at;
@@ -233,10 +237,10 @@ impl Matcher {
         self.at += 1;
     }
 
-    /// Is ready for another stretch of the new version.
-    pub(super) fn restart(&mut self) {
-        (self.filled, self.start, self.at) = (0, 0, 0);
-        (self.sum, self.ended) = (None, false);
+    /// The same, behind what was found out already: the first of these blocks may come next, these bytes were read, and this
+    /// copy may go on.
+    pub(super) fn behind(self, wanted: usize, bytes: Vec<u8>, run: Run) -> Self {
+        Self { filled: bytes.len(), buffer: bytes, wanted, run, ..self }
     }
 
     fn refill(&mut self, new: &mut dyn Read) -> io::Result<()> {
@@ -256,25 +260,38 @@ impl Matcher {
     }
 
     fn hand_out(&mut self, take: &mut dyn FnMut(Piece<'_>)) {
-        if self.start < self.at {
-            self.end_copy(take);
-            take(Piece::Literal(&self.buffer[self.start..self.at]));
-            self.start = self.at;
+        self.run.literal(&self.buffer[self.start..self.at], take);
+        self.start = self.at;
+    }
+}
+
+/// A copy that may go on: where it begins and how long it is.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Run(Option<(u64, u64)>);
+
+impl Run {
+    /// Hands out bytes of the new version.
+    pub(super) fn literal(&mut self, bytes: &[u8], take: &mut dyn FnMut(Piece<'_>)) {
+        if !bytes.is_empty() {
+            self.end(take);
+            bytes.chunks(LITERAL).for_each(|piece| take(Piece::Literal(piece)));
         }
     }
 
-    fn add_copy(&mut self, offset: u64, length: u64, take: &mut dyn FnMut(Piece<'_>)) {
-        match &mut self.copy {
+    /// Takes a piece of the old version.
+    pub(super) fn copy(&mut self, offset: u64, length: u64, take: &mut dyn FnMut(Piece<'_>)) {
+        match &mut self.0 {
             Some((begin, so_far)) if *begin + *so_far == offset && *so_far < LONG_COPY => *so_far += length,
             _ => {
-                self.end_copy(take);
-                self.copy = Some((offset, length));
+                self.end(take);
+                self.0 = Some((offset, length));
             }
         }
     }
 
-    fn end_copy(&mut self, take: &mut dyn FnMut(Piece<'_>)) {
-        if let Some((offset, length)) = self.copy.take() {
+    /// Hands out what does not go on.
+    pub(super) fn end(&mut self, take: &mut dyn FnMut(Piece<'_>)) {
+        if let Some((offset, length)) = self.0.take() {
             take(Piece::Copy { offset, length });
         }
     }

@@ -4,16 +4,16 @@
 //! The formats are those of every csync2: MD4 signatures with blocks of 2,048 bytes and strong sums of 16, and ordinary
 //! deltas. [`signature`] and [`patch`] give what librsync gives, byte for byte. A delta of [`delta`] may differ from
 //! librsync's for the same files, as long as both make the same file of the basis. librsync itself judges that in the tests.
-//! The batch dialect has [`blocks`] and [`stayed`] instead.
+//! The batch dialect has [`blocks`] and [`following`] instead.
 
 pub mod blocks;
 mod commands;
 mod difference;
+pub mod following;
 mod index;
 mod literal;
 mod patch;
 mod signature;
-pub mod stayed;
 mod sums;
 #[cfg(test)]
 mod tests;

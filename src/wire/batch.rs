@@ -87,10 +87,10 @@ pub enum Push {
 /// What a server sends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// Sums of blocks of the server's file, behind their length and key; ahead of the [`Answer::Want`] that they belong to.
+    /// Sums of blocks of the server's file, behind their length and key. Empty: that was all.
     Sums { id: u32, bytes: Bytes },
-    /// The content is needed: all of it, unless sums came before.
-    Want { id: u32 },
+    /// The content is needed. `described`: sums follow; else all of it.
+    Want { id: u32, described: bool },
     /// But for its time the file is as offered, if its content is: this is the SHA-256 of the server's.
     Compare { id: u32, digest: [u8; 32] },
     /// Closes the offer: the file was changed on the server as well.
@@ -257,7 +257,7 @@ impl Answer {
         let mut fields = FrameReader::new(frame.body);
         let answer = match frame.kind {
             SUMS => Self::Sums { id: fields.short()?, bytes: fields.rest() },
-            WANT => Self::Want { id: fields.short()? },
+            WANT => Self::Want { id: fields.short()?, described: flag(&mut fields)? },
             COMPARE => Self::Compare { id: fields.short()?, digest: fields.array()? },
             CONFLICT => {
                 let id = fields.short()?;
@@ -282,7 +282,7 @@ impl Answer {
     pub fn encode(&self) -> Vec<u8> {
         match self {
             Self::Sums { id, bytes } => FrameWriter::new(SUMS).short(*id).rest(bytes).finish(),
-            Self::Want { id } => FrameWriter::new(WANT).short(*id).finish(),
+            Self::Want { id, described } => FrameWriter::new(WANT).short(*id).byte((*described).into()).finish(),
             Self::Compare { id, digest } => FrameWriter::new(COMPARE).short(*id).rest(digest).finish(),
             Self::Conflict { id, theirs } => {
                 let frame = FrameWriter::new(CONFLICT).short(*id).byte(theirs.is_some().into());
@@ -399,7 +399,7 @@ mod tests {
         let theirs = prop::option::of((timestamps(), any::<u64>()).prop_map(|(mtime, size)| Theirs { mtime, size }));
         prop_oneof![
             (any::<u32>(), bytes()).prop_map(|(id, bytes)| Answer::Sums { id, bytes }),
-            any::<u32>().prop_map(|id| Answer::Want { id }),
+            any::<(u32, bool)>().prop_map(|(id, described)| Answer::Want { id, described }),
             any::<(u32, [u8; 32])>().prop_map(|(id, digest)| Answer::Compare { id, digest }),
             (any::<u32>(), theirs).prop_map(|(id, theirs)| Answer::Conflict { id, theirs }),
             (any::<u32>(), bytes()).prop_map(|(id, text)| Answer::Refused { id, text }),

@@ -3,7 +3,7 @@
 //! Host names are addresses of the loopback network, which both programs take as they take any name: so nothing has to
 //! stand in /etc/hosts, a node listens on and connects from its own address, and tests run side by side.
 
-use std::cell::{Ref, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::ffi::OsStr;
 use std::net::{Ipv4Addr, TcpListener};
 use std::ops::Index;
@@ -215,6 +215,7 @@ pub(crate) struct Node {
     daemon: RefCell<Option<Daemon>>,
     /// For `-D`, in the place of the database's own.
     detour: RefCell<Option<String>>,
+    no_batches: Cell<bool>,
 }
 
 impl Node {
@@ -240,6 +241,7 @@ impl Node {
             system_dir,
             daemon: None.into(),
             detour: None.into(),
+            no_batches: false.into(),
         };
         for (file, character) in [("demo.key", 'K'), ("two.key", 'B'), ("three.key", 'C')] {
             node.write_key(file, character);
@@ -374,8 +376,14 @@ impl Node {
         let mut command = self.bare_command(program);
         let database = self.detour.borrow().clone().unwrap_or_else(|| self.database.option());
         command.args(["-D", &database, "-N", &self.host, "-p", &self.port.to_string()]);
+        command.args((program == Program::Ours && self.no_batches.get()).then_some("--no-batches"));
         command.args(arguments);
         command
+    }
+
+    /// Has ours speak the fork's dialect with its like.
+    pub(crate) fn use_no_batches(&self) {
+        self.no_batches.set(true);
     }
 
     /// Has the node's programs reach their database in another way, or use another one.

@@ -4,7 +4,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io::{self, Cursor, Read};
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -192,21 +191,6 @@ impl Content {
     /// Whether its digest is known without reading it.
     pub(super) fn is_hashed(&self) -> bool {
         !matches!(self.body, Body::New(_))
-    }
-
-    /// Reads at a place of its own.
-    ///
-    /// # Errors
-    /// Those of reading.
-    pub(super) fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
-        match &self.body {
-            Body::Kept(content, _) => {
-                let start = usize::try_from(at).unwrap_or(usize::MAX);
-                content.get_ref().get(start..).unwrap_or_default().read(buffer)
-            }
-            Body::Known(file, _) => file.read_at(buffer, at),
-            Body::New(file) => file.file().read_at(buffer, at),
-        }
     }
 
     /// SHA-256 of all of it, when it was read to its end or is hashed already.

@@ -4,14 +4,14 @@
 use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError};
 
 use bytes::Bytes;
 
 use super::contents::{Content, Contents};
-use super::scout::{Found, Scout};
 use crate::config::LocalPath;
-use crate::delta::blocks::{Matcher, Piece};
-use crate::delta::stayed::{Bridge, Described};
+use crate::delta::blocks::Piece;
+use crate::delta::following::{Follower, Progress};
 use crate::model::{FileKind, Metadata};
 use crate::wire::Attributes;
 use crate::wire::batch::Push;
@@ -19,6 +19,9 @@ use crate::wire::pack::Packer;
 
 /// Bytes of frames that are made at a time.
 const AT_ONCE: usize = 256 << 10;
+
+/// Bytes that the peer has and that are passed before what is made is sent.
+const COPIED_AT_ONCE: u64 = 32 << 20;
 
 /// Bytes of content in one frame.
 const PIECE: usize = 128 * 1024;
@@ -34,31 +37,8 @@ pub(super) struct Wanted {
     pub(super) insist: bool,
     /// Pack what shrinks.
     pub(super) pack: bool,
-    pub(super) theirs: Theirs,
-}
-
-/// What is known of the file that the peer has.
-#[derive(Debug)]
-pub(super) enum Theirs {
-    Nothing,
-    /// The sums of its blocks.
-    Sums(Described),
-    /// They have been compared with ours as they came.
-    Compared(Scout),
-}
-
-impl Theirs {
-    /// Takes what the peer says next. Where nothing was known, `begin` says how to take it.
-    pub(super) fn add(&mut self, sums: Bytes, begin: impl FnOnce() -> Self) {
-        if matches!(self, Self::Nothing) {
-            *self = begin();
-        }
-        match self {
-            Self::Nothing => {}
-            Self::Sums(described) => described.add(&sums),
-            Self::Compared(scout) => scout.add(sums),
-        }
-    }
+    /// What the peer says of the blocks of its file, as it comes.
+    pub(super) theirs: Option<Receiver<Bytes>>,
 }
 
 /// What came of it.
@@ -93,17 +73,15 @@ pub(super) struct Feed {
 struct Reading {
     wanted: Wanted,
     file: Content,
-    way: Way,
+    follower: Option<Follower>,
 }
 
-/// How what is sent is found out.
-#[derive(Debug)]
-enum Way {
-    /// All of it is sent.
-    Whole,
-    Matched(Box<Matcher>),
-    /// It was read already, and is read again where it differs.
-    Bridged(Box<Bridge>),
+/// What became of a piece.
+enum Step {
+    More,
+    /// The peer has to say more first.
+    Waiting,
+    Ended,
 }
 
 impl Feed {
@@ -115,11 +93,12 @@ impl Feed {
         self.waiting.is_empty() && self.reading.is_none()
     }
 
-    /// The next frames, with what came of the files that they end. `room` is a buffer to put them in.
+    /// The next frames, with what came of the files that they end. `room` is a buffer to put them in. Waits for what a peer
+    /// says of its file only when there is nothing to send.
     pub(super) fn frames(&mut self, room: Vec<u8>) -> (Vec<u8>, Vec<Sent>) {
-        let (mut frames, mut sent) = (room, Vec::new());
+        let (mut frames, mut sent, mut copied) = (room, Vec::new(), 0);
         frames.clear();
-        while frames.len() < AT_ONCE {
+        while frames.len() < AT_ONCE && copied < COPIED_AT_ONCE {
             let reading = match self.reading.take() {
                 Some(reading) => Ok(reading),
                 None => match self.waiting.pop_front() {
@@ -133,16 +112,25 @@ impl Feed {
                 },
             };
             let (packer, buffer) = (&mut self.packer, &mut self.buffer);
-            let outcome = reading.and_then(|mut reading| match reading.piece(packer, buffer, &mut frames) {
-                Ok(true) => {
-                    self.reading = Some(reading);
-                    Ok(None)
-                }
-                Ok(false) => reading.end(&mut frames).map(Some),
-                Err(error) => Err((reading.wanted.id, error)),
-            });
+            let outcome =
+                reading.and_then(|mut reading| match reading.piece(packer, buffer, &mut frames, &mut copied) {
+                    Ok(Step::Waiting) if frames.is_empty() => {
+                        reading.wait();
+                        Ok((Some(reading), None))
+                    }
+                    Ok(Step::Waiting) => {
+                        copied = COPIED_AT_ONCE;
+                        Ok((Some(reading), None))
+                    }
+                    Ok(Step::More) => Ok((Some(reading), None)),
+                    Ok(Step::Ended) => Ok((None, Some(reading.end(&mut frames)?))),
+                    Err(error) => Err((reading.wanted.id, error)),
+                });
             match outcome {
-                Ok(ended) => sent.extend(ended),
+                Ok((reading, ended)) => {
+                    self.reading = reading;
+                    sent.extend(ended);
+                }
                 Err((id, error)) => {
                     frames.extend(Push::Cancel { id }.encode());
                     sent.push(Sent { id, outcome: Err(error) });
@@ -154,24 +142,30 @@ impl Feed {
 }
 
 impl Reading {
-    fn begin(mut wanted: Wanted) -> Result<Self, (u32, io::Error)> {
-        let of_file = |error| (wanted.id, error);
-        let way = match std::mem::replace(&mut wanted.theirs, Theirs::Nothing) {
-            Theirs::Nothing => Way::Whole,
-            Theirs::Sums(described) => {
-                described.matcher().map_or(Way::Whole, |matcher| Way::Matched(Box::new(matcher)))
-            }
-            Theirs::Compared(scout) => {
-                let Found { file, bridge } = scout.found().map_err(of_file)?;
-                return Ok(Self { wanted, file, way: Way::Bridged(Box::new(bridge)) });
-            }
-        };
-        let file = wanted.contents.open(&wanted.place).map_err(of_file)?;
-        Ok(Self { wanted, file, way })
+    fn begin(wanted: Wanted) -> Result<Self, (u32, io::Error)> {
+        let file = wanted.contents.open(&wanted.place).map_err(|error| (wanted.id, error))?;
+        let follower = wanted.theirs.as_ref().map(|_| Follower::default());
+        Ok(Self { wanted, file, follower })
     }
 
-    /// Appends frames with the next bytes; `false` at the end.
-    fn piece(&mut self, packer: &mut Option<Packer>, buffer: &mut Vec<u8>, frames: &mut Vec<u8>) -> io::Result<bool> {
+    /// Waits for the next that the peer says of its file.
+    fn wait(&mut self) {
+        if let (Some(follower), Some(theirs)) = (&mut self.follower, &self.wanted.theirs) {
+            match theirs.recv() {
+                Ok(bytes) => follower.add(&bytes),
+                Err(_) => follower.complete(),
+            }
+        }
+    }
+
+    /// Appends frames with the next bytes, and counts those that the peer has.
+    fn piece(
+        &mut self,
+        packer: &mut Option<Packer>,
+        buffer: &mut Vec<u8>,
+        frames: &mut Vec<u8>,
+        copied: &mut u64,
+    ) -> io::Result<Step> {
         let Wanted { id, pack, .. } = self.wanted;
         if pack && packer.is_none() {
             *packer = Packer::new().ok();
@@ -184,16 +178,29 @@ impl Reading {
                 None => Push::append_data(frames, id, bytes),
             }
         };
-        let mut take = |piece: Piece<'_>| match piece {
-            Piece::Literal(bytes) => data(frames, bytes),
-            Piece::Copy { offset, length } => frames.extend(Push::Copy { id, offset, length }.encode()),
-        };
-        match &mut self.way {
-            Way::Whole => {}
-            Way::Matched(matcher) => return matcher.step(&mut self.file, &mut take),
-            Way::Bridged(bridge) => {
-                return bridge.step(&mut |buffer, at| self.file.read_at(buffer, at), &mut take);
+        if let (Some(follower), Some(theirs)) = (&mut self.follower, &self.wanted.theirs) {
+            loop {
+                match theirs.try_recv() {
+                    Ok(bytes) => follower.add(&bytes),
+                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Disconnected) => {
+                        follower.complete();
+                        break;
+                    }
+                }
             }
+            let progress = follower.step(&mut self.file, &mut |piece| match piece {
+                Piece::Literal(bytes) => data(frames, bytes),
+                Piece::Copy { offset, length } => {
+                    *copied += length;
+                    frames.extend(Push::Copy { id, offset, length }.encode());
+                }
+            });
+            return Ok(match progress? {
+                Progress::More => Step::More,
+                Progress::NeedsSums => Step::Waiting,
+                Progress::Done => Step::Ended,
+            });
         }
         let expected = match self.file.metadata.kind {
             // One byte more shows that a small file ends there.
@@ -213,7 +220,7 @@ impl Reading {
         if length > 0 {
             data(frames, &buffer[..length]);
         }
-        Ok(length == expected)
+        Ok(if length == expected { Step::More } else { Step::Ended })
     }
 
     fn end(self, frames: &mut Vec<u8>) -> Result<Sent, (u32, io::Error)> {
@@ -255,7 +262,7 @@ mod tests {
             contents: Arc::new(Contents::for_peers(1)),
             insist: false,
             pack,
-            theirs: Theirs::Nothing,
+            theirs: None,
         });
         let mut messages = Vec::new();
         while !feed.is_empty() {

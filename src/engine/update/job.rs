@@ -142,11 +142,6 @@ impl Job {
         self.metadata.as_ref().is_some_and(Metadata::is_directory)
     }
 
-    /// Bytes of a regular file, as it was when the job began.
-    pub(super) fn size(&self) -> u64 {
-        self.metadata.as_ref().map_or(0, Metadata::size)
-    }
-
     pub(super) fn is_over(&self) -> bool {
         matches!(self.progress, Progress::Done | Progress::Failed)
     }

@@ -14,7 +14,6 @@ mod local;
 mod outbox;
 mod pipeline;
 mod plan;
-mod scout;
 mod session;
 #[cfg(test)]
 mod tests;

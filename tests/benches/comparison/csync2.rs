@@ -30,6 +30,7 @@ fn check(run: Run<'_>, cast: Csync2) -> Vec<(Task, Measurement)> {
             let again = run.measure(&[command(&cluster, &["-cr", "/"]).into()], &[]);
             measurements.push((Task::Unchanged, again));
         }
+        run.leave(cluster);
     }
     measurements
 }
@@ -55,6 +56,7 @@ fn push(run: Run<'_>, cast: Csync2) -> Measurement {
         run.source.assert_arrived(peer.tree_dir());
     }
     node.expect_clean();
+    run.leave(cluster);
     measurement
 }
 
@@ -62,7 +64,10 @@ fn compare(run: Run<'_>, cast: Csync2) -> Measurement {
     let cluster = cluster(run, cast);
     cluster.nodes()[0].csync2(["-cIr", "/"]).success();
     // In sync: 2.
-    run.measure(&[Client { command: command(&cluster, &["-T"]), exit: 2 }], &servers(run, &cluster))
+    let client = Client { command: command(&cluster, &["-T"]), exit: 2 };
+    let measurement = run.measure(&[client], &servers(run, &cluster));
+    run.leave(cluster);
+    measurement
 }
 
 fn start(run: Run<'_>, cast: Csync2) -> Measurement {

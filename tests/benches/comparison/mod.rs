@@ -13,6 +13,8 @@ mod rsync;
 mod source;
 mod workload;
 
+use std::any::Any;
+use std::cell::RefCell;
 use std::time::Duration;
 
 use contender::Contender;
@@ -41,13 +43,14 @@ pub(crate) struct Plan {
 pub(crate) fn compare(workload: Workload, plan: &Plan) -> Report {
     let mut report = Report::default();
     let source = Source::make(workload);
+    let leftovers = RefCell::default();
     for round in 0..plan.rounds {
         let mut contenders = workload.contenders(round == 0);
         contenders.retain(|one| plan.only.is_empty() || plan.only.iter().any(|part| one.to_string().contains(part)));
         let first = round as usize % contenders.len().max(1);
         contenders.rotate_left(first);
         for contender in contenders {
-            let run = Run { workload, contender, source: &source, settled: plan.settled };
+            let run = Run { workload, contender, source: &source, settled: plan.settled, leftovers: &leftovers };
             for (task, measurement) in run.all() {
                 eprintln!("round {}: {}: {contender}: {measurement}", round + 1, workload.title(task));
                 report.add(workload, task, contender, measurement);
@@ -64,6 +67,8 @@ struct Run<'a> {
     contender: Contender,
     source: &'a Source,
     settled: bool,
+    /// What is removed behind the last turn.
+    leftovers: &'a RefCell<Vec<Box<dyn Any>>>,
 }
 
 impl Run<'_> {
@@ -83,6 +88,14 @@ impl Run<'_> {
             rustix::fs::sync();
         }
         measure::measure(clients, servers)
+    }
+
+    /// The turn is over. What is removed keeps the file system busy long afterwards, at the cost of the next turn: thousands
+    /// of files stay until nobody has one any more.
+    fn leave(self, what: impl Any) {
+        if !self.workload.kind.is_large() {
+            self.leftovers.borrow_mut().push(Box::new(what));
+        }
     }
 
     /// How long each byte takes from end to end.

@@ -42,6 +42,7 @@ fn check(run: Run<'_>) -> Vec<(Task, Measurement)> {
         }
         measurements.push((task, dry_run()));
     }
+    run.leave(target);
     measurements
 }
 
@@ -67,6 +68,7 @@ fn push(run: Run<'_>, options: &[&str]) -> Measurement {
     for target in &targets {
         run.source.assert_arrived(target);
     }
+    run.leave(directory);
     measurement
 }
 

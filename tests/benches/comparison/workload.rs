@@ -28,6 +28,13 @@ pub(super) enum Kind {
     Start,
 }
 
+impl Kind {
+    /// Whether it is one large file.
+    pub(super) fn is_large(self) -> bool {
+        matches!(self, Self::New | Self::Changed)
+    }
+}
+
 /// What has a table of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Task {

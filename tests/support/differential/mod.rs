@@ -80,14 +80,14 @@ impl<'a> Differential<'a> {
     pub(crate) fn tell(self, story: impl Fn(&mut Story)) {
         let c = Program::Reference;
         let cast = Cast { tls: self.tls_only, ..Cast::plain(c, c) };
-        let truth = self.record(cast, &vec![c; self.nodes.len()], &story);
+        let truth = self.record(cast, &vec![c; self.nodes.len()], &[], &story);
         let mut failures = String::new();
-        for (cast, programs) in self.casts() {
-            let told = self.record(cast, &programs, &story);
+        for (cast, programs, no_batches) in self.casts() {
+            let told = self.record(cast, &programs, no_batches, &story);
             let differences = self.first_differences(&truth, &told);
             if !differences.is_empty() {
                 let transport = if cast.tls { "TLS" } else { "plain" };
-                let heading = format!("{programs:?}, {transport}, {:?}", cast.backend);
+                let heading = format!("{programs:?}, without batches: {no_batches:?}, {transport}, {:?}", cast.backend);
                 write!(failures, "\n=== {heading}\n{differences}").expect("to a string");
             }
         }
@@ -100,8 +100,9 @@ impl<'a> Differential<'a> {
         );
     }
 
-    /// All combinations but the truth's, each in plain surroundings and in those of a cluster in earnest.
-    fn casts(&self) -> Vec<(Cast, Vec<Program>)> {
+    /// All combinations but the truth's, each in plain surroundings and in those of a cluster in earnest; and one in which all
+    /// dialects meet. The numbers are those of nodes that speak the fork's instead of batches.
+    fn casts(&self) -> Vec<(Cast, Vec<Program>, &'static [usize])> {
         let (c, ours) = (Program::Reference, Program::Ours);
         let roles = |client, server| {
             let mut programs = vec![server; self.nodes.len()];
@@ -115,15 +116,20 @@ impl<'a> Differential<'a> {
         let make = |programs: Vec<Program>| {
             let (client, server) = (programs[0], programs[1]);
             let simple = Cast { tls: self.tls_only, ..Cast::plain(client, server) };
-            [simple, Cast::full(client, server)].map(|cast| (cast, programs.clone()))
+            [simple, Cast::full(client, server)].map(|cast| (cast, programs.clone(), &[][..]))
         };
-        let possible = |(cast, programs): &(Cast, Vec<Program>)| {
+        let possible = |(cast, programs, _): &(Cast, Vec<Program>, _)| {
             self.c_on_postgres || cast.backend == Backend::Sqlite || !programs.contains(&c)
         };
-        all.into_iter().flat_map(make).filter(possible).collect()
+        let mut casts: Vec<(Cast, Vec<Program>, &'static [usize])> =
+            all.into_iter().flat_map(make).filter(possible).collect();
+        let programs = [ours, ours, c, ours, ours];
+        let cast = Cast { tls: self.tls_only, ..Cast::plain(ours, ours) };
+        casts.push((cast, programs[..self.nodes.len()].to_vec(), &[0, 3]));
+        casts
     }
 
-    fn record(&self, cast: Cast, programs: &[Program], story: &impl Fn(&mut Story)) -> Vec<Step> {
+    fn record(&self, cast: Cast, programs: &[Program], no_batches: &[usize], story: &impl Fn(&mut Story)) -> Vec<Step> {
         let mut builder = (self.builder)(cast.cluster(self.nodes.iter().copied()));
         for (name, program) in self.nodes.iter().zip(programs) {
             builder = builder.role(name, *program, cast.backend);
@@ -131,7 +137,10 @@ impl<'a> Differential<'a> {
         let cluster = builder.build();
         let truth = !programs.contains(&Program::Ours) && cast.backend == Backend::Sqlite;
         let mut story_told = Story { cluster, truth, steps: Vec::new(), heard: RefCell::default() };
-        for node in story_told.cluster.nodes() {
+        for (number, node) in story_told.cluster.nodes().iter().enumerate() {
+            if no_batches.contains(&number) {
+                node.use_no_batches();
+            }
             node.serve();
         }
         story(&mut story_told);

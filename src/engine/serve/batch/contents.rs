@@ -9,24 +9,25 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinHandle;
 
 use super::commit::Finished;
 use super::{Batch, MOST_CONTENTS, Open, State, unknown};
 use crate::config::LocalPath;
 use crate::delta::blocks::{self, KEY};
-use crate::delta::stayed;
-use crate::engine::blocking;
+use crate::delta::following;
 use crate::engine::content::Hashing;
 use crate::engine::serve::apply::{Assembled, Refusal, Room, Rules, Target, is_untouched};
 use crate::engine::serve::peer::Peer;
 use crate::engine::serve::receive;
 use crate::engine::serve::session::SessionError;
+use crate::engine::{EngineError, blocking};
 use crate::fs::{self, Locator, TempFile};
 use crate::model::{Metadata, SyncPath};
 use crate::store::{Intent, IntentId};
 use crate::wire::batch::{Answer, MAX_SUMS, Push};
 use crate::wire::pack::unpack;
-use crate::wire::{Attributes, Connection, WireError};
+use crate::wire::{Attributes, WireError};
 
 /// Of smaller files all is sent, in bytes.
 const WORTH_SUMS: u64 = 32 << 10;
@@ -121,16 +122,6 @@ impl Incoming {
         self.content.is_some()
     }
 
-    /// Opens what was there when the file was offered.
-    fn open_basis(&self, locator: &mut Locator) -> Result<File, Refusal> {
-        let basis = Target::find_with(locator, &self.place)?.place().open_regular()?;
-        let now = fs::meta::metadata_of(&basis)?;
-        match &self.before {
-            Some(before) if is_untouched(before, &now) => Ok(basis),
-            _ => Err(Refusal::ChangedHere),
-        }
-    }
-
     fn content(&mut self, desk: &mut Desk) -> Result<&mut Content, Refusal> {
         if self.content.is_none() {
             let target = Target::find_with(&mut desk.locator, &self.place)?;
@@ -155,7 +146,7 @@ impl Incoming {
             Push::Copy { offset, length, .. } => {
                 let basis = match self.basis.take() {
                     Some(basis) => basis,
-                    None => self.open_basis(&mut desk.locator)?,
+                    None => open_basis(&mut desk.locator, &self.place, self.before.as_ref())?,
                 };
                 let content = self.content(desk)?;
                 desk.piece.resize(PIECE, 0);
@@ -225,48 +216,60 @@ impl Content {
 }
 
 impl Batch {
-    /// Makes the sums of the next file that needs them, unless the client has many, and sends them as they are made;
-    /// `false`: of none.
-    pub(super) async fn make_sums(&mut self, connection: &mut Connection) -> Result<bool, SessionError> {
-        if self.sums > MAX_SUMS / 2 {
-            return Ok(false);
+    /// Asks for the next content of which the client gets sums, and begins to make them, unless others are being made or the
+    /// client has many.
+    pub(super) fn begin_sums(&mut self) {
+        while self.summing.is_none() && self.sums <= MAX_SUMS / 2 {
+            let Some(id) = self.unsummed.pop_front() else { return };
+            let Some(Open { state: State::Incoming(incoming), .. }) = self.open.get(&id) else { continue };
+            self.summing = Some(Summing::start(id, incoming));
+            self.answer(&Answer::Want { id, described: true });
         }
-        let Some(id) = self.unsummed.pop_front() else { return Ok(false) };
-        let Some(Open { state, .. }) = self.open.get_mut(&id) else { return Ok(true) };
-        let State::Incoming(incoming) = std::mem::replace(state, State::Ours) else { return Ok(true) };
-        let (made, mut coming) = mpsc::channel(SUMS_WAITING);
-        let summing = blocking("sums", move || {
-            let outcome = make_sums(&incoming, &made);
-            (incoming, outcome)
-        });
-        let sending = async {
-            while let Some(bytes) = coming.recv().await {
-                self.sums += bytes.len();
-                if let Some(open) = self.open.get_mut(&id) {
-                    open.sums += bytes.len();
-                }
-                self.answer(&Answer::Sums { id, bytes });
-                self.send(connection).await?;
+    }
+
+    /// Passes on the sums that are made.
+    pub(super) async fn pass_sums(&mut self) -> Result<(), EngineError> {
+        while let Some(summing) = &mut self.summing {
+            match summing.made.try_recv() {
+                Ok(bytes) => self.pass(Some(bytes)).await?,
+                Err(mpsc::error::TryRecvError::Empty) => return Ok(()),
+                Err(mpsc::error::TryRecvError::Disconnected) => self.pass(None).await?,
             }
-            // Where the client is gone, no more are made.
-            Ok::<_, WireError>(drop(coming))
+        }
+        Ok(())
+    }
+
+    /// Passes on sums. `None`: there are no more.
+    pub(super) async fn pass(&mut self, made: Option<Bytes>) -> Result<(), EngineError> {
+        let Some(summing) = &mut self.summing else { return Ok(()) };
+        let id = summing.id;
+        let Some(open) = self.open.get_mut(&id).filter(|open| !matches!(open.state, State::Refused)) else {
+            self.summing = None;
+            return Ok(());
         };
-        let (summed, sent) = tokio::join!(summing, sending);
-        let (incoming, outcome) = summed?;
-        let (path, place, reserved) = (incoming.path.clone(), incoming.place.clone(), incoming.reserved);
-        self.set_state(id, State::Incoming(incoming));
-        sent?;
-        match outcome {
-            Ok(()) => self.answer(&Answer::Want { id }),
-            Err(refusal) => {
-                // The client has not been told that it is wanted, so nothing comes.
-                self.set_state(id, State::Ours);
+        if let Some(bytes) = made {
+            open.sums += bytes.len();
+            self.sums += bytes.len();
+            self.answer(&Answer::Sums { id, bytes });
+            return Ok(());
+        }
+        let coming = match &open.state {
+            State::Incoming(incoming) => Some((incoming.path.clone(), incoming.place.clone(), incoming.reserved)),
+            _ => None,
+        };
+        let outcome = summing.outcome().await?;
+        self.summing = None;
+        match (outcome, coming) {
+            (Err(refusal), Some((path, place, reserved))) => {
                 self.void.extend(reserved);
-                self.reject(id, &path, &place, refusal).await?;
+                self.reject(id, &path, &place, refusal).await
+            }
+            // What is complete needs no more of them.
+            _ => {
+                self.answer(&Answer::Sums { id, bytes: Bytes::new() });
+                Ok(())
             }
         }
-        self.send(connection).await?;
-        Ok(true)
     }
 
     /// Keeps what has come.
@@ -353,14 +356,39 @@ impl Batch {
     }
 }
 
+/// The sums of one file that are being made.
+#[derive(Debug)]
+pub(super) struct Summing {
+    id: u32,
+    pub(super) made: mpsc::Receiver<Bytes>,
+    task: JoinHandle<Result<Result<(), Refusal>, EngineError>>,
+}
+
+impl Summing {
+    fn start(id: u32, incoming: &Incoming) -> Self {
+        let (sender, made) = mpsc::channel(SUMS_WAITING);
+        let (place, before) = (incoming.place.clone(), incoming.before.clone());
+        let task = tokio::spawn(blocking("sums", move || {
+            let basis = open_basis(&mut Locator::default(), &place, before.as_ref())?;
+            make_sums(basis, &sender)
+        }));
+        Self { id, made, task }
+    }
+
+    /// How it ended.
+    async fn outcome(&mut self) -> Result<Result<(), Refusal>, EngineError> {
+        let joined = (&mut self.task).await;
+        joined.unwrap_or_else(|source| Err(EngineError::Worker { operation: "sums", source }))
+    }
+}
+
 /// Hands on the block length, the key and the sums of what is here, piece by piece.
-fn make_sums(incoming: &Incoming, made: &mpsc::Sender<Bytes>) -> Result<(), Refusal> {
-    let basis = incoming.open_basis(&mut Locator::default())?;
+fn make_sums(basis: File, made: &mpsc::Sender<Bytes>) -> Result<(), Refusal> {
     fs::read_ahead(&basis);
     let block_length = blocks::block_length(basis.metadata()?.len());
     let mut key = [0; KEY];
     getrandom::fill(&mut key).map_err(io::Error::other)?;
-    let mut piece = stayed::head(block_length, &key).to_vec();
+    let mut piece = following::head(block_length, &key).to_vec();
     // A file that grows meanwhile may have more blocks than its length said.
     let mut left = blocks::MAX_BLOCKS;
     // Nobody may be there any more.
@@ -374,7 +402,9 @@ fn make_sums(incoming: &Incoming, made: &mpsc::Sender<Bytes>) -> Result<(), Refu
             send(&mut piece);
         }
     })?;
-    send(&mut piece);
+    if !piece.is_empty() {
+        send(&mut piece);
+    }
     Ok(())
 }
 
@@ -390,6 +420,16 @@ impl Read for Awaited<'_> {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         self.basis.read(buffer)
+    }
+}
+
+/// Opens what was there when the file was offered.
+fn open_basis(locator: &mut Locator, place: &LocalPath, before: Option<&Metadata>) -> Result<File, Refusal> {
+    let basis = Target::find_with(locator, place)?.place().open_regular()?;
+    let now = fs::meta::metadata_of(&basis)?;
+    match before {
+        Some(before) if is_untouched(before, &now) => Ok(basis),
+        _ => Err(Refusal::ChangedHere),
     }
 }
 

@@ -10,13 +10,14 @@ mod contents;
 mod offers;
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::future;
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use self::commit::Ready;
-use self::contents::Incoming;
+use self::contents::{Incoming, Summing};
 use super::apply::{Hiding, Refusal, Target};
 use super::peer::Peer;
 use super::permission;
@@ -51,6 +52,7 @@ pub(super) async fn serve(
         hiding: Hiding::default(),
         void: Vec::new(),
         unsummed: VecDeque::new(),
+        summing: None,
         sums: 0,
         hashers: Arc::new(Semaphore::new(1)),
         answers: Vec::new(),
@@ -85,6 +87,8 @@ struct Batch {
     void: Vec<IntentId>,
     /// Files of which sums are to be made before they are wanted.
     unsummed: VecDeque<u32>,
+    /// Those that are being made.
+    summing: Option<Summing>,
     /// Bytes of sums that the client was sent and has not done with.
     sums: usize,
     /// How many contents may have a thread that hashes.
@@ -133,17 +137,26 @@ impl Batch {
                 return Err(SessionError::Stopped);
             }
             let mut frames = connection.frames_at_hand(AT_ONCE).await?;
+            self.pass_sums().await?;
             if frames.is_empty() {
                 self.commit().await?;
+                self.begin_sums();
                 self.send(connection).await?;
-                if self.make_sums(connection).await? {
-                    continue;
-                }
                 // What has begun to come does come to an end.
                 let stop = if self.is_at_a_file() { CancellationToken::new() } else { stop.clone() };
-                match stop.run_until_cancelled(connection.read_frames(AT_ONCE)).await {
-                    Some(read) => frames = read?,
-                    None => continue,
+                let sums = async {
+                    match &mut self.summing {
+                        Some(summing) => summing.made.recv().await,
+                        None => future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    read = connection.read_frames(AT_ONCE) => frames = read?,
+                    made = sums => {
+                        self.pass(made).await?;
+                        continue;
+                    }
+                    () = stop.cancelled() => continue,
                 }
             }
             if frames.is_empty() {
@@ -273,8 +286,14 @@ impl Batch {
         self.answer(&Answer::Done { id, already });
     }
 
-    /// Says no. Whoever does not know it yet may go on sending content.
+    /// Says no.
     fn refuse(&mut self, id: u32, reply: &Reply) {
+        self.drop_content(id);
+        self.answer(&Answer::Refused { id, text: reply.text().into_bytes().into() });
+    }
+
+    /// Is about to close an offer. Whoever does not know that yet may go on sending content.
+    fn drop_content(&mut self, id: u32) {
         let was_wanted = matches!(self.open.get(&id), Some(Open { state: State::Incoming(_), .. }));
         if was_wanted {
             self.set_state(id, State::Refused);
@@ -284,7 +303,6 @@ impl Batch {
         } else {
             self.forget(id);
         }
-        self.answer(&Answer::Refused { id, text: reply.text().into_bytes().into() });
     }
 
     /// Says why a file is left as it is.
@@ -318,7 +336,7 @@ impl Batch {
             Some(Theirs { mtime: target.before?.mtime, size })
         });
         let theirs = theirs.await?;
-        self.forget(id);
+        self.drop_content(id);
         self.answer(&Answer::Conflict { id, theirs });
         Ok(())
     }

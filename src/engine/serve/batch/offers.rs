@@ -211,7 +211,7 @@ impl Batch {
             if has_basis {
                 self.unsummed.push_back(id);
             } else {
-                self.answer(&Answer::Want { id });
+                self.answer(&Answer::Want { id, described: false });
             }
         }
         Ok(())

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use sha2::{Digest, Sha256};
 
 use super::{Client, KEY, OK, Story};
-use crate::delta::{blocks, stayed};
+use crate::delta::{blocks, following};
 use crate::model::{FileKind, Timestamp};
 use crate::wire::Attributes;
 use crate::wire::batch::{Answer, Described, MAX_OPEN, Offer, Push};
@@ -109,7 +109,7 @@ fn already(id: u32) -> Answer {
 }
 
 fn want(id: u32) -> Answer {
-    Answer::Want { id }
+    Answer::Want { id, described: false }
 }
 
 #[tokio::test]
@@ -279,10 +279,11 @@ async fn pieces_of_the_old_content_are_copied() {
     let new = format!("{}put in{}", &old[..100_000], &old[100_000..]);
     let mut frames = Frames::begin(&story).await;
     frames.send(&[file(1, "f", &new)]).await;
+    frames.expect(&[Answer::Want { id: 1, described: true }]).await;
     let Answer::Sums { id: 1, bytes } = frames.hear().await else { panic!("no sums") };
-    frames.expect(&[Answer::Want { id: 1 }]).await;
+    frames.expect(&[Answer::Sums { id: 1, bytes: Bytes::new() }]).await;
     let block_length = u32::from_be_bytes(*bytes.first_chunk().unwrap());
-    assert_eq!((bytes.len() - stayed::HEAD) / blocks::SUM, old.len().div_ceil(block_length as usize));
+    assert_eq!((bytes.len() - following::HEAD) / blocks::SUM, old.len().div_ceil(block_length as usize));
     let [_, end] = content(1, &new);
     let copy = |offset: u64, length: u64| Push::Copy { id: 1, offset, length };
     let between = Push::Data { id: 1, bytes: Bytes::from_static(b"put in") };
@@ -533,8 +534,9 @@ async fn copies_cannot_fill_the_disk() {
     let mut frames = Frames::begin(&story).await;
     frames.send(&[file(1, "g", &"x".repeat(102_401)), file(2, "f", &"y".repeat(102_400))]).await;
     assert_eq!(frames.refused(1).await, "File too large: max-file-size allows 102400 bytes here");
+    frames.expect(&[Answer::Want { id: 2, described: true }]).await;
     assert!(matches!(frames.hear().await, Answer::Sums { id: 2, .. }));
-    assert!(matches!(frames.hear().await, Answer::Want { id: 2, .. }));
+    frames.expect(&[Answer::Sums { id: 2, bytes: Bytes::new() }]).await;
     // Twenty bytes each: the old content again and again.
     let copy = Push::Copy { id: 2, offset: 0, length: old.len() as u64 };
     frames.send(&[copy.clone(), copy]).await;

@@ -3,21 +3,20 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
 
 use bytes::Bytes;
 
 use super::{Pipeline, Task};
-use crate::delta::stayed;
 use crate::engine::blocking;
 use crate::engine::contact::{Dialect, SessionError};
 use crate::engine::update::exchange::{Answer as Line, Happened};
-use crate::engine::update::feed::{Sent, Theirs, Wanted, Whole};
+use crate::engine::update::feed::{Sent, Wanted, Whole};
 use crate::engine::update::job::{Due, Progress, Told};
 use crate::engine::update::local;
-use crate::engine::update::scout::{self, Scout};
 use crate::model::errors::strerror;
 use crate::model::{Metadata, SyncPath};
-use crate::wire::batch::{self, Answer, Described, MAX_SUMS, Offer, Push};
+use crate::wire::batch::{Answer, Described, MAX_SUMS, Offer, Push, Theirs};
 use crate::wire::frame::{HEADER, MAX_BODY};
 use crate::wire::{Attributes, Reply, WireError};
 
@@ -35,8 +34,6 @@ pub(super) struct Offers {
     bytes: usize,
     /// Bytes of sums that are kept.
     sums: usize,
-    /// The offer that has a scout: one at a time.
-    scouted: Option<u32>,
     /// The group key that the peer knows of.
     key: Option<String>,
     /// Frames have been sent.
@@ -48,9 +45,9 @@ struct Offered {
     number: usize,
     attempt: u32,
     bytes: usize,
-    /// What the peer says of its file before it wants ours.
-    theirs: Theirs,
-    /// How many bytes of sums that were.
+    /// Where what the peer says of its file goes, as long as more of it is to come.
+    describing: Option<Sender<Bytes>>,
+    /// How many bytes that were.
     sums: usize,
     /// It is its time only.
     time_only: bool,
@@ -141,8 +138,7 @@ impl Pipeline<'_> {
             job.due = Due::Time;
         }
         let announced = job.attempt > 0 || time_only;
-        let offered =
-            Offered { number, attempt: job.attempt, bytes, theirs: Theirs::Nothing, sums: 0, time_only, announced };
+        let offered = Offered { number, attempt: job.attempt, bytes, describing: None, sums: 0, time_only, announced };
         self.offered.next_id = id.wrapping_add(1);
         self.offered.bytes += bytes;
         self.offered.open.insert(id, offered);
@@ -152,7 +148,6 @@ impl Pipeline<'_> {
         let offered = self.offered.open.remove(&id)?;
         self.offered.bytes -= offered.bytes;
         self.offered.sums -= offered.sums;
-        self.offered.scouted.take_if(|scouted| *scouted == id);
         Some(offered)
     }
 
@@ -172,7 +167,7 @@ impl Pipeline<'_> {
         let mut compares = Vec::new();
         for answer in answers {
             match answer {
-                Answer::Want { id } => self.on_want(id)?,
+                Answer::Want { id, described } => self.on_want(id, described)?,
                 Answer::Compare { id, digest } => compares.push((id, digest)),
                 Answer::Sums { id, bytes } => self.on_sums(id, bytes)?,
                 Answer::Left => return Err(WireError::Protocol("the peer left frames unasked".to_owned()).into()),
@@ -184,34 +179,33 @@ impl Pipeline<'_> {
         self.compare(compares).await
     }
 
-    /// Sums are kept until the content has left. The peer says no more than is allowed.
+    /// Sums are kept until the content is over. The peer says no more than is allowed; what it says of a content that was
+    /// called off meanwhile is dropped.
     fn on_sums(&mut self, id: u32, bytes: Bytes) -> Result<(), SessionError> {
+        let Some(offered) = self.offered.open.get_mut(&id) else { return Ok(()) };
+        let Some(describing) = &offered.describing else { return Err(out_of_step(id).into()) };
+        if bytes.is_empty() {
+            offered.describing = None;
+            return Ok(());
+        }
         self.offered.sums += bytes.len();
-        let offered = self.offered.open.get_mut(&id).filter(|_| self.offered.sums <= MAX_SUMS);
-        let Some(offered) = offered else {
-            return Err(WireError::Protocol(format!("too many sums, or none wanted, for offer {id}")).into());
-        };
         offered.sums += bytes.len();
-        let (job, scouted) = (&self.jobs[offered.number], &mut self.offered.scouted);
-        // What is sent although it changes all the time is read once.
-        let is_worth_it = job.size() >= scout::WORTH_IT && !job.past.resent && scouted.is_none();
-        offered.theirs.add(bytes, || {
-            let scout = is_worth_it.then(|| Scout::start(Arc::clone(self.contents), job.place.clone()));
-            match scout {
-                Some(Ok(scout)) => {
-                    *scouted = Some(id);
-                    Theirs::Compared(scout)
-                }
-                _ => Theirs::Sums(stayed::Described::default()),
-            }
-        });
+        if self.offered.sums > MAX_SUMS {
+            return Err(WireError::Protocol(format!("too many sums for offer {id}")).into());
+        }
+        // Nobody reads it any more where the content has failed.
+        let _ = describing.send(bytes);
         Ok(())
     }
 
-    fn on_want(&mut self, id: u32) -> Result<(), SessionError> {
+    fn on_want(&mut self, id: u32, described: bool) -> Result<(), SessionError> {
         let Some(mut offered) = self.offered.open.remove(&id) else { return Err(out_of_step(id).into()) };
-        let theirs = std::mem::replace(&mut offered.theirs, Theirs::Nothing);
         let subject = self.subject(&mut offered);
+        let theirs = described.then(|| {
+            let (describing, theirs) = channel();
+            offered.describing = Some(describing);
+            theirs
+        });
         self.offered.open.insert(id, offered);
         if let Some(number) = subject {
             let job = &self.jobs[number];
@@ -228,7 +222,6 @@ impl Pipeline<'_> {
 
     /// What came of a content, before the peer's answer to it.
     fn on_sent(&mut self, Sent { id, outcome }: Sent) {
-        self.offered.scouted.take_if(|scouted| *scouted == id);
         let is_over = !matches!(&outcome, Ok(Whole { changed: false, .. }));
         let Some(offered) = self.offered.open.get(&id) else { return };
         let number = offered.number;
@@ -299,7 +292,7 @@ impl Pipeline<'_> {
         Ok(())
     }
 
-    async fn on_conflict(&mut self, id: u32, theirs: Option<batch::Theirs>) -> Result<(), SessionError> {
+    async fn on_conflict(&mut self, id: u32, theirs: Option<Theirs>) -> Result<(), SessionError> {
         let Some(mut offered) = self.close(id) else { return Err(out_of_step(id).into()) };
         let Some(number) = self.subject(&mut offered) else { return Ok(()) };
         self.jobs[number].outstanding -= 1;
