@@ -107,7 +107,7 @@ fn the_sessions_of_the_corpus_speak_both_dialects() {
     let says = |what: &[u8]| answers.iter().any(|answer| answer.windows(what.len()).any(|window| window == what));
     // DONE, CONFLICT, COMPARE and WANT, each with the head of its frame.
     let batch: [&[u8]; 5] =
-        [b"OK (batch 1).\n", &[0x86, 0, 0, 0, 5], &[0x84, 0, 0, 0, 25], &[0x83, 0, 0, 0, 36], &[0x82, 0, 0, 0, 4]];
+        [b"OK (batch 1).\n", &[0x86, 0, 0, 0, 5], &[0x84, 0, 0, 0, 25], &[0x83, 0, 0, 0, 36], &[0x82, 0, 0, 0, 5]];
     let lines: [&[u8]; 5] = [
         b"OK (send_data).\n",
         b"OK (data_follows).\ncontent of f\n",

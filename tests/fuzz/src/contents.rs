@@ -3,7 +3,7 @@
 use std::io::{Cursor, Read, Write};
 
 use csync2::delta::blocks::{Matcher, Piece};
-use csync2::delta::stayed::Stayed;
+use csync2::delta::following::{Follower, Progress};
 use csync2::delta::{
     Bounds, check_signature_header, delta as make, literal_delta, literal_length, patch as apply, signature,
     signature_length,
@@ -93,37 +93,33 @@ pub fn patch(input: &[u8]) {
 }
 
 /// Sums of blocks as an enemy may send them: the pieces that are found make up the new file as far as they are its bytes, and
-/// what is copied is as long as what it stands for; whether the sums are complete at once or are compared as they come. The
-/// input: in how long pieces they come, the length of blocks, the key and the sums, the new file.
+/// what is copied is as long as what it stands for; whether the sums are complete at once or come meanwhile. The input: in how
+/// long pieces they come, the length of blocks, the key and the sums, the new file.
 pub fn blocks(input: &[u8]) {
     let mut parts = Parts(input);
     let (piece, block_length) = (usize::from(parts.byte()).max(1), u32::from(parts.byte()));
     let (sums, new) = (parts.counted(), parts.rest());
-    let length = new.len() as u64;
 
-    let mut found = 0;
-    let complete = Matcher::new(block_length, sums);
-    let is_usable = complete.is_some();
-    if let Some(mut matcher) = complete {
-        let mut rest = new;
+    if let Some(mut matcher) = Matcher::new(block_length, sums) {
+        let (mut rest, mut found) = (new, 0);
         while matcher.step(&mut rest, &mut |piece| found += covered(piece)).unwrap() {}
-        assert_eq!(found, length);
+        assert_eq!(found, new.len() as u64);
     }
 
     let described = [&block_length.to_be_bytes(), sums].concat();
-    let (mut stayed, mut rest) = (Stayed::default(), new);
-    for bytes in described.chunks(piece) {
-        stayed.add(bytes);
-        while stayed.step(&mut rest).unwrap_or_default() {}
+    let (mut follower, mut rest, mut found) = (Follower::default(), new, 0);
+    let mut coming = described.chunks(piece);
+    loop {
+        match follower.step(&mut rest, &mut |piece| found += covered(piece)).unwrap() {
+            Progress::More => {}
+            Progress::NeedsSums => match coming.next() {
+                Some(bytes) => follower.add(bytes),
+                None => follower.complete(),
+            },
+            Progress::Done => break,
+        }
     }
-    let bridge = stayed.finish(&mut rest);
-    assert_eq!(bridge.is_ok(), is_usable);
-    if let Ok(mut bridge) = bridge {
-        let mut read_at = |buffer: &mut [u8], at: u64| (&new[usize::try_from(at).unwrap()..]).read(buffer);
-        found = 0;
-        while bridge.step(&mut read_at, &mut |piece| found += covered(piece)).unwrap() {}
-        assert_eq!(found, length);
-    }
+    assert_eq!(found, new.len() as u64);
 }
 
 /// The bytes that a piece stands for.
