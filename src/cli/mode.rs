@@ -45,6 +45,10 @@ pub enum Mode {
     ForgetCertificate { peer: String },
     /// `--gen-ssl-cert`.
     NewCertificate,
+    /// `--check-config [FILE..]`
+    CheckConfig { operands: Vec<Vec<u8>> },
+    /// `--import-db DATABASE`; written as for `-D`.
+    ImportDatabase { from: String },
     /// `-k FILE`, alone on the line.
     NewKey { file: PathBuf },
 }
@@ -116,6 +120,11 @@ impl Mode {
                 _ => None,
             },
             "gen-ssl-cert" => bare(Self::NewCertificate),
+            "import-db" => match <[Vec<u8>; 1]>::try_from(operands) {
+                Ok([from]) => Some(Self::ImportDatabase { from: String::from_utf8(from).ok()? }),
+                Err(_) => None,
+            },
+            "check-config" => Some(Self::CheckConfig { operands }),
             "x" => Some(Self::CheckAndUpdate { operands }),
             "c" => Some(Self::Check { operands, then_update }),
             "u" => Some(Self::Update { operands }),

@@ -11,7 +11,7 @@ use self::Spelling::{Letter, Long};
 pub(super) const OPERANDS: &str = "operands";
 
 /// The modes, by letter or long name. `c` stands before `u`: of all pairs, only `-cu` is a mode.
-pub(super) const MODES: [&str; 17] = [
+pub(super) const MODES: [&str; 19] = [
     "x",
     "c",
     "u",
@@ -29,6 +29,8 @@ pub(super) const MODES: [&str; 17] = [
     "ls-ssl-cert",
     "rm-ssl-cert",
     "gen-ssl-cert",
+    "check-config",
+    "import-db",
 ];
 
 /// An option.
@@ -101,7 +103,7 @@ const fn help(section: Section, synopsis: &'static str, text: &'static str) -> H
 }
 
 /// Every option, in the order of the help text.
-pub static OPTIONS: [OptionRecord; 46] = [
+pub static OPTIONS: [OptionRecord; 48] = [
     switch('h', &[help(WithFiles, "-h [-r] file..", "Add (recursive) hints for check to db")]),
     switch(
         'c',
@@ -166,6 +168,22 @@ pub static OPTIONS: [OptionRecord; 46] = [
     long(
         "gen-ssl-cert",
         &[help(WithoutFiles, "--gen-ssl-cert", "Make a key and a certificate for this host, where there are none.")],
+    ),
+    long(
+        "check-config",
+        &[help(
+            WithoutFiles,
+            "--check-config [file..]",
+            "Check csync2.cfg and warn about what it hardly means; of the given files, say why they are in a group or not.",
+        )],
+    ),
+    long(
+        "import-db",
+        &[help(
+            WithoutFiles,
+            "--import-db database",
+            "Copy the state that another database holds, of any csync2, into the one given by -D, which must be empty.",
+        )],
     ),
     switch(
         'l',

@@ -88,6 +88,9 @@ fn each_letter_is_a_mode() {
         ("-v --ls-ssl-cert Beta", Mode::ListCertificates { peer: Some("beta".to_owned()) }),
         ("--rm-ssl-cert beta -Nalpha", Mode::ForgetCertificate { peer: "beta".to_owned() }),
         ("--gen-ssl-cert", Mode::NewCertificate),
+        ("--check-config", Mode::CheckConfig { operands: none() }),
+        ("--check-config a -v b", Mode::CheckConfig { operands: two() }),
+        ("--import-db /var/x -D pgsql:///y", Mode::ImportDatabase { from: "/var/x".to_owned() }),
         ("-k file", Mode::NewKey { file: "file".into() }),
         ("-k -x", Mode::NewKey { file: "-x".into() }),
     ] {
@@ -124,6 +127,9 @@ fn everything_else_is_usage() {
         "--rm-ssl-cert a b",
         "--gen-ssl-cert a",
         "--gen-ssl-cert -x",
+        "--check-config -x",
+        "--import-db",
+        "--import-db a b",
         "-- -x",
         "-",
         "a",
@@ -397,6 +403,8 @@ fn the_help_text_says_what_the_c_programs_says() {
         "--ls-ssl-cert [peername]",
         "--rm-ssl-cert peername",
         "--gen-ssl-cert",
+        "--check-config [file..]",
+        "--import-db database",
         "--help",
         "--version",
     ];

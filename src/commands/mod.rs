@@ -2,9 +2,11 @@
 
 mod certificates;
 mod check;
+mod check_config;
 mod compare;
 mod force;
 mod hint;
+mod import;
 mod in_sync;
 pub mod keygen;
 mod list;
@@ -57,6 +59,8 @@ pub async fn run(invocation: Invocation, printer: &Printer, stop: CancellationTo
             certificates::make(&settings, printer)?;
             return Ok(Status::Success);
         }
+        Mode::CheckConfig { operands } => return check_config::run(&settings, &operands, printer).await,
+        Mode::ImportDatabase { from } => return import::run(&settings, &from, printer).await,
         Mode::Serve(kind) => return Box::pin(serve::serve(kind, &settings, printer, &stop)).await,
         mode => mode,
     };
@@ -156,7 +160,11 @@ impl Run {
             Mode::ForgetCertificate { peer } => self.forget_certificate(&peer).await?,
             Mode::RemoveOld => self.remove_old().await?,
             Mode::InSync { scope, diffs } => return self.in_sync(scope, diffs).await.map(Some),
-            Mode::Serve(_) | Mode::NewKey { .. } | Mode::NewCertificate => {}
+            Mode::Serve(_)
+            | Mode::NewKey { .. }
+            | Mode::NewCertificate
+            | Mode::CheckConfig { .. }
+            | Mode::ImportDatabase { .. } => {}
         }
         Ok(None)
     }

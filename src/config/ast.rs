@@ -4,7 +4,7 @@ use super::RuleKind;
 use super::diagnostics::{SourceText, Span};
 
 /// A whole configuration with everything it includes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Document {
     /// The file itself, then the included ones in the order in which they were met.
     pub sources: Vec<SourceText>,
@@ -119,7 +119,8 @@ pub enum Statement {
     Auto(Word),
     BackupDirectory(Word),
     BackupGenerations(Word),
-    Action(Vec<ActionStatement>),
+    /// The word `action`, and what stands in its block.
+    Action(Span, Vec<ActionStatement>),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

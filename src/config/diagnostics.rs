@@ -1,5 +1,5 @@
-//! What a person is told about a configuration that is wrong: first the line that scripts know from the C program,
-//! then the place in the file and what was expected there.
+//! What a person is told about a configuration that is wrong, or hardly means what was meant: of an error first the line
+//! that scripts know from the C program, then the place in the file and what was expected there.
 
 use std::fmt;
 use std::io;
@@ -13,7 +13,7 @@ pub struct SourceText {
 }
 
 /// Bytes of one of the files.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span {
     /// Index into the list of files.
     pub source: usize,
@@ -32,7 +32,7 @@ pub struct ConfigError {
     source: Option<io::Error>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Place {
     file: PathBuf,
     /// Counted within this file, from 1.
@@ -85,16 +85,51 @@ impl std::error::Error for ConfigError {
 impl fmt::Display for ConfigError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.message)?;
-        let Some(place) = &self.place else { return Ok(()) };
-        let number = place.line.to_string();
-        let gutter = " ".repeat(number.len());
-        write!(formatter, "\n{gutter}--> {}:{}:{}", place.file.display(), place.line, place.column)?;
-        write!(formatter, "\n{gutter} |\n{number} | {}", place.excerpt)?;
-        write!(formatter, "\n{gutter} | {}{}", place.indent, "^".repeat(place.carets))?;
-        if !place.hint.is_empty() {
-            write!(formatter, " {}", place.hint)?;
+        self.place.as_ref().map_or(Ok(()), |place| place.fmt(formatter))
+    }
+}
+
+/// What parses but hardly means what was meant. In one line: `FILE:LINE: what`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warning {
+    text: String,
+    /// `None`: it is about no place in particular.
+    place: Option<Box<Place>>,
+    span: Option<Span>,
+}
+
+impl Warning {
+    pub(super) fn at(sources: &[SourceText], span: Span, text: impl Into<String>) -> Self {
+        let place = sources.get(span.source).map(|source| Box::new(Place::of(source, span, String::new())));
+        Self { text: text.into(), place, span: Some(span) }
+    }
+
+    /// The text, then the place as an error shows it.
+    #[must_use]
+    pub fn in_full(&self) -> String {
+        let place = self.place.as_ref().map(ToString::to_string);
+        format!("{}{}", self.text, place.unwrap_or_default())
+    }
+
+    /// What it is about, for putting warnings in the order of the file.
+    #[must_use]
+    pub fn span(&self) -> Option<Span> {
+        self.span
+    }
+}
+
+impl From<String> for Warning {
+    fn from(text: String) -> Self {
+        Self { text, place: None, span: None }
+    }
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(place) = &self.place {
+            write!(formatter, "{}:{}: ", place.file.display(), place.line)?;
         }
-        Ok(())
+        formatter.write_str(&self.text)
     }
 }
 
@@ -127,6 +162,21 @@ impl Place {
     }
 }
 
+/// In lines that follow on another one.
+impl fmt::Display for Place {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let number = self.line.to_string();
+        let gutter = " ".repeat(number.len());
+        write!(formatter, "\n{gutter}--> {}:{}:{}", self.file.display(), self.line, self.column)?;
+        write!(formatter, "\n{gutter} |\n{number} | {}", self.excerpt)?;
+        write!(formatter, "\n{gutter} | {}{}", self.indent, "^".repeat(self.carets))?;
+        if !self.hint.is_empty() {
+            write!(formatter, " {}", self.hint)?;
+        }
+        Ok(())
+    }
+}
+
 /// A line for a terminal: a configuration may hold any byte.
 fn printable(bytes: &[u8]) -> String {
     let shown = |character: char| if character.is_control() && character != '\t' { '\u{fffd}' } else { character };
@@ -138,11 +188,11 @@ fn line_number(text: &[u8], offset: usize) -> usize {
     text[..offset].split(|&byte| byte == b'\n').count()
 }
 
-/// `FILE:LINE` of a place, for a warning.
-pub(super) fn file_and_line(sources: &[SourceText], span: Span) -> String {
-    sources.get(span.source).map_or_else(String::new, |source| {
-        format!("{}:{}", source.file.display(), line_number(&source.text, span.start.min(source.text.len())))
-    })
+/// Where something stands, for a sentence: `line 3`, or `FILE:3` in a file that is included.
+pub(super) fn shown_line(sources: &[SourceText], span: Span) -> String {
+    let Some(source) = sources.get(span.source) else { return String::new() };
+    let line = line_number(&source.text, span.start.min(source.text.len()));
+    if span.source == 0 { format!("line {line}") } else { format!("{}:{line}", source.file.display()) }
 }
 
 #[cfg(test)]
@@ -161,6 +211,17 @@ mod tests {
             shown(b"group g {\n\tport 1;\n}", 11, 15),
             "Near line 2: syntax error\n --> /etc/csync2.cfg:2:2\n  |\n2 | \tport 1;\n  | \t^^^^ expected `;`"
         );
+    }
+
+    #[test]
+    fn a_warning_is_one_line_or_shows_its_place() {
+        let sources = [SourceText { file: "/etc/csync2.cfg".into(), text: b"group g {\n\thost a, b;\n}".to_vec() }];
+        let warning = Warning::at(&sources, Span { source: 0, start: 16, end: 18 }, "a comma");
+        assert_eq!(warning.to_string(), "/etc/csync2.cfg:2: a comma");
+        let shown = "a comma\n --> /etc/csync2.cfg:2:7\n  |\n2 | \thost a, b;\n  | \t     ^^";
+        assert_eq!(warning.in_full(), shown);
+        let placeless = Warning::from("a fact".to_owned());
+        assert_eq!([placeless.to_string(), placeless.in_full()], ["a fact", "a fact"]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod ast;
 pub mod diagnostics;
 mod fnmatch;
 pub mod lexer;
+mod lint;
 pub mod parser;
 pub mod pattern;
 #[cfg(test)]
@@ -18,11 +19,14 @@ use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-pub use diagnostics::ConfigError;
+use ast::Document;
+pub use diagnostics::{ConfigError, Span, Warning};
 pub use parser::parse;
 pub use pattern::Pattern;
+use resolve::Keys;
 
 use crate::model::{Ignore, SyncPath};
 
@@ -59,6 +63,8 @@ pub struct Selection {
 #[expect(clippy::struct_excessive_bools, reason = "one for each switch, and independent")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
+    /// What stands in the files: for telling a person where something is.
+    pub document: Arc<Document>,
     /// This host's name in lower case, as the host lines have it before any `@`.
     pub my_name: String,
     /// The groups in which this host occurs and that were selected.
@@ -75,8 +81,8 @@ pub struct Config {
     pub lock_timeout: Duration,
     /// Every file that was read: the configuration, what it includes, key files. When one changes, read again.
     pub files: Vec<PathBuf>,
-    /// What parses but hardly means what was meant, one line each.
-    pub warnings: Vec<String>,
+    /// What parses but hardly means what was meant.
+    pub warnings: Vec<Warning>,
     /// How many peers a run serves at once (`parallel-peers`).
     pub max_parallel_peers: usize,
     /// How many sessions a daemon serves at once (`max-sessions`).
@@ -175,6 +181,8 @@ pub enum Side {
 pub struct Rule {
     pub kind: RuleKind,
     pub pattern: Pattern,
+    /// The pattern in the file.
+    pub span: Span,
 }
 
 /// What the match of a rule's pattern means.
@@ -211,6 +219,8 @@ pub struct Backup {
 /// Commands that are run when certain files change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Action {
+    /// The word `action` in the file.
+    pub span: Span,
     /// Path patterns; none: every file of the group.
     pub patterns: Vec<Pattern>,
     /// For `/bin/sh -c`.
@@ -286,14 +296,41 @@ impl Config {
     /// # Errors
     /// The first thing that is wrong with it.
     pub fn load(source: &Source, selection: &Selection) -> Result<Self, ConfigError> {
+        Self::read(source, selection, Keys::Needed)
+    }
+
+    /// The same for a person who wants to know what is to be said of it: with more warnings, and without keys where they
+    /// cannot be read.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with it.
+    pub fn inspect(source: &Source, selection: &Selection) -> Result<Self, ConfigError> {
+        let mut config = Self::read(source, selection, Keys::Dispensable)?;
+        config.warnings.extend(lint::misleading(&config.document));
+        Ok(config)
+    }
+
+    fn read(source: &Source, selection: &Selection, keys: Keys) -> Result<Self, ConfigError> {
         let path = source.path();
         let text = fs::read(&path).map_err(|error| {
             let reason = c_text(&error);
             ConfigError::new(format!("Can not open config file `{}': {reason}", path.display())).because(error)
         })?;
         // Relative names count from the working directory, as in the C program.
-        let document = parse(&text, &path, &mut |file| fs::read(file))?;
-        resolve::resolve(&document, selection, &source.system_dir)
+        let document = Arc::new(parse(&text, &path, &mut |file| fs::read(file))?);
+        resolve::resolve(&document, selection, &source.system_dir, keys)
+    }
+
+    /// A warning about a place in the file.
+    #[must_use]
+    pub fn warning(&self, span: Span, text: impl Into<String>) -> Warning {
+        Warning::at(&self.document.sources, span, text)
+    }
+
+    /// Where something stands, for a sentence: `line 3`, or `FILE:3` in a file that is included.
+    #[must_use]
+    pub fn line(&self, span: Span) -> String {
+        diagnostics::shown_line(&self.document.sources, span)
     }
 
     /// The same configuration, seen by a session that named its groups.

@@ -101,8 +101,9 @@ impl Parser<'_> {
     fn statement(&mut self) -> Result<Statement, ConfigError> {
         let TokenKind::Keyword(keyword) = self.token.kind else { return Err(self.syntax_error(STATEMENTS)) };
         if keyword == Keyword::Action {
+            let span = self.token.span;
             self.advance()?;
-            return self.action().map(Statement::Action);
+            return self.action().map(|statements| Statement::Action(span, statements));
         }
         let mut after = |value: fn(&mut Self) -> Result<Statement, ConfigError>| {
             self.advance()?;

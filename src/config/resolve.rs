@@ -7,15 +7,17 @@ use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::ast::{ActionStatement, Block, Document, GroupBlock, HostEntry, Setting, Statement, Word};
-use super::diagnostics::{Span, file_and_line};
+use super::diagnostics::{Span, Warning};
 use super::{
     Action, ActionScope, AutoMethod, Backup, Config, ConfigError, Group, Host, MaxRemovals, NoSsl, Pattern, Prefix,
     Rule, RuleKind, Selection, Side, Tls,
 };
 use crate::model::Ignore;
+use crate::model::errors::strerror;
 
 const DEFAULT_LOCK_TIMEOUT: Duration = Duration::from_secs(12);
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -37,6 +39,7 @@ impl Config {
     #[must_use]
     pub fn silent(my_name: &str, system_dir: &Path) -> Self {
         Self {
+            document: Arc::default(),
             my_name: my_name.to_owned(),
             groups: Vec::new(),
             all_host_names: Vec::new(),
@@ -67,15 +70,29 @@ impl Config {
     }
 }
 
+/// Whether a configuration is of use without its key files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keys {
+    Needed,
+    /// For looking at it: a key that cannot be read is a warning, and empty.
+    Dispensable,
+}
+
 /// Gives a configuration its meaning for the host and the groups of `selection`. Relative key files lie in
 /// `system_dir`; all key files are read, also those of groups that do not matter here.
 ///
 /// # Errors
 /// The first thing that makes no sense.
-pub(super) fn resolve(document: &Document, selection: &Selection, system_dir: &Path) -> Result<Config, ConfigError> {
+pub(super) fn resolve(
+    document: &Arc<Document>,
+    selection: &Selection,
+    system_dir: &Path,
+    keys: Keys,
+) -> Result<Config, ConfigError> {
     let files = document.sources.iter().map(|source| source.file.clone()).collect();
-    let config = Config { files, ..Config::silent(&selection.my_name, system_dir) };
-    let mut resolver = Resolver { document, selection, system_dir, config, unnamed_groups: 0 };
+    let silent = Config::silent(&selection.my_name, system_dir);
+    let config = Config { document: Arc::clone(document), files, ..silent };
+    let mut resolver = Resolver { document, selection, system_dir, keys, config, unnamed_groups: 0 };
     for block in &document.blocks {
         resolver.block(block)?;
     }
@@ -86,6 +103,7 @@ struct Resolver<'d> {
     document: &'d Document,
     selection: &'d Selection,
     system_dir: &'d Path,
+    keys: Keys,
     /// In the order of the file until the end.
     config: Config,
     unnamed_groups: usize,
@@ -279,7 +297,7 @@ impl Resolver<'_> {
                 let number = self.number_as_c_reads_it(number);
                 parts.backup_generations = Some(u32::try_from(number).unwrap_or_default());
             }
-            Statement::Action(statements) => parts.actions.push(action(statements)),
+            Statement::Action(span, statements) => parts.actions.push(action(*span, statements)),
         }
         Ok(())
     }
@@ -298,7 +316,7 @@ impl Resolver<'_> {
             // The C program takes all but the last as includes; the peers that run it read this file too.
             let is_include = kind == RuleKind::Compare && index + 1 < words.len();
             let kind = if is_include { RuleKind::Include } else { kind };
-            rules.push(Rule { kind, pattern: Pattern::rule(&word.text) });
+            rules.push(Rule { kind, pattern: Pattern::rule(&word.text), span: word.span });
         }
     }
 
@@ -330,7 +348,21 @@ impl Resolver<'_> {
             let message = format!("Config error: Can't read keyfile {}.", path.display());
             self.error(message, file.span, error.to_string()).because(error)
         };
-        let (line, mode) = first_line(&path).map_err(unreadable)?;
+        let (line, mode) = match (first_line(&path), self.keys) {
+            (Err(error), Keys::Dispensable) => {
+                // Once, however many groups have it.
+                if !self.config.files.contains(&path) {
+                    let (shown, problem) = (path.display(), strerror(&error));
+                    self.warn(
+                        file.span,
+                        format!("the key file {shown} cannot be read: {problem}; no run works without it"),
+                    );
+                    self.config.files.push(path);
+                }
+                return Ok(String::new());
+            }
+            (read, _) => read.map_err(unreadable)?,
+        };
         let is_allowed = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_');
         if let Some(&byte) = line.iter().find(|byte| !is_allowed(byte)) {
             let character = char::from(byte);
@@ -360,11 +392,11 @@ impl Resolver<'_> {
             let name = entry.name.lossy().to_ascii_lowercase();
             let known_as =
                 entry.interface.as_ref().map_or_else(|| name.clone(), |word| word.lossy().to_ascii_lowercase());
-            if name.contains(',') {
-                self.warn(
-                    entry.name.span,
-                    format!("the comma is part of the host name `{name}`; blanks separate hosts"),
-                );
+            for word in [Some(&entry.name), entry.interface.as_ref()].into_iter().flatten() {
+                if word.text.contains(&b',') {
+                    let name = word.lossy().to_ascii_lowercase();
+                    self.warn(word.span, format!("the comma is part of the host name `{name}`; blanks separate hosts"));
+                }
             }
             if names.contains(&name) {
                 self.warn(entry.name.span, format!("the host `{name}` is listed twice in its group"));
@@ -407,9 +439,8 @@ impl Resolver<'_> {
         ConfigError::new(message).at(&self.document.sources, span, hint)
     }
 
-    fn warn(&mut self, span: Span, text: impl std::fmt::Display) {
-        let place = file_and_line(&self.document.sources, span);
-        self.config.warnings.push(format!("{place}: {text}"));
+    fn warn(&mut self, span: Span, text: String) {
+        self.config.warnings.push(Warning::at(&self.document.sources, span, text));
     }
 }
 
@@ -431,8 +462,9 @@ struct Members {
     others: Vec<Host>,
 }
 
-fn action(statements: &[ActionStatement]) -> Action {
+fn action(span: Span, statements: &[ActionStatement]) -> Action {
     let mut action = Action {
+        span,
         patterns: Vec::new(),
         commands: Vec::new(),
         logfile: b"/dev/null".to_vec(),

@@ -2,8 +2,12 @@
 //! asked for (`--auto-name`).
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, ToSocketAddrs};
+use std::thread;
 use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
 
 /// Names are looked up side by side; one that takes longer counts as unknown.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -19,24 +23,9 @@ impl Names {
     /// Looks the names up.
     pub async fn find(names: &[String]) -> Self {
         let own = own_addresses();
-        let lookups: Vec<_> = names
-            .iter()
-            .map(|name| {
-                let (name, own) = (name.clone(), own.clone());
-                tokio::spawn(async move {
-                    let found = tokio::time::timeout(PATIENCE, tokio::net::lookup_host((name.as_str(), 0))).await;
-                    let is_ours = found.is_ok_and(|found| {
-                        found.is_ok_and(|mut found| found.any(|address| is_own(&own, address.ip().to_canonical())))
-                    });
-                    is_ours.then_some(name)
-                })
-            })
-            .collect();
-        let mut ours = BTreeSet::new();
-        for lookup in lookups {
-            ours.extend(lookup.await.ok().flatten());
-        }
-        Self { all: names.iter().cloned().collect(), ours }
+        let found = names.iter().zip(look_up(names).await);
+        let ours = found.filter(|(_, addresses)| addresses.iter().any(|&address| is_own(&own, address)));
+        Self { all: names.iter().cloned().collect(), ours: ours.map(|(name, _)| name.clone()).collect() }
     }
 
     /// The only name that can be this host's.
@@ -68,6 +57,30 @@ impl Names {
         };
         format!("{all} {found} {next}")
     }
+}
+
+/// The addresses of each name, in their order; none for one that is unknown, or takes longer than a few seconds.
+pub(super) async fn look_up(names: &[String]) -> Vec<Vec<IpAddr>> {
+    let until = Instant::now() + PATIENCE;
+    let lookups: Vec<_> = names.iter().cloned().map(begin_to_look_up).collect();
+    let mut found = Vec::with_capacity(names.len());
+    for lookup in lookups {
+        found.push(timeout_at(until, lookup).await.ok().and_then(Result::ok).unwrap_or_default());
+    }
+    found
+}
+
+/// In a thread of its own: the end of a runtime would wait for a resolver that hangs.
+fn begin_to_look_up(name: String) -> oneshot::Receiver<Vec<IpAddr>> {
+    let (answer, receiver) = oneshot::channel();
+    let work = move || {
+        let found = (name.as_str(), 0).to_socket_addrs();
+        // Nobody is left to tell when it took too long.
+        let _ = answer.send(found.into_iter().flatten().map(|address| address.ip().to_canonical()).collect());
+    };
+    // Without a thread there is no answer, as from a resolver that hangs.
+    drop(thread::Builder::new().name("resolver".to_owned()).spawn(work));
+    receiver
 }
 
 fn own_addresses() -> Vec<IpAddr> {

@@ -50,8 +50,11 @@ pub enum OpenError {
     Engine(#[from] EngineError),
 }
 
+/// How a configuration is read.
+type Load = fn(&Source, &Selection) -> Result<Config, ConfigError>;
+
 /// Copies that peers get would be backed up there, and come back as more copies.
-fn shared_backups(config: &Config) -> impl Iterator<Item = String> {
+pub(super) fn shared_backups(config: &Config) -> impl Iterator<Item = String> {
     let directories = config.groups.iter().filter_map(|group| group.backup.as_ref()).map(|backup| &backup.directory);
     let shared = directories.filter(|directory| {
         let names = config.names_of(directory.as_os_str().as_encoded_bytes());
@@ -73,16 +76,41 @@ impl NodeSettings {
     /// # Errors
     /// What is wrong with it.
     pub async fn load(&self, config_name: &str) -> Result<Config, OpenError> {
-        let mut config = self.load_as_member(config_name).await?;
+        let mut config = self.load_as_member(config_name, Config::load).await?;
         config.batches &= !self.no_batches;
         config.tls.legacy &= !self.no_legacy_tls;
         Ok(config)
     }
 
-    async fn load_as_member(&self, config_name: &str) -> Result<Config, OpenError> {
-        let source = Source { system_dir: self.system_dir.clone(), config_name: config_name.to_owned() };
-        let mut selection = Selection { my_name: self.my_name.clone(), groups: self.groups.clone() };
-        let config = Config::load(&source, &selection)?;
+    /// The same for a person who wants to know what is to be said of the configuration (see [`Config::inspect`]), and what
+    /// keeps this host from using it all the same.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub async fn inspect(&self) -> Result<(Config, Result<(), OpenError>), OpenError> {
+        match self.load_as_member(&self.config_name, Config::inspect).await {
+            Ok(config) => {
+                let usable = self.location(&config, &self.config_name).map(drop);
+                Ok((config, usable))
+            }
+            Err(error @ OpenError::NotAMember { .. }) => {
+                Ok((Config::inspect(&self.source(&self.config_name), &self.selection())?, Err(error)))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn source(&self, config_name: &str) -> Source {
+        Source { system_dir: self.system_dir.clone(), config_name: config_name.to_owned() }
+    }
+
+    fn selection(&self) -> Selection {
+        Selection { my_name: self.my_name.clone(), groups: self.groups.clone() }
+    }
+
+    async fn load_as_member(&self, config_name: &str, load: Load) -> Result<Config, OpenError> {
+        let (source, mut selection) = (self.source(config_name), self.selection());
+        let config = load(&source, &selection)?;
         if !config.groups.is_empty() {
             return Ok(config);
         }
@@ -94,15 +122,16 @@ impl NodeSettings {
         let names = Names::find(&config.all_host_names).await;
         let Some(name) = names.only().filter(|_| auto_name) else { return Err(refused(names.advice(auto_name))) };
         selection.my_name = name.to_owned();
-        let mut config = Config::load(&source, &selection)?;
+        let mut config = load(&source, &selection)?;
         if config.groups.is_empty() {
             return Err(refused(format!("{name}, which --auto-name finds, is in none of the groups chosen with -G.")));
         }
-        config.warnings.push(format!(
+        let fact = format!(
             "{} is in no group; this host goes by the name {name}, the only one that resolves to an address of this \
              machine (--auto-name)",
             self.my_name
-        ));
+        );
+        config.warnings.push(fact.into());
         Ok(config)
     }
 
@@ -136,7 +165,7 @@ impl NodeSettings {
     /// # Errors
     /// Those of the store.
     pub async fn warn(&self, config: &Config, config_name: &str, store: &Store) -> Result<(), OpenError> {
-        let standing = config.warnings.iter().cloned().chain(shared_backups(config));
+        let standing = config.warnings.iter().map(ToString::to_string).chain(shared_backups(config));
         let facts: Vec<String> = standing.chain(store.remarks()).collect();
         if self.read_only {
             for fact in facts {

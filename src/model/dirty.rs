@@ -19,6 +19,13 @@ pub struct DirtyEntry {
     pub version: DirtyVersion,
 }
 
+impl From<DirtyEntry> for Mark {
+    fn from(entry: DirtyEntry) -> Self {
+        let DirtyEntry { path, forced, my_name, peer, .. } = entry;
+        Self { path, my_name, peer, forced }
+    }
+}
+
 /// A dirty row to be written; an existing row of the same file and peer is replaced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mark {

@@ -2,9 +2,10 @@
 
 use std::future::Future;
 
-use tokio::sync::mpsc::Sender;
+use tokio::sync::mpsc::{Receiver, Sender};
 
 use super::error::Result;
+use super::transfer::{Imported, Row};
 use super::{Change, Claim, DirtyFilter, Hint, HintVersion, Intent, IntentId, Known, Receipt};
 use crate::model::{
     ActionVersion, DirtyEntry, FileRecord, Fingerprint, Fingerprinter, Job, JobFile, Mark, ScheduledAction, Scope,
@@ -71,6 +72,10 @@ pub(super) trait Backend: Send + Sync {
     /// Replaces what is remembered about something; returns what was: empty for nothing.
     fn remember(&self, about: String, facts: String) -> impl Future<Output = Result<String>> + Send;
     fn remembered(&self, about: String) -> impl Future<Output = Result<String>> + Send;
+
+    /// Sends all rows of the C program's tables, as one snapshot.
+    fn snapshot(&self, sink: Sender<Result<Vec<Row>>>) -> impl Future<Output = Result<()>> + Send;
+    fn import(&self, source: Receiver<Result<Vec<Row>>>) -> impl Future<Output = Result<Imported>> + Send;
 
     /// Standing facts about the database itself that a person should know.
     fn remarks(&self) -> Vec<String>;

@@ -4,6 +4,8 @@
 
 use std::error::Error;
 
+use super::transfer::Contents;
+
 /// A failed operation of the state database. The cause, where there is one, is the error's source.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -14,8 +16,8 @@ pub enum StoreError {
     #[error(
         "Can't open database: {url}: {product} is not supported; use an SQLite file or PostgreSQL. The state need not be \
          moved: with an empty database, `csync2 -cIr /` on every host records the files as they are (push what is still \
-         dirty with the old program first); to keep it, copy the rows of the tables file, dirty, hint, action and \
-         x509_cert into a database that csync2 has made"
+         dirty with the old program first); to keep it, dump it into an SQLite file, and take that in: `csync2 --import-db \
+         {url}` says how"
     )]
     Unsupported { url: String, product: &'static str },
     /// The URL cannot be understood.
@@ -30,6 +32,18 @@ pub enum StoreError {
          use the csync2 that upgraded them, or a newer one"
     )]
     NewerSchema { database: String, found: i64, known: i64 },
+    /// An import found something else in its place.
+    #[error(
+        "Can't import into database {database}: it holds another state ({found}) than the one to be imported ({offered}). \
+         Nothing has been changed. Import into an empty database: drop this one, or name another with -D"
+    )]
+    Occupied { database: String, found: Box<Contents>, offered: Box<Contents> },
+    /// What an import wrote is not what it read, when it is read again.
+    #[error(
+        "Can't import into database {database}: of {offered}, {written} arrived. Nothing has been changed. Two rows of the \
+         source stand for the same file, or the server changes what it stores"
+    )]
+    Unfaithful { database: String, offered: Box<Contents>, written: Box<Contents> },
     /// An operation on the open database failed. Nothing of it has been kept.
     #[error("{operation} in database {database}: {}", .kind.meaning())]
     Operation { database: String, operation: &'static str, kind: ErrorKind, source: Box<dyn Error + Send + Sync> },
@@ -78,7 +92,11 @@ impl StoreError {
         match self {
             Self::Open { kind, .. } | Self::Operation { kind, .. } => *kind,
             Self::NewerSchema { .. } => ErrorKind::NewerSchema,
-            Self::UnknownScheme { .. } | Self::Unsupported { .. } | Self::BadUrl { .. } => ErrorKind::Other,
+            Self::UnknownScheme { .. }
+            | Self::Unsupported { .. }
+            | Self::BadUrl { .. }
+            | Self::Occupied { .. }
+            | Self::Unfaithful { .. } => ErrorKind::Other,
         }
     }
 }

@@ -22,12 +22,23 @@
 //! * **mtime, ctime, device, digest** are nullable columns. The C program replaces a row by DELETE and INSERT, which
 //!   leaves them empty: they never describe a state that it recorded.
 
+/// Runs an operation on whichever engine there is.
+macro_rules! on {
+    ($store:expr, $backend:ident => $call:expr) => {
+        match &$store.engine {
+            Engine::Postgres($backend) => $call,
+            Engine::Sqlite($backend) => $call,
+        }
+    };
+}
+
 mod backend;
 mod error;
 mod pgpass;
 mod postgres;
 mod spelling;
 mod sqlite;
+mod transfer;
 mod url;
 
 use std::cmp::Reverse;
@@ -44,6 +55,7 @@ use crate::model::{
 use backend::Backend;
 use error::Result;
 pub use error::{ErrorKind, StoreError};
+pub use transfer::{Contents, Imported, Source};
 pub use url::{Location, PostgresUrl, SslMode};
 
 /// Names a reading stream may be ahead of its consumer, in chunks of [`CHUNK`] records.
@@ -81,16 +93,6 @@ pub struct Store {
 enum Engine {
     Postgres(Arc<postgres::Postgres>),
     Sqlite(Arc<sqlite::Sqlite>),
-}
-
-/// Runs an operation on whichever engine there is.
-macro_rules! on {
-    ($store:expr, $backend:ident => $call:expr) => {
-        match &$store.engine {
-            Engine::Postgres($backend) => $call,
-            Engine::Sqlite($backend) => $call,
-        }
-    };
 }
 
 /// One file's part of a check: its row, with the marks and actions that follow from it.

@@ -11,3 +11,4 @@ mod proxy;
 mod sqlite;
 #[path = "../support/postgres.rs"]
 mod support;
+mod transfer;

@@ -245,7 +245,7 @@ fn existing_ancestor(place: &Path) -> Option<(PathBuf, i64)> {
 }
 
 /// The leading components of a path pattern that hold no wildcard.
-pub(super) fn literal_directory(pattern: &[u8]) -> Option<SyncPath> {
+pub(in crate::engine) fn literal_directory(pattern: &[u8]) -> Option<SyncPath> {
     let is_wild = |byte: &u8| matches!(byte, b'*' | b'?' | b'[' | b'\\');
     let literal = match pattern.iter().position(is_wild) {
         None => pattern,

@@ -14,7 +14,7 @@ use super::retry::Retry;
 use super::trouble::{Remedy, Trouble};
 
 /// The version of the tables that this program makes and understands.
-const SCHEMA_VERSION: i64 = 4;
+pub(super) const SCHEMA_VERSION: i64 = 4;
 
 /// The C program's tables, as it makes them, but for the constraints: an index on text holds no long name.
 const C_TABLES: &str = "

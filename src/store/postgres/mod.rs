@@ -10,6 +10,7 @@ mod read;
 mod retry;
 mod tls;
 mod together;
+mod transfer;
 mod trouble;
 mod values;
 mod write;
@@ -20,14 +21,15 @@ use std::time::Duration;
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Transaction};
 use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
-use tokio::sync::mpsc::Sender;
+use tokio::sync::mpsc::{Receiver, Sender};
 
 use self::connect::Connector;
 use self::retry::Retry;
 use self::trouble::{Remedy, Trouble};
 use super::backend::Backend;
-use super::error::Result;
+use super::error::{ErrorKind, Result, StoreError};
 use super::spelling::{Spelling, ranges};
+use super::transfer::{Imported, Row};
 use super::url::PostgresUrl;
 use super::{Change, Claim, DirtyFilter, Hint, HintVersion, Intent, IntentId, Known, Receipt, StoreOptions};
 use crate::model::{
@@ -57,6 +59,38 @@ pub(super) struct Postgres {
 
 impl Postgres {
     pub(super) async fn open(url: &PostgresUrl, options: &StoreOptions) -> Result<Self> {
+        let (opened, mut client, version) = Self::connect(url, options, true).await?;
+        migrate::migrate(&mut client, &opened.database, opened.patience, version).await?;
+        Ok(opened)
+    }
+
+    /// Opens a database that is there as it is, for reading it as a whole.
+    pub(super) async fn look_at(url: &PostgresUrl, options: &StoreOptions) -> Result<Self> {
+        let (opened, client, _) = Self::connect(url, options, false).await?;
+        let database = opened.database.as_str();
+        let failed = |error| Trouble::from(error).while_opening(database);
+        match migrate::version(&client).await.map_err(failed)? {
+            Some(found) if found > migrate::SCHEMA_VERSION => {
+                let known = migrate::SCHEMA_VERSION;
+                return Err(StoreError::NewerSchema { database: database.to_owned(), found, known });
+            }
+            _ => {}
+        }
+        if !transfer::tables(&client).await.map_err(failed)?.iter().any(|table| table == "file") {
+            let (database, source) = (database.to_owned(), "it holds no tables of csync2".into());
+            return Err(StoreError::Open { database, kind: ErrorKind::Other, source });
+        }
+        drop(client);
+        Ok(opened)
+    }
+
+    /// Makes the pool and its first connection, which may have seen the version of the tables; with `may_create` the
+    /// database, too.
+    async fn connect(
+        url: &PostgresUrl,
+        options: &StoreOptions,
+        may_create: bool,
+    ) -> Result<(Self, Object, Option<i64>)> {
         let database = url.to_string();
         let (connector, config) = Connector::new(url, options).map_err(|trouble| trouble.while_opening(&database))?;
         let remark = connector.remark().map(str::to_owned);
@@ -82,10 +116,10 @@ impl Postgres {
             .map_err(|error| failed(Trouble::other(error)))?;
         let patience = options.lock_timeout;
         let mut retry = Retry::new("open the database", patience);
-        let mut client = loop {
+        let client = loop {
             match pool.get().await.map_err(Trouble::from) {
                 Ok(client) => break client,
-                Err(trouble) if trouble.is_missing_database() => {
+                Err(trouble) if trouble.is_missing_database() && may_create => {
                     connector.create_database(&config).await.map_err(failed)?;
                     break pool.get().await.map_err(|error| failed(error.into()))?;
                 }
@@ -97,10 +131,10 @@ impl Postgres {
             }
         };
         let first = connector.first_sight();
-        migrate::migrate(&mut client, &database, patience, first.and_then(|first| first.version)).await?;
-        drop(client);
         let spelling = first.map_or(Spelling::Utf8, |first| first.spelling);
-        Ok(Self { pool, streams: Semaphore::new(connections), patience, database, spelling, remark })
+        let streams = Semaphore::new(connections);
+        let opened = Self { pool, streams, patience, database, spelling, remark };
+        Ok((opened, client, first.and_then(|first| first.version)))
     }
 
     /// Runs an operation that is one statement, or makes its transaction itself.
@@ -398,6 +432,18 @@ impl Backend for Postgres {
             Box::pin(write::remember(transaction, spelling, about, facts))
         })
         .await
+    }
+
+    async fn snapshot(&self, sink: Sender<Result<Vec<Row>>>) -> Result<()> {
+        self.stream(&sink, |client, sink, begun| Box::pin(transfer::read(client, sink, begun))).await
+    }
+
+    async fn import(&self, mut source: Receiver<Result<Vec<Row>>>) -> Result<Imported> {
+        let failed = |trouble: Trouble| trouble.during("import a state", &self.database);
+        // Once: what has been read from the source is not read again.
+        let mut client = self.pool.get().await.map_err(|error| failed(error.into()))?;
+        let outcome = transfer::import(&mut client, self.spelling, &mut source).await;
+        outcome.map_err(|error| failed(error.into()))?.into_result(&self.database)
     }
 
     fn remarks(&self) -> Vec<String> {

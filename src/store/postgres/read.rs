@@ -7,7 +7,7 @@ use std::pin::pin;
 use deadpool_postgres::{GenericClient, Object, Transaction};
 use futures_util::TryStreamExt;
 use tokio::sync::mpsc::Sender;
-use tokio_postgres::types::ToSql;
+use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{IsolationLevel, Row, RowStream};
 
 use super::super::error::Result;
@@ -17,14 +17,14 @@ use super::Answer;
 use super::together;
 use super::values::{KEY_LENGTH, NameDigest, Text, optional_text, text, truncated};
 use crate::model::{
-    ActionVersion, Checktxt, DirtyEntry, DirtyVersion, FileRecord, Fingerprint, Fingerprinter, Job, JobFile, SyncPath,
-    encoding,
+    ActionVersion, Checktxt, DirtyEntry, DirtyVersion, FileRecord, Fingerprint, Fingerprinter, Job, JobFile,
+    ScheduledAction, SyncPath, encoding,
 };
 
-const RECORD_COLUMNS: &str = "filename, checktxt, mtime_ns, ctime_ns, device, digest";
+pub(super) const RECORD_COLUMNS: &str = "filename, checktxt, mtime_ns, ctime_ns, device, digest";
 
 /// `None`: the name is malformed.
-fn record(row: &Row) -> Answer<Option<FileRecord>> {
+pub(super) fn record(row: &Row) -> Answer<Option<FileRecord>> {
     let Some(path) = read_path(text(row, 0)?) else { return Ok(None) };
     Ok(Some(FileRecord {
         path,
@@ -84,7 +84,7 @@ async fn rows(client: &impl GenericClient, columns: &str, range: &Range, order: 
 }
 
 /// A transaction in which all rows are as of one moment. It has nothing to commit.
-async fn snapshot(client: &mut Object) -> Answer<Transaction<'_>> {
+pub(super) async fn snapshot(client: &mut Object) -> Answer<Transaction<'_>> {
     client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true).start().await
 }
 
@@ -251,7 +251,7 @@ pub(super) async fn known(client: &Object, paths: &[SyncPath]) -> Answer<Vec<Kno
 const MARK_COLUMNS: &str = "filename, forced, myname, peername, version";
 
 /// `None`: the name is malformed.
-fn mark(row: &Row) -> Answer<Option<DirtyEntry>> {
+pub(super) fn mark(row: &Row) -> Answer<Option<DirtyEntry>> {
     let Some(path) = read_path(text(row, 0)?) else { return Ok(None) };
     Ok(Some(DirtyEntry {
         path,
@@ -273,17 +273,16 @@ pub(super) async fn dirty(
     for range in ranges {
         let Bounds { low, high } = Bounds::of(range);
         let mut sql = format!("SELECT {MARK_COLUMNS} FROM dirty WHERE name_key >= $1");
-        let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&low];
+        let mut parameters: Vec<(&(dyn ToSql + Sync), Type)> = vec![(&low, Type::BYTEA)];
         if let Some(high) = &high {
-            parameters.push(high);
+            parameters.push((high, Type::BYTEA));
             sql.push_str(" AND name_key < $2");
         }
         if let Some(peer) = &peer {
-            parameters.push(peer);
+            parameters.push((peer, Type::TEXT));
             let _ = write!(sql, " AND peername = ${}", parameters.len());
         }
-        let statement = client.prepare_cached(&sql).await?;
-        for row in client.query(&statement, &parameters).await? {
+        for row in client.query_typed(&sql, &parameters).await? {
             entries.extend(mark(&row)?.filter(|mark| is_within(range, mark.path.as_bytes())));
         }
     }
@@ -297,9 +296,11 @@ pub(super) async fn dirty_peers(client: &Object) -> Answer<Vec<(String, String)>
 
 pub(super) async fn hints(client: &Object) -> Answer<Vec<Hint>> {
     let rows = client.query_typed("SELECT filename, recursive FROM hint", &[]).await?;
-    let hint =
-        |row: &Row| Ok(Hint { path: encoding::decode(text(row, 0)?), recursive: row.try_get::<_, i32>(1)? != 0 });
     rows.iter().map(hint).collect()
+}
+
+pub(super) fn hint(row: &Row) -> Answer<Hint> {
+    Ok(Hint { path: encoding::decode(text(row, 0)?), recursive: row.try_get::<_, i32>(1)? != 0 })
 }
 
 pub(super) async fn hint_versions(client: &Object, spelling: Spelling, hint: &Hint) -> Answer<Vec<HintVersion>> {
@@ -308,6 +309,13 @@ pub(super) async fn hint_versions(client: &Object, spelling: Spelling, hint: &Hi
     let statement = client.prepare_cached(sql).await?;
     let rows = client.query(&statement, &[&names, &i32::from(hint.recursive)]).await?;
     rows.iter().map(|row| Ok(HintVersion(row.try_get(0)?))).collect()
+}
+
+/// `None`: the name is malformed.
+pub(super) fn action(row: &Row) -> Answer<Option<ScheduledAction>> {
+    let Some(path) = read_path(text(row, 0)?) else { return Ok(None) };
+    let [command, logfile] = [text(row, 1)?, text(row, 2)?].map(encoding::decode);
+    Ok(Some(ScheduledAction { path, command, logfile }))
 }
 
 pub(super) async fn jobs(client: &Object) -> Answer<Vec<Job>> {
@@ -343,8 +351,12 @@ pub(super) async fn certificates(
     let sql = "SELECT peername, certdata FROM x509_cert WHERE $1::text IS NULL OR peername = $1";
     let statement = client.prepare_cached(sql).await?;
     let rows = client.query(&statement, &[&peer]).await?;
-    let certificate = |row: &Row| Ok((read_host(text(row, 0)?), hex::decode(text(row, 1)?).unwrap_or_default()));
     rows.iter().map(certificate).collect()
+}
+
+/// Peer and DER; that is empty where the text is no certificate.
+pub(super) fn certificate(row: &Row) -> Answer<(String, Vec<u8>)> {
+    Ok((read_host(text(row, 0)?), hex::decode(text(row, 1)?).unwrap_or_default()))
 }
 
 pub(super) async fn intents(client: &Object) -> Answer<Vec<(IntentId, Intent)>> {

@@ -96,6 +96,15 @@ const DELETE_FILES: &str = "DELETE FROM file USING unnest($1::bytea[], $2::text[
      WHERE file.name_digest = n.name_digest AND file.checktxt IN (n.expected, n.expected_otherwise) \
      RETURNING file.name_digest";
 
+/// Adds rows where there are none.
+pub(super) async fn add_files(transaction: &Transaction<'_>, spelling: Spelling, records: &[FileRecord]) -> Answer<()> {
+    let mut rows = FileRows::default();
+    for record in records {
+        rows.push(spelling, &record.path, record, NameDigest::of(record.path.as_bytes()));
+    }
+    execute(transaction, &format!("{INSERT_FILES} DO NOTHING"), &rows.parameters()).await.map(drop)
+}
+
 pub(super) async fn apply(
     transaction: &Transaction<'_>,
     spelling: Spelling,
@@ -264,7 +273,7 @@ pub(super) async fn force(transaction: &Transaction<'_>, spelling: Spelling, ran
 
 // Hints, actions, certificates.
 
-pub(super) async fn add_hints(client: &Object, spelling: Spelling, hints: &[Hint]) -> Answer<()> {
+pub(super) async fn add_hints(client: &impl GenericClient, spelling: Spelling, hints: &[Hint]) -> Answer<()> {
     let (names, recursive): (Vec<Text>, Vec<i32>) =
         hints.iter().map(|hint| (Text(spelling.write(&hint.path)), i32::from(hint.recursive))).unzip();
     // A trigger replaces those that are there, in one order for everybody.

@@ -14,6 +14,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use super::super::error::{ErrorKind, Result, StoreError};
 use super::super::{Location, StoreOptions};
 use super::migrate::{self, SCHEMA_VERSION};
+use super::transfer;
 use crate::model::errors::strerror;
 
 /// A file under whatever name: device and inode.
@@ -111,6 +112,30 @@ impl Opener {
         let connection = self.reader().map_err(|error| self.open_error(error))?;
         let extended = self.check_version(&connection)? > 0;
         // Nobody waits for this reader, as far as we can know.
+        Ok(Opened { connection, wal: true, remark: None, extended, writable: false })
+    }
+
+    /// Opens a file of any csync2 as it is. Unlike [`Opener::reader`] never without looking at a journal or a log beside it:
+    /// what is there may be half of a transaction.
+    pub(super) fn look_at(&self) -> Result<Opened> {
+        if let Err(error) = fs::metadata(&self.path) {
+            let (database, source) = (self.database.clone(), strerror(&error).into());
+            return Err(StoreError::Open { database, kind: ErrorKind::Unreachable, source });
+        }
+        let failed = |error| self.open_error(error);
+        let connection = self.connect(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(failed)?;
+        let extended = match self.check_version(&connection) {
+            Err(StoreError::Open { database, kind: ErrorKind::ReadOnly, .. }) => {
+                let source = "an interrupted run has left a journal beside it; let csync2 -M of the program that wrote it \
+                              open it first";
+                return Err(StoreError::Open { database, kind: ErrorKind::ReadOnly, source: source.into() });
+            }
+            found => found? > 0,
+        };
+        if !transfer::has_table(&connection, "file").map_err(failed)? {
+            let (database, source) = (self.database.clone(), "it holds no tables of csync2".into());
+            return Err(StoreError::Open { database, kind: ErrorKind::Other, source });
+        }
         Ok(Opened { connection, wal: true, remark: None, extended, writable: false })
     }
 

@@ -8,6 +8,7 @@
 mod connection;
 mod migrate;
 mod rows;
+mod transfer;
 mod writer;
 
 use std::path::Path;
@@ -15,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
-use tokio::sync::mpsc::Sender;
+use tokio::sync::mpsc::{Receiver, Sender};
 use tokio::task;
 
 use self::connection::{FileId, Opened, Opener, operation_error};
@@ -23,6 +24,7 @@ use self::writer::Writer;
 use super::backend::Backend;
 use super::error::{ErrorKind, Result, StoreError};
 use super::spelling::ranges;
+use super::transfer::{Imported, Row};
 use super::{CHUNK, Change, Claim, DirtyFilter, Hint, HintVersion, Intent, IntentId, Known, Receipt, StoreOptions};
 use crate::model::{
     ActionVersion, DirtyEntry, FileRecord, Fingerprint, Fingerprinter, Job, JobFile, Mark, ScheduledAction, Scope,
@@ -50,6 +52,13 @@ impl Sqlite {
         let (opener, read_only) = (Opener::new(path, options), options.read_only);
         let (opener, first) = step(move || opener.open(read_only).map(|first| (opener, first))).await?;
         Ok(Self::with(opener, first, options.max_connections.max(1), read_only))
+    }
+
+    /// Opens a file that is there as it is, for reading it as a whole.
+    pub(super) async fn look_at(path: &Path, options: &StoreOptions) -> Result<Self> {
+        let opener = Opener::new(path, options);
+        let (opener, first) = step(move || opener.look_at().map(|first| (opener, first))).await?;
+        Ok(Self::with(opener, first, options.max_connections.max(1), true))
     }
 
     /// With the connection that was opened first. Whoever only looks, most likely, keeps it for that.
@@ -134,18 +143,28 @@ impl Sqlite {
         operation: &'static str,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T> {
-        let database = self.readers.opener.database();
-        let Some(writer) = &self.writer else {
+        let writer = self.writer(operation)?;
+        let result = step(move || writer.run(durable, work)).await;
+        self.written(operation, result)
+    }
+
+    fn writer(&self, operation: &'static str) -> Result<Arc<Writer>> {
+        let refused = || {
             let source = "nothing may be written to it, or to its directory".into();
-            let database = database.to_owned();
-            return Err(StoreError::Operation { database, operation, kind: ErrorKind::ReadOnly, source });
+            let database = self.readers.opener.database().to_owned();
+            StoreError::Operation { database, operation, kind: ErrorKind::ReadOnly, source }
         };
-        let writer = Arc::clone(writer);
-        if let Some(result) = step(move || writer.run(durable, work)).await {
-            return result.map_err(|error| operation_error(database, operation, error));
-        }
-        let (database, source) = (database.to_owned(), "the database was closed".into());
-        Err(StoreError::Operation { database, operation, kind: ErrorKind::ConnectionLost, source })
+        self.writer.clone().ok_or_else(refused)
+    }
+
+    /// What came of a transaction; `None`: there was no one to do it any more.
+    fn written<T>(&self, operation: &'static str, result: Option<rusqlite::Result<T>>) -> Result<T> {
+        let database = self.readers.opener.database();
+        let Some(result) = result else {
+            let (database, source) = (database.to_owned(), "the database was closed".into());
+            return Err(StoreError::Operation { database, operation, kind: ErrorKind::ConnectionLost, source });
+        };
+        result.map_err(|error| operation_error(database, operation, error))
     }
 }
 
@@ -345,6 +364,19 @@ impl Backend for Sqlite {
 
     async fn remember(&self, about: String, facts: String) -> Result<String> {
         self.write("remember a warning", move |connection| rows::remember(connection, &about, &facts)).await
+    }
+
+    async fn snapshot(&self, sink: Sender<Result<Vec<Row>>>) -> Result<()> {
+        let extended = self.extended;
+        self.stream(sink, move |connection, take| transfer::read(connection, extended, take)).await
+    }
+
+    async fn import(&self, source: Receiver<Result<Vec<Row>>>) -> Result<Imported> {
+        let operation = "import a state";
+        let writer = self.writer(operation)?;
+        // It waits for what the source sends, so it never runs at once.
+        let result = blocking(move || writer.run(true, move |connection| transfer::import(connection, source))).await;
+        self.written(operation, result)?.into_result(self.readers.opener.database())
     }
 
     fn remarks(&self) -> Vec<String> {

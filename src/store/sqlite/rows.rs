@@ -68,7 +68,7 @@ fn remove_named(connection: &Connection, sql: &str, raw: &[u8], more: &[&dyn ToS
 // The file table.
 
 /// The columns of a record; a table without those of ours has NULL in their place.
-fn record_columns(extended: bool) -> &'static str {
+pub(super) fn record_columns(extended: bool) -> &'static str {
     if extended {
         "filename, checktxt, mtime_ns, ctime_ns, device, digest"
     } else {
@@ -77,7 +77,7 @@ fn record_columns(extended: bool) -> &'static str {
 }
 
 /// `None`: the name is malformed.
-fn record(row: &Row<'_>) -> rusqlite::Result<Option<FileRecord>> {
+pub(super) fn record(row: &Row<'_>) -> rusqlite::Result<Option<FileRecord>> {
     let Some(path) = read_path(&bytes(row, 0)?) else { return Ok(None) };
     let digest: Option<Vec<u8>> = row.get(5)?;
     Ok(Some(FileRecord {
@@ -242,6 +242,12 @@ fn current_checktxt(connection: &Connection, path: &SyncPath) -> rusqlite::Resul
     Ok(None)
 }
 
+/// Adds rows where there are none.
+pub(super) fn add_files(connection: &Connection, records: &[FileRecord]) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare_cached(&format!("INSERT OR IGNORE {FILE_ROW}"))?;
+    records.iter().try_for_each(|record| execute_file(&mut statement, record).map(drop))
+}
+
 /// Makes the row of a file what `record` says.
 fn set_file(connection: &Connection, path: &SyncPath, record: Option<&FileRecord>) -> rusqlite::Result<()> {
     let Some(record) = record else {
@@ -376,17 +382,22 @@ fn marks_within(
         let mut statement = snapshot.prepare_cached(&over_range(&select, range, &condition))?;
         let mut rows = statement.query(rusqlite::params_from_iter(parameters.iter().map(|text| Text(text))))?;
         while let Some(row) = rows.next()? {
-            let Some(path) = read_path(&bytes(row, 0)?) else { continue };
-            entries.push(DirtyEntry {
-                path,
-                forced: number(row, 1)? != 0,
-                my_name: read_host(&bytes(row, 2)?),
-                peer: read_host(&bytes(row, 3)?),
-                version: DirtyVersion(number(row, 4)?),
-            });
+            entries.extend(dirty_entry(row)?);
         }
     }
     Ok(entries)
+}
+
+/// `None`: the name is malformed.
+pub(super) fn dirty_entry(row: &Row<'_>) -> rusqlite::Result<Option<DirtyEntry>> {
+    let Some(path) = read_path(&bytes(row, 0)?) else { return Ok(None) };
+    Ok(Some(DirtyEntry {
+        path,
+        forced: number(row, 1)? != 0,
+        my_name: read_host(&bytes(row, 2)?),
+        peer: read_host(&bytes(row, 3)?),
+        version: DirtyVersion(number(row, 4)?),
+    }))
 }
 
 pub(super) fn dirty_peers(connection: &Connection) -> rusqlite::Result<Vec<(String, String)>> {
@@ -421,8 +432,11 @@ pub(super) fn force(connection: &Connection, ranges: &[Range]) -> rusqlite::Resu
 
 pub(super) fn hints(connection: &Connection) -> rusqlite::Result<Vec<Hint>> {
     let mut statement = connection.prepare_cached("SELECT filename, recursive FROM hint")?;
-    let hint = |row: &Row<'_>| Ok(Hint { path: encoding::decode(&bytes(row, 0)?), recursive: number(row, 1)? != 0 });
     statement.query_map([], hint)?.collect()
+}
+
+pub(super) fn hint(row: &Row<'_>) -> rusqlite::Result<Hint> {
+    Ok(Hint { path: encoding::decode(&bytes(row, 0)?), recursive: number(row, 1)? != 0 })
 }
 
 pub(super) fn hint_versions(connection: &Connection, hint: &Hint) -> rusqlite::Result<Vec<HintVersion>> {
@@ -464,6 +478,13 @@ fn schedule(connection: &Connection, actions: &[ScheduledAction]) -> rusqlite::R
     Ok(())
 }
 
+/// `None`: the name is malformed.
+pub(super) fn action(row: &Row<'_>) -> rusqlite::Result<Option<ScheduledAction>> {
+    let Some(path) = read_path(&bytes(row, 0)?) else { return Ok(None) };
+    let [command, logfile] = [bytes(row, 1)?, bytes(row, 2)?].map(|text| encoding::decode(&text));
+    Ok(Some(ScheduledAction { path, command, logfile }))
+}
+
 pub(super) fn jobs(connection: &Connection) -> rusqlite::Result<Vec<Job>> {
     let mut statement = connection.prepare_cached("SELECT DISTINCT command, logfile FROM action")?;
     let job = |row: &Row<'_>| {
@@ -498,8 +519,12 @@ pub(super) fn certificates(connection: &Connection, peer: Option<&str>) -> rusql
     let peer = peer.map(|peer| write(peer.as_bytes()));
     let sql = "SELECT peername, certdata FROM x509_cert WHERE ?1 IS NULL OR peername = ?1";
     let mut statement = connection.prepare_cached(sql)?;
-    let certificate = |row: &Row<'_>| Ok((read_host(&bytes(row, 0)?), hex::decode(bytes(row, 1)?).unwrap_or_default()));
     statement.query_map([peer.as_deref().map(Text)], certificate)?.collect()
+}
+
+/// Peer and DER; that is empty where the text is no certificate.
+pub(super) fn certificate(row: &Row<'_>) -> rusqlite::Result<(String, Vec<u8>)> {
+    Ok((read_host(&bytes(row, 0)?), hex::decode(bytes(row, 1)?).unwrap_or_default()))
 }
 
 pub(super) fn pin(connection: &Connection, peer: &str, der: &[u8]) -> rusqlite::Result<Vec<u8>> {
