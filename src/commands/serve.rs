@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::node_settings;
 use crate::cli::{Printer, ServeMode, Settings, Status};
+use crate::config::Config;
 use crate::engine::serve::{self, Limits, Registry};
 use crate::model::errors::chain;
 use crate::wire::{Connection, Timeouts, WireError};
@@ -22,24 +23,25 @@ pub(super) async fn serve(
     allow_open_files();
     let mut settings = node_settings(settings, false);
     // The peer chooses the configuration: one that is missing or wrong is its session's problem, not the daemon's.
-    let (timeouts, limits) = match settings.load(&settings.config_name).await {
+    let config = match settings.load(&settings.config_name).await {
         Ok(config) => {
             if config.my_name != settings.my_name {
                 // As `-N` would have said.
                 settings.bind = Some(config.my_name.clone());
                 settings.my_name.clone_from(&config.my_name);
             }
-            let (connect, handshake, idle) = (config.connect_timeout, config.handshake_timeout, config.idle_timeout);
-            (Timeouts { connect, handshake, idle }, Limits::of(&config))
+            config
         }
         Err(error) => {
             // The session of `-i` says it itself.
             if mode != ServeMode::Inherited {
                 tracing::warn!("WARNING: {}", chain(&error));
             }
-            (Timeouts::default(), Limits::default())
+            Config::silent(&settings.my_name, &settings.system_dir)
         }
     };
+    let (connect, handshake, idle) = (config.connect_timeout, config.handshake_timeout, config.idle_timeout);
+    let (timeouts, limits) = (Timeouts { connect, handshake, idle }, Limits::of(&config));
     let registry = Arc::new(Registry::new(settings));
     let report = match mode {
         ServeMode::Inherited => {

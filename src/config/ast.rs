@@ -4,7 +4,7 @@ use super::RuleKind;
 use super::diagnostics::{SourceText, Span};
 
 /// A whole configuration with everything it includes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Document {
     /// The file itself, then the included ones in the order in which they were met.
     pub sources: Vec<SourceText>,

@@ -34,6 +34,42 @@ const KEY_LENGTH_MIN: usize = 32;
 /// What the C program reads of the first line, and so what a longer key means to it.
 const KEY_LENGTH_MAX: usize = 1023;
 
+impl Config {
+    /// The configuration of a file that says nothing.
+    #[must_use]
+    pub fn silent(my_name: &str, system_dir: &Path) -> Self {
+        Self {
+            document: Arc::default(),
+            my_name: my_name.to_owned(),
+            groups: Vec::new(),
+            all_host_names: Vec::new(),
+            prefixes: Vec::new(),
+            nossl: Vec::new(),
+            ignore: Ignore::default(),
+            database: None,
+            tempdir: None,
+            lock_timeout: DEFAULT_LOCK_TIMEOUT,
+            files: Vec::new(),
+            warnings: Vec::new(),
+            max_parallel_peers: DEFAULT_PARALLEL_PEERS,
+            max_sessions: DEFAULT_SESSIONS,
+            max_sessions_per_peer: DEFAULT_SESSIONS_PER_PEER,
+            max_strangers: DEFAULT_STRANGERS,
+            max_file_size: None,
+            connect_timeout: DEFAULT_CONNECT_TIMEOUT,
+            handshake_timeout: DEFAULT_HANDSHAKE_TIMEOUT,
+            idle_timeout: DEFAULT_IDLE_TIMEOUT,
+            max_removals: None,
+            auto_name: false,
+            action_timeout: None,
+            batches: true,
+            durable: true,
+            compression: false,
+            tls: Tls::in_directory(system_dir),
+        }
+    }
+}
+
 /// Whether a configuration is of use without its key files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Keys {
@@ -53,35 +89,9 @@ pub(super) fn resolve(
     system_dir: &Path,
     keys: Keys,
 ) -> Result<Config, ConfigError> {
-    let config = Config {
-        document: Arc::clone(document),
-        my_name: selection.my_name.clone(),
-        groups: Vec::new(),
-        all_host_names: Vec::new(),
-        prefixes: Vec::new(),
-        nossl: Vec::new(),
-        ignore: Ignore::default(),
-        database: None,
-        tempdir: None,
-        lock_timeout: DEFAULT_LOCK_TIMEOUT,
-        files: document.sources.iter().map(|source| source.file.clone()).collect(),
-        warnings: Vec::new(),
-        max_parallel_peers: DEFAULT_PARALLEL_PEERS,
-        max_sessions: DEFAULT_SESSIONS,
-        max_sessions_per_peer: DEFAULT_SESSIONS_PER_PEER,
-        max_strangers: DEFAULT_STRANGERS,
-        max_file_size: None,
-        connect_timeout: DEFAULT_CONNECT_TIMEOUT,
-        handshake_timeout: DEFAULT_HANDSHAKE_TIMEOUT,
-        idle_timeout: DEFAULT_IDLE_TIMEOUT,
-        max_removals: None,
-        auto_name: false,
-        action_timeout: None,
-        batches: true,
-        durable: true,
-        compression: false,
-        tls: Tls::in_directory(system_dir),
-    };
+    let files = document.sources.iter().map(|source| source.file.clone()).collect();
+    let silent = Config::silent(&selection.my_name, system_dir);
+    let config = Config { document: Arc::clone(document), files, ..silent };
     let mut resolver = Resolver { document, selection, system_dir, keys, config, unnamed_groups: 0 };
     for block in &document.blocks {
         resolver.block(block)?;

@@ -305,6 +305,15 @@ mod tests {
     }
 
     #[test]
+    fn no_name_of_a_database_is_more_than_a_name() {
+        for text in ["pgsql://h/a%22;%20DROP", "pgsql://h/x?dbname=a%22;%20DROP", "pgsql://h/a%00;%20DROP"] {
+            assert_eq!(postgres(text).database, "a___DROP", "{text}");
+        }
+        let Location::Postgres(url) = Location::resolve(Some("pgsql://h"), "a\"; DROP", "").unwrap() else { panic!() };
+        assert_eq!(url.database, "csync2_a___DROP");
+    }
+
+    #[test]
     fn parameters_and_escapes_are_understood() {
         let url = postgres("pgsql://us%40er:p%3Aw%2F@[::1]:5433/db?sslmode=verify-full&sslrootcert=/etc/a%20b.pem");
         assert_eq!((url.user.as_str(), url.password.as_deref()), ("us@er", Some("p:w/")));

@@ -58,7 +58,7 @@ fn every_promise_of_security_has_a_test() {
 }
 
 fn is_test(text: &str) -> bool {
-    (text.starts_with("it/") || text.starts_with("src/")) && text.contains("::")
+    ["it/", "src/", "wire_"].iter().any(|begin| text.starts_with(begin)) && text.contains("::")
 }
 
 /// The rows of a section stand for exactly these subjects, and their tests use them.

@@ -10,6 +10,7 @@ use std::thread;
 use crate::support::cluster::{Cluster, Node};
 use crate::support::process::{Daemon, Output, run, wrap};
 use crate::support::session::Session;
+use crate::support::tree::device;
 use crate::support::{Cast, Program, Table, certs, scenarios, tree};
 
 scenarios! { ours as client:
@@ -300,6 +301,7 @@ scenarios! { ours:
     a_standing_fact_is_told_once
     an_include_without_its_directory_is_told_once
     a_lost_attribute_is_told_once
+    what_an_ordinary_user_may_not_do_is_told_of_each_file
 }
 
 fn chmod(node: &Node, file: &str, mode: u32) {
@@ -356,18 +358,51 @@ fn an_include_without_its_directory_is_told_once(cast: Cast) {
     alpha.csync2(["-crv", "/"]).success().logs(&missing("gone")).logs_no(&missing("alpha/tree/slip"));
 }
 
+const NOBODY: u32 = 65534;
+
+/// Gives an ordinary user what a server needs.
+fn give_to_nobody(node: &Node) {
+    for place in ["", "etc", "etc/demo.key", "etc/csync2.cfg", "db", "tree"] {
+        chown(node.base().join(place), Some(NOBODY), Some(NOBODY)).expect("chown");
+    }
+}
+
+/// A server of that user, for one session.
+fn served_by_nobody(node: &Node) -> Daemon {
+    let ids = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"];
+    Daemon::start(&wrap(&ids, &node.command(Program::Ours, ["-iii"])), "Csync2 daemon running.")
+}
+
+/// An ordinary user serves what it may, and the rest is refused file by file, in the system's words.
+fn what_an_ordinary_user_may_not_do_is_told_of_each_file(cast: Cast) {
+    for options in [&["-u"][..], &["-u", "--no-batches"]] {
+        let cluster = cast.cluster(["alpha", "beta"]).build();
+        let (alpha, beta) = (&cluster["alpha"], &cluster["beta"]);
+        give_to_nobody(beta);
+        chown(alpha.tree_dir(), Some(NOBODY), Some(NOBODY)).expect("chown");
+        alpha.put(&tree! { "theirs" => "of root", "null" => device(1, 3, false), "ours" => "of nobody" });
+        chown(alpha.path("ours"), Some(NOBODY), Some(NOBODY)).expect("chown");
+        alpha.csync2(["-cr", "/"]).success().silent();
+        let server = served_by_nobody(beta);
+        let refused = alpha.csync2(options).exits(1);
+        for name in ["theirs", "null"] {
+            let told = format!("%d%/{name}: Operation not permitted");
+            assert!(refused.stderr_text().contains(&told), "{refused:?}");
+        }
+        server.wait();
+        assert_eq!(beta.read("ours"), "of nobody");
+        let dirty = alpha.rows(Table::Dirty);
+        assert!(dirty.len() == 2 && dirty.iter().all(|row| !row.contains("/ours")), "{dirty:?}");
+    }
+}
+
 /// The server is an ordinary user, who cannot give a file to root again.
 fn a_lost_attribute_is_told_once(cast: Cast) {
-    const NOBODY: u32 = 65534;
     let cluster = cast.cluster(["alpha", "beta"]).top("ignore uid gid;").build();
     let (alpha, beta) = (&cluster["alpha"], &cluster["beta"]);
-    for place in ["", "etc", "etc/demo.key", "etc/csync2.cfg", "db", "tree"] {
-        chown(beta.base().join(place), Some(NOBODY), Some(NOBODY)).expect("chown");
-    }
+    give_to_nobody(beta);
     let push = |content: &str| {
-        let ids = ["--reuid", "65534", "--regid", "65534", "--clear-groups"];
-        let server = wrap(&[["setpriv"].as_slice(), &ids].concat(), &beta.command(Program::Ours, ["-iii"]));
-        let server = Daemon::start(&server, "Csync2 daemon running.");
+        let server = served_by_nobody(beta);
         alpha.put(&tree! { "f" => content });
         alpha.csync2(["-x"]).success().silent();
         server.wait_with_log().1

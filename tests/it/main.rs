@@ -25,6 +25,7 @@ mod disks;
 mod durability;
 mod errors;
 mod faults;
+mod fuzz;
 mod import;
 mod interop;
 mod listing;

@@ -33,13 +33,6 @@ pub struct Limits {
     pub strangers: usize,
 }
 
-impl Default for Limits {
-    /// Those of a configuration that says nothing about them, for one that cannot be read (yet).
-    fn default() -> Self {
-        Self { sessions: 64, of_one_peer: 16, strangers: 256 }
-    }
-}
-
 impl Limits {
     #[must_use]
     pub fn of(config: &Config) -> Self {

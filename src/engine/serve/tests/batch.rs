@@ -473,6 +473,30 @@ async fn no_name_in_a_frame_leads_out_of_the_group() {
 }
 
 #[tokio::test]
+async fn an_offer_opens_nothing_that_is_no_file() {
+    let story = Story::begin();
+    for name in ["fifo", "same"] {
+        let path = story.path("d").join(name);
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o644.into(), 0).unwrap();
+    }
+    symlink("/dev/zero", story.path("d/link")).unwrap();
+    story.check(true).await;
+    // An open FIFO would wait for a writer, /dev/zero would never end; as a basis the link has the length of a file.
+    let mut frames = Frames::begin(&story).await;
+    frames.send(&[file(1, "fifo", "a file now"), file(2, "link", "/dev/zero")]).await;
+    frames.expect(&[want(1), want(2)]).await;
+    frames.send(&content(1, "a file now")).await;
+    frames.send(&content(2, "/dev/zero")).await;
+    let mut closed = [frames.hear().await, frames.hear().await];
+    closed.sort_by_key(|answer| *answer != done(1));
+    assert_eq!(closed, [done(1), done(2)]);
+    frames.send(&[Push::Offer(offer(3, "same", FileKind::Fifo))]).await;
+    assert!(matches!(frames.hear().await, Answer::Done { id: 3, .. }));
+    frames.end().await;
+    assert_eq!((story.read("fifo"), story.read("link")), ("a file now".to_owned(), "/dev/zero".to_owned()));
+}
+
+#[tokio::test]
 async fn a_file_with_names_outside_is_not_changed_by_an_offer() {
     let story = Story::begin();
     let outside = story.path("out/file");

@@ -7,12 +7,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use proptest::prelude::*;
-use tokio::io::duplex;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio_util::sync::CancellationToken;
 
 use super::super::session;
-use super::{OK, Story, fill_in};
+use super::{Client, OK, Story, fill_in};
 use crate::wire::{Connection, Identity, Timeouts};
 
 const DENIED: &str = "Permission denied!";
@@ -342,75 +341,22 @@ async fn a_delta_cannot_fill_the_disk() {
     assert_eq!(story.read("f").len(), 65536);
 }
 
-/// A piece of a session, after its first words.
-fn piece() -> impl Strategy<Value = Vec<u8>> {
-    let name =
-        prop::sample::select(vec!["@/f", "@/dir/g", "@/link/x", "@/hard", "@/new", "@/../out/file", "@/no/x", "/etc"]);
-    let command = prop::sample::select(vec![
-        "SIG",
-        "TYPE",
-        "GETTM",
-        "GETSZ",
-        "MARK",
-        "FLUSH",
-        "DEL",
-        "PATCH",
-        "ATOMICPATCH",
-        "MKDIR",
-        "MKFIFO",
-        "MKLINK",
-        "MKSOCK",
-        "SETOWN",
-        "SETMOD",
-        "SETIME",
-        "sig",
-    ]);
-    let rest = prop::sample::select(vec!["", " 0 0", " 33188", " 0 0 33188 1400000000000000000", " target", " -1 x"]);
-    let line = (command, name, rest).prop_map(|(command, name, rest)| format!("{command} KEY {name}{rest}\n"));
-    let fixed = prop::sample::select(vec![
-        "HELLO localhost\n",
-        "GROUP g\n",
-        "BATCH 1\n",
-        "LIST server - KEY\n",
-        "ATOMICPATCH\n",
-        "\n",
-        "octet-stream -1\n",
-        "octet-stream 9\nrs\x026\x03abc\0",
-        "octet-stream 99\n",
-        "BYE\n",
-    ]);
-    let text = prop_oneof![4 => line, 2 => fixed.prop_map(str::to_owned)].prop_map(|text| fill_in(&text).into_bytes());
-    let frame =
-        (prop_oneof![1u8..9, any::<u8>()], prop::collection::vec(any::<u8>(), 0..60)).prop_map(|(kind, body)| {
-            let length = u32::try_from(body.len()).unwrap().to_be_bytes();
-            [&[kind], &length[..], &body].concat()
-        });
-    prop_oneof![8 => text, 2 => frame, 1 => prop::collection::vec(any::<u8>(), 0..40)]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
-
-    /// The twin of the fuzz target `session`.
-    #[test]
-    fn any_session_ends_and_leaves_alone_what_is_outside(pieces in prop::collection::vec(piece(), 0..14)) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let story = Story::begin();
-            let outside = hard_link(&story);
-            let before = outside();
-            story.put("f", "content of f");
-            story.put("dir/g", "g");
-            symlink("../out", story.path("d/link")).unwrap();
-            story.check(true).await;
-            let mut client = story.greet().await;
-            client.send_what_is_taken(&pieces.concat()).await;
-            client.close().await;
-            client.rest().await;
-            assert_eq!(outside(), before);
-            assert_eq!(fs::read_dir(story.path("out")).unwrap().count(), 1);
-            // The next one is served.
-            story.play(&[("NOTHING", "Unknown command!")]).await;
-        });
-    }
+#[tokio::test]
+async fn a_peer_that_does_not_read_is_left() {
+    const ASKED: usize = 5_000;
+    let story = Story::begin();
+    story.put("f", "content");
+    story.check(true).await;
+    let mut client = story.connect_with(Timeouts { idle: Duration::from_secs(1), ..Timeouts::default() });
+    client.ask("CONFIG ", OK).await;
+    client.ask("HELLO localhost", OK).await;
+    // The answers do not fit into what lies between the two; neither do the questions.
+    let Client { mut stream, server } = client;
+    let questions = fill_in("GETSZ KEY @/f\n").repeat(ASKED);
+    let (sent, ended) = tokio::join!(stream.write_all(questions.as_bytes()), server);
+    assert!(sent.is_err());
+    ended.unwrap();
+    let mut answers = Vec::new();
+    stream.read_to_end(&mut answers).await.unwrap();
+    assert!(String::from_utf8_lossy(&answers).matches("OK (data_follows).").count() < ASKED);
 }

@@ -240,11 +240,6 @@ impl Client {
         assert_eq!(self.send_delta(&literal(content)).await, OK);
     }
 
-    /// Nothing more will be sent.
-    pub(super) async fn close(&mut self) {
-        self.stream.shutdown().await.unwrap();
-    }
-
     /// Everything until the server closes.
     pub(super) async fn rest(self) -> String {
         let Self { mut stream, server } = self;
