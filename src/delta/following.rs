@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn against_sums_that_make_no_sense_all_is_sent() {
-        let new = [5; 500_000];
+        let new = vec![5; 500_000];
         let good = described(&new, 1_024);
         for bad in [&good[..3], &good[..HEAD], &[&[0; 4], &good[4..]].concat(), &[&[255; 4], &good[4..]].concat()] {
             let (built, literal, _) = rebuilt(&new, &new, bad, 50);

@@ -129,7 +129,7 @@ fn behind_a_symlink(config: &Config, rule: &Rule) -> Option<Warning> {
 fn linked_prefix(config: &Config, prefix: &Prefix) -> Option<Warning> {
     let directory = prefix.directory.as_ref()?;
     let real = real_place(directory)?;
-    let blocks = config.document.blocks.iter().filter_map(|block| match block {
+    let mut blocks = config.document.blocks.iter().filter_map(|block| match block {
         Block::Prefix { name, .. } if name.text == prefix.name => Some(name),
         _ => None,
     });
@@ -140,7 +140,7 @@ fn linked_prefix(config: &Config, prefix: &Prefix) -> Option<Warning> {
         real.display()
     );
     // The last block is the one that counts.
-    Some(blocks.last().map_or_else(|| text.clone().into(), |name| config.warning(name.span, text.clone())))
+    Some(blocks.next_back().map_or_else(|| text.clone().into(), |name| config.warning(name.span, text.clone())))
 }
 
 /// Where a directory is that is reached through a symlink; `None`: it is what it is called.

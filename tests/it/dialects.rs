@@ -255,14 +255,16 @@ fn large_files_are_compared_while_the_peer_describes_its_own() {
     getrandom::fill(&mut content).unwrap();
     let files = ["changed", "grown", "shrunk", "moved", "new"];
     let put = |name: &str, content: &[u8]| std::fs::write(alpha.tree_dir().join(name), content).unwrap();
-    files.iter().for_each(|name| put(name, &content));
+    for name in files {
+        put(name, &content);
+    }
     alpha.csync2(["-x"]).success();
     cluster.expect_agreement();
     let mut changed = content.clone();
     (0..20).for_each(|place| changed[place * 400_000] ^= 1);
     put("changed", &changed);
     put("grown", &[&content[..], &changed[..]].concat());
-    put("shrunk", &content[..(8 << 20) + 1]);
+    put("shrunk", &content[..=8 << 20]);
     put("moved", &[&content[4 << 20..], &content[..4 << 20]].concat());
     let mut new = content.clone();
     getrandom::fill(&mut new).unwrap();

@@ -23,15 +23,18 @@ pub(super) async fn both<A, B>(
 
 /// All answers, once all are there.
 pub(super) async fn all<T>(statements: impl Iterator<Item = impl Future<Output = Answer<T>>>) -> Answer<Vec<T>> {
-    let answers = future::join_all(statements).await;
-    answers.into_iter().fold(Ok(Vec::new()), |known, answer| match (known, answer) {
-        (Ok(mut known), Ok(answer)) => {
-            known.push(answer);
-            Ok(known)
+    let (mut all, mut failed) = (Vec::new(), None);
+    for answer in future::join_all(statements).await {
+        match (answer, failed.take()) {
+            (Ok(answer), before) => {
+                all.push(answer);
+                failed = before;
+            }
+            (Err(error), None) => failed = Some(error),
+            (Err(error), Some(before)) => failed = Some(cause(before, error)),
         }
-        (Err(error), Ok(_)) | (Ok(_), Err(error)) => Err(error),
-        (Err(one), Err(other)) => Err(cause(one, other)),
-    })
+    }
+    failed.map_or(Ok(all), Err)
 }
 
 fn cause(one: Error, other: Error) -> Error {

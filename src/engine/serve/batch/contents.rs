@@ -259,17 +259,13 @@ impl Batch {
         };
         let outcome = summing.outcome().await?;
         self.summing = None;
-        match (outcome, coming) {
-            (Err(refusal), Some((path, place, reserved))) => {
-                self.void.extend(reserved);
-                self.reject(id, &path, &place, refusal).await
-            }
-            // What is complete needs no more of them.
-            _ => {
-                self.answer(&Answer::Sums { id, bytes: Bytes::new() });
-                Ok(())
-            }
+        if let (Err(refusal), Some((path, place, reserved))) = (outcome, coming) {
+            self.void.extend(reserved);
+            return self.reject(id, &path, &place, refusal).await;
         }
+        // What is complete needs no more of them, whatever became of them.
+        self.answer(&Answer::Sums { id, bytes: Bytes::new() });
+        Ok(())
     }
 
     /// Keeps what has come.
