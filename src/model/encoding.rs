@@ -84,22 +84,29 @@ pub fn decode_in<'t>(text: &'t [u8], buffer: &'t mut Vec<u8>) -> &'t [u8] {
 
 fn decode_to(text: &[u8], name: &mut Vec<u8>) {
     let mut rest = text;
-    while let Some((&byte, tail)) = rest.split_first() {
-        rest = tail;
-        if byte == b'%'
-            && let [high, low, after @ ..] = tail
+    while let Some(at) = rest.iter().position(|&byte| byte == b'%') {
+        let (plain, escape) = rest.split_at(at);
+        name.extend_from_slice(plain);
+        if let [_, high, low, after @ ..] = escape
             && let (Some(high), Some(low)) = (digit(*high), digit(*low))
         {
             name.push(high << 4 | low);
             rest = after;
         } else {
-            name.push(byte);
+            name.push(b'%');
+            rest = &escape[1..];
         }
     }
+    name.extend_from_slice(rest);
 }
 
 fn digit(byte: u8) -> Option<u8> {
-    char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+    match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        b'A'..=b'F' => Some(byte - b'A' + 10),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
