@@ -355,7 +355,7 @@ impl Batch {
 /// The sums of one file that are being made.
 #[derive(Debug)]
 pub(super) struct Summing {
-    id: u32,
+    pub(super) id: u32,
     pub(super) made: mpsc::Receiver<Bytes>,
     task: JoinHandle<Result<Result<(), Refusal>, EngineError>>,
 }

@@ -269,6 +269,8 @@ impl Batch {
         if let Some(open) = self.open.remove(&id) {
             self.bytes -= open.bytes;
             self.sums -= open.sums;
+            // Those that are still being made are for nobody.
+            self.summing.take_if(|summing| summing.id == id);
             if let Some(path) = open.path {
                 self.names.remove(&path);
             }
