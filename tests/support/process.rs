@@ -170,7 +170,9 @@ impl Daemon {
     ///
     /// `stdbuf` makes the C program write out each line of its stdout; `setpriv` ties its life to ours.
     pub(crate) fn start(command: &Command, ready: &str) -> Daemon {
-        let mut wrapped = wrap(&["setpriv", "--pdeathsig", "KILL", "stdbuf", "-oL"], command);
+        // Whoever runs the tests may ignore signals, as a shell has its background do; then so would the program.
+        let around = ["env", "--default-signal", "setpriv", "--pdeathsig", "KILL", "stdbuf", "-oL"];
+        let mut wrapped = wrap(&around, command);
         let mut child = wrapped
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -21,9 +21,6 @@ use crate::model::{Scope, SyncPath};
 /// Files in one transaction, and in one message.
 const CHUNK: usize = 1_000;
 
-/// Chunks of our own rows that are read in advance: some 8 MB.
-const CHUNKS_AHEAD: usize = 32;
-
 /// What differs between the databases.
 pub(super) async fn compare(node: &Arc<Node>, pair: Pair, scope: Scope, options: &Options) -> Findings {
     if options.announce {
@@ -44,8 +41,8 @@ pub(super) async fn compare(node: &Arc<Node>, pair: Pair, scope: Scope, options:
 }
 
 async fn find(node: &Node, pair: &Pair, scope: &Scope, marking: Option<Marking>) -> Result<Differences, Trouble> {
-    // Read while the peer makes its list.
-    let ours = ahead(node.store.files(vec![scope.clone()]));
+    // The first of them are read while the peer makes its list.
+    let ours = node.store.files(vec![scope.clone()]);
     let (theirs, dialect) = inquiry::list(node, pair, scope).await?;
     let mut merge = Merge::of(ours, in_chunks(theirs));
     let (mut differences, mut marks) = (Differences::new(), Vec::new());
@@ -86,20 +83,6 @@ fn judge(node: &Node, pair: &Pair, dialect: Dialect, both: Both) -> Option<Diffe
         }
         (None, None) => None,
     }
-}
-
-/// Hands on what it is given, and takes some of it in advance.
-fn ahead<T: Send + 'static>(mut chunks: Receiver<T>) -> Receiver<T> {
-    let (sink, receiver) = mpsc::channel(CHUNKS_AHEAD);
-    tokio::spawn(async move {
-        while let Some(chunk) = chunks.recv().await {
-            // Nobody is left to be served when the receiver has gone.
-            if sink.send(chunk).await.is_err() {
-                return;
-            }
-        }
-    });
-    receiver
 }
 
 /// Hands the list on as it is read from temporary files.
