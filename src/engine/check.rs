@@ -23,7 +23,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
 use tokio::sync::mpsc;
@@ -59,11 +59,9 @@ const WRITERS: usize = 2;
 /// Threads of a walk, at most: a disk that is read from has little use for more.
 const WALKERS: usize = 8;
 
-/// How often a file is looked at again that changes while we look.
-const ATTEMPTS: u32 = 5;
-
-/// What is waited before the second attempt; each further one waits longer.
-const PAUSE: Duration = Duration::from_millis(10);
+/// What is waited before a file is looked at again that was being received, or changed while we looked; and in the end. In all
+/// it is the `lock-timeout`: a session that brings hundreds of files to a slow disk takes its time.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
 
 /// Checks what the targets name and writes what changed; `directories` gets what `-W` asks for. When it is stopped, what it
 /// has come to by then is written, and nothing counts as removed.
@@ -286,11 +284,9 @@ pub async fn examine_all(
     let mut examined = Examined::default();
     let mut paths = paths;
     let mut overtaken: HashMap<SyncPath, Overtaken> = HashMap::new();
-    for attempt in 0..ATTEMPTS {
-        if attempt > 0 && !paths.is_empty() {
-            // A session is receiving the file, or another check has just written its row.
-            tokio::time::sleep(PAUSE * attempt).await;
-        }
+    let patience = Instant::now() + node.config.lock_timeout;
+    let mut pause = PAUSES.0;
+    loop {
         let mut rows = look_up(node, &paths).await?;
         paths.retain(|path| {
             let row = rows.get(path).map(|record| record.checktxt.clone());
@@ -319,6 +315,14 @@ pub async fn examine_all(
         }
         paths = Vec::new();
         write_in_chunks(node, changes, &mut paths).await?;
+        if Instant::now() >= patience {
+            break;
+        }
+        if !paths.is_empty() {
+            // A session is receiving the file, or another check has just written its row.
+            tokio::time::sleep(pause).await;
+            pause = PAUSES.1.min(2 * pause);
+        }
     }
     for path in paths {
         let report = &mut examined.report;
