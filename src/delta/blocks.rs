@@ -298,9 +298,23 @@ impl Run {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    /// Appends what a piece stands for, and counts literal bytes.
+    pub(in super::super) fn put(old: &[u8], piece: Piece<'_>, built: &mut Vec<u8>, literal: &mut usize) {
+        match piece {
+            Piece::Literal(bytes) => {
+                *literal += bytes.len();
+                built.extend_from_slice(bytes);
+            }
+            Piece::Copy { offset, length } => {
+                let (offset, length) = (usize::try_from(offset).unwrap(), usize::try_from(length).unwrap());
+                built.extend_from_slice(&old[offset..offset + length]);
+            }
+        }
+    }
 
     /// The new version put together from the pieces, and how many of its bytes were literal.
     fn rebuilt(old: &[u8], new: &[u8], block_length: u32) -> (Vec<u8>, usize) {
@@ -310,16 +324,7 @@ mod tests {
         let (mut built, mut literal) = (Vec::new(), 0);
         let Some(mut matcher) = Matcher::new(block_length, &all) else { return (new.to_vec(), new.len()) };
         let mut rest = new;
-        let mut take = |piece: Piece<'_>| match piece {
-            Piece::Literal(bytes) => {
-                literal += bytes.len();
-                built.extend_from_slice(bytes);
-            }
-            Piece::Copy { offset, length } => {
-                let (offset, length) = (usize::try_from(offset).unwrap(), usize::try_from(length).unwrap());
-                built.extend_from_slice(&old[offset..offset + length]);
-            }
-        };
+        let mut take = |piece: Piece<'_>| put(old, piece, &mut built, &mut literal);
         while matcher.step(&mut rest, &mut take).unwrap() {}
         (built, literal)
     }

@@ -151,7 +151,7 @@ fn head_of(described: &[u8]) -> Option<(u32, [u8; KEY])> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::blocks;
+    use super::super::blocks::{self, tests::put};
     use super::*;
 
     fn described(old: &[u8], block_length: u32) -> Vec<u8> {
@@ -167,16 +167,7 @@ mod tests {
         let (mut built, mut literal, mut early) = (Vec::new(), 0, 0);
         let mut sums = described.chunks(piece.max(1));
         loop {
-            let mut take = |piece: Piece<'_>| match piece {
-                Piece::Literal(bytes) => {
-                    literal += bytes.len();
-                    built.extend_from_slice(bytes);
-                }
-                Piece::Copy { offset, length } => {
-                    let (offset, length) = (usize::try_from(offset).unwrap(), usize::try_from(length).unwrap());
-                    built.extend_from_slice(&old[offset..offset + length]);
-                }
-            };
+            let mut take = |piece: Piece<'_>| put(old, piece, &mut built, &mut literal);
             match follower.step(&mut rest, &mut take).unwrap() {
                 Progress::More => {}
                 Progress::NeedsSums => {

@@ -105,12 +105,13 @@ pub(super) async fn dirty_checks(peer: &Peer, paths: Vec<SyncPath>) -> Result<Ha
     Ok(refused)
 }
 
-/// The answer where another session changed the file, which is no change of ours: the sender's next run sees what came of it.
-const CHANGED_BY_ANOTHER: &str = "The file was received from another peer at the same time; it goes with the next run";
+/// The answer where the file is as its row says, and not what it was: another session brought it, or it was only touched.
+/// The sender's next run sees what came of it.
+const TOUCHED: &str = "Something else touched the file at the same time; it goes with the next run";
 
 /// The answer where the file is not what it was when the peer asked for it. If somebody here changed it, it is dirty now.
 pub(super) async fn changed_meanwhile(peer: &Peer, path: &SyncPath) -> Result<Reply, EngineError> {
-    Ok(dirty_check(peer, path).await?.unwrap_or_else(|| Reply::Text(CHANGED_BY_ANOTHER.to_owned())))
+    Ok(dirty_check(peer, path).await?.unwrap_or_else(|| Reply::Text(TOUCHED.to_owned())))
 }
 
 /// Marks a file for all hosts of the groups that hold the peer. What is marked already stays as it is: the C program

@@ -97,8 +97,9 @@ impl Feed {
     /// says of its file only when there is nothing to send.
     pub(super) fn frames(&mut self, room: Vec<u8>) -> (Vec<u8>, Vec<Sent>) {
         let (mut frames, mut sent, mut copied) = (room, Vec::new(), 0);
+        let mut is_waiting = false;
         frames.clear();
-        while frames.len() < AT_ONCE && copied < COPIED_AT_ONCE {
+        while frames.len() < AT_ONCE && copied < COPIED_AT_ONCE && !is_waiting {
             let reading = match self.reading.take() {
                 Some(reading) => Ok(reading),
                 None => match self.waiting.pop_front() {
@@ -119,7 +120,7 @@ impl Feed {
                         Ok((Some(reading), None))
                     }
                     Ok(Step::Waiting) => {
-                        copied = COPIED_AT_ONCE;
+                        is_waiting = true;
                         Ok((Some(reading), None))
                     }
                     Ok(Step::More) => Ok((Some(reading), None)),

@@ -67,10 +67,7 @@ async fn what_another_session_received_meanwhile_is_not_dirty() {
     one.ask("SETIME KEY @/f 1500000000", OK).await;
     one.bye().await;
     other
-        .ask(
-            "SETIME KEY @/f 1500000000",
-            "The file was received from another peer at the same time; it goes with the next run",
-        )
+        .ask("SETIME KEY @/f 1500000000", "Something else touched the file at the same time; it goes with the next run")
         .await;
     other.bye().await;
     story.check(false).await;
