@@ -9,6 +9,7 @@ use csync2::store::{ErrorKind, Location, Store, StoreError, StoreOptions};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
 
 use crate::bench::{Bench, change, dirty, files, mark, names, options, path};
+use crate::both::{intent, receipt};
 use crate::support::Postgres;
 
 async fn open(url: &str) -> Result<Store, StoreError> {
@@ -181,6 +182,18 @@ async fn a_server_that_stops_is_waited_for_and_then_named() {
     waiting.await.unwrap().unwrap();
     let marked: Vec<_> = dirty(&patient).await.into_iter().map(|entry| entry.path).collect();
     assert_eq!(marked, [path("/a"), path("/c")]);
+}
+
+/// Or files would count as being received as long as the process lives whose session has ended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_crashes_brings_no_ended_receive_back() {
+    let cluster = Postgres::start_with(&["synchronous_commit = on"]);
+    let store = open(&cluster.url("db")).await.unwrap();
+    let ids = store.begin_receives(vec![intent("/a", None), intent("/b", None)]).await.unwrap();
+    let receipts = ids.into_iter().map(Some).zip([receipt("/a", None), receipt("/b", None)]).collect();
+    store.finish_receives(receipts).await.unwrap();
+    cluster.restart("immediate");
+    assert_eq!(store.intents().await.unwrap().len(), 0);
 }
 
 #[tokio::test]

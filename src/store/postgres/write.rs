@@ -441,16 +441,15 @@ pub(super) async fn next_receives(client: &Object, spelling: Spelling, step: &St
         (!ended.is_empty(), REMOVE_INTENTS, &[ended]),
         (!names.is_empty(), ADD_INTENTS, &[ids, &names, &peers, &temp_names, &targets, &holders]),
     ];
-    // What a power cut may undo is what the intents are there for.
-    let durable = !intents.is_empty() || ended.len() < receipts.len();
-    at_once(client, durable, statements.iter().filter(|(is_needed, ..)| *is_needed)).await
+    // Durable, also where only what is over is recorded: a server that crashes would bring its intents back, while the session
+    // that ends them is gone and its process still there.
+    at_once(client, statements.iter().filter(|(is_needed, ..)| *is_needed)).await
 }
 
 /// Runs statements as one transaction, sent together with its beginning and its end. When one fails, the server undoes
 /// all of them.
 async fn at_once<'s>(
     client: &Object,
-    durable: bool,
     statements: impl Iterator<Item = &'s (bool, &'s str, &'s Parameters<'s>)>,
 ) -> Answer<()> {
     let mut prepared = Vec::new();
@@ -458,11 +457,10 @@ async fn at_once<'s>(
         // Before the transaction: what is prepared in between would be sent behind its end.
         prepared.push((client.prepare_cached(sql).await?, *parameters));
     }
-    let alone = durable && prepared.len() == 1;
+    let alone = prepared.len() == 1;
     let control = async |sql: &str| if alone { Ok(()) } else { client.batch_execute(sql).await };
-    let begin = if durable { "BEGIN" } else { "BEGIN; SET LOCAL synchronous_commit = off" };
     let work = together::all(prepared.iter().map(|(sql, parameters)| client.execute(sql, parameters)));
-    together::both(together::both(control(begin), work), control("COMMIT")).await.map(drop)
+    together::both(together::both(control("BEGIN"), work), control("COMMIT")).await.map(drop)
 }
 
 pub(super) async fn abandon_receives(client: &Object, ids: &[IntentId]) -> Answer<()> {
