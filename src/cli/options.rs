@@ -1,8 +1,8 @@
-//! The one table of options. The parser's definition and the help text are made from it, and from the same definition
-//! a man page and completions can be: nothing about an option stands anywhere else but what it means.
+//! The one table of options. The parser's definition, the help text and the man page are made from it, and from the same
+//! definition the completions (tests/packaging.rs): nothing about an option stands anywhere else but what it means.
 
 use clap::builder::OsStringValueParser;
-use clap::{Arg, ArgAction, Command};
+use clap::{Arg, ArgAction, Command, ValueHint};
 
 use self::Section::{Database, KeyFile, Modifiers, Simple, WithFiles, WithoutFiles};
 use self::Spelling::{Letter, Long};
@@ -353,6 +353,7 @@ pub(super) fn by_name(name: &str) -> Option<&'static OptionRecord> {
 #[must_use]
 pub fn command() -> Command {
     let operands = Arg::new(OPERANDS).value_name("file").num_args(0..).value_parser(OsStringValueParser::new());
+    let operands = operands.value_hint(ValueHint::AnyPath);
     Command::new("csync2")
         .version(env!("CARGO_PKG_VERSION"))
         .about("cluster synchronization tool")
@@ -371,9 +372,16 @@ impl OptionRecord {
             Long(name) => Arg::new(name).long(name),
         };
         let text: Vec<&str> = self.help.iter().map(|entry| entry.text).collect();
-        let argument = argument.help(text.join(" "));
+        let argument = argument.help(text.join("; "));
         let value = |argument: Arg, name| {
-            argument.value_name(name).action(ArgAction::Set).value_parser(OsStringValueParser::new())
+            let hint = match name {
+                "filename" => ValueHint::FilePath,
+                "database" => ValueHint::AnyPath,
+                "address" => ValueHint::Hostname,
+                _ => ValueHint::Other,
+            };
+            let argument = argument.value_name(name).value_hint(hint);
+            argument.action(ArgAction::Set).value_parser(OsStringValueParser::new())
         };
         match self.value {
             Value::None => argument.action(ArgAction::Count),

@@ -15,6 +15,7 @@ mod operands;
 mod remove_old;
 mod serve;
 pub mod signals;
+mod systemd;
 mod update;
 
 use std::collections::{BTreeMap, BTreeSet};

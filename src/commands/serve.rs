@@ -3,16 +3,16 @@
 use std::io::ErrorKind;
 use std::sync::Arc;
 
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio_util::sync::CancellationToken;
 
-use super::node_settings;
+use super::{node_settings, systemd};
 use crate::cli::{Printer, ServeMode, Settings, Status};
 use crate::config::Config;
 use crate::engine::serve::{self, Limits, Registry};
 use crate::model::errors::chain;
-use crate::wire::{Connection, Timeouts, WireError};
+use crate::wire::{Connection, Listener, Timeouts, WireError};
 
 pub(super) async fn serve(
     mode: ServeMode,
@@ -42,6 +42,7 @@ pub(super) async fn serve(
     };
     let (connect, handshake, idle) = (config.connect_timeout, config.handshake_timeout, config.idle_timeout);
     let (timeouts, limits) = (Timeouts { connect, handshake, idle }, Limits::of(&config));
+    let (bind, port) = (settings.bind.clone(), settings.port);
     let registry = Arc::new(Registry::new(settings));
     let report = match mode {
         ServeMode::Inherited => {
@@ -50,13 +51,25 @@ pub(super) async fn serve(
             serve::serve_one(&registry, connection, stop).await
         }
         ServeMode::Daemon | ServeMode::Once => {
-            let listening = |_| {
+            let listener = match systemd::passed_socket().context("Server error")? {
+                Some(socket) => Listener::inherited(socket, timeouts)
+                    .map_err(|error| anyhow!("Server error: {error}. The socket of LISTEN_FDS is none of TCP."))?,
+                None => Listener::bind(bind.as_deref(), port, timeouts)
+                    .await
+                    .map_err(|error| anyhow!("Server error: {error}{}", advice(&error)))?,
+            };
+            let listening = || {
                 // Who reads this line waits for it: it must not stay in a buffer. A closed stdout is no reason to stop.
                 let _ = printer.line(&[b"Csync2 daemon running. Waiting for connections."]);
                 let _ = printer.flush();
+                systemd::ready();
             };
-            let served = serve::serve(&registry, timeouts, limits, mode == ServeMode::Once, listening, stop).await;
-            served.map_err(|error| anyhow!("Server error: {error}{}", advice(&error)))?
+            let asked_to_stop = stop.clone();
+            tokio::spawn(async move {
+                asked_to_stop.cancelled().await;
+                systemd::stopping();
+            });
+            serve::serve(&registry, listener, limits, mode == ServeMode::Once, listening, stop).await
         }
     };
     Ok(Status::of_errors(u64::try_from(report.errors).unwrap_or(u64::MAX)))

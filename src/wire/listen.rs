@@ -40,6 +40,21 @@ impl Listener {
         Err(failed(failure))
     }
 
+    /// Takes over a socket that listens already: of a service manager.
+    ///
+    /// # Errors
+    /// [`WireError::Listen`] when it is no TCP socket.
+    pub fn inherited(socket: std::net::TcpListener, timeouts: Timeouts) -> Result<Self, WireError> {
+        let take = || {
+            let address = socket.local_addr()?;
+            socket.set_nonblocking(true)?;
+            Ok((TcpListener::from_std(socket)?, address))
+        };
+        let (socket, address) =
+            take().map_err(|source| WireError::Listen { address: "the inherited socket".to_owned(), source })?;
+        Ok(Self { socket, address, timeouts })
+    }
+
     /// The next peer. Connections that broke before they were accepted are passed over.
     ///
     /// # Errors

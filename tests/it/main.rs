@@ -32,6 +32,7 @@ mod listing;
 mod logging;
 mod names;
 mod overlap;
+mod packaging;
 mod random;
 mod schedules;
 mod selection;

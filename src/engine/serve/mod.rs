@@ -27,7 +27,7 @@ use self::lobby::Lobby;
 pub use self::registry::Registry;
 use super::Report;
 use super::stop::{GRACE, within_grace};
-use crate::wire::{Connection, Listener, Timeouts, WireError};
+use crate::wire::{Connection, Listener};
 
 /// How long to wait when no connection can be accepted.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -48,27 +48,21 @@ pub async fn serve_one(registry: &Arc<Registry>, connection: Connection, stop: &
     report
 }
 
-/// Listens, then serves sessions until it is stopped (`-ii`), or one session (`-iii`). `listening` is told the address once
-/// connections are accepted.
+/// Serves sessions until it is stopped (`-ii`), or one session (`-iii`). `listening` is called once that has been said.
 ///
 /// When it is stopped, it listens no more, and waits for the sessions to end; those that take long are ended after the file in
 /// hand.
-///
-/// # Errors
-/// When the port cannot be had.
 pub async fn serve(
     registry: &Arc<Registry>,
-    timeouts: Timeouts,
+    listener: Listener,
     limits: Limits,
     once: bool,
-    listening: impl FnOnce(std::net::SocketAddr),
+    listening: impl FnOnce(),
     stop: &CancellationToken,
-) -> Result<Report, WireError> {
-    let settings = registry.settings();
-    let listener = Listener::bind(settings.bind.as_deref(), settings.port, timeouts).await?;
+) -> Report {
     let address = listener.local_address();
-    tracing::info!("Listening on {}:{} as {}.", address.ip(), address.port(), settings.my_name);
-    listening(address);
+    tracing::info!("Listening on {}:{} as {}.", address.ip(), address.port(), registry.settings().my_name);
+    listening();
     let lobby = Lobby::new(limits);
     let sessions = Sessions::default();
     for number in 1_u64.. {
@@ -96,12 +90,12 @@ pub async fn serve(
         };
         if once {
             let ended = within_grace(stop, Box::pin(session.instrument(span))).await;
-            return Ok(ended.unwrap_or(Report { errors: 1, unfinished: true }));
+            return ended.unwrap_or(Report { errors: 1, unfinished: true });
         }
         tokio::spawn(session.instrument(span));
     }
     drop(listener);
-    Ok(sessions.end().await)
+    sessions.end().await
 }
 
 /// The sessions of a daemon, and the wish that they end after the file in hand.
