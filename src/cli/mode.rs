@@ -49,6 +49,8 @@ pub enum Mode {
     CheckConfig { operands: Vec<Vec<u8>> },
     /// `--import-db DATABASE`; written as for `-D`.
     ImportDatabase { from: String },
+    /// `--join PEER`.
+    Join { peer: String },
     /// `-k FILE`, alone on the line.
     NewKey { file: PathBuf },
 }
@@ -117,6 +119,10 @@ impl Mode {
             },
             "rm-ssl-cert" => match operands.as_slice() {
                 [peer] => Some(Self::ForgetCertificate { peer: host(peer) }),
+                _ => None,
+            },
+            "join" => match operands.as_slice() {
+                [peer] => Some(Self::Join { peer: host(peer) }),
                 _ => None,
             },
             "gen-ssl-cert" => bare(Self::NewCertificate),

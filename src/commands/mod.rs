@@ -8,6 +8,7 @@ mod force;
 mod hint;
 mod import;
 mod in_sync;
+mod join;
 pub mod keygen;
 mod list;
 mod mark;
@@ -160,6 +161,7 @@ impl Run {
             Mode::ForgetCertificate { peer } => self.forget_certificate(&peer).await?,
             Mode::RemoveOld => self.remove_old().await?,
             Mode::InSync { scope, diffs } => return self.in_sync(scope, diffs).await.map(Some),
+            Mode::Join { peer } => return self.join(&peer).await.map(Some),
             Mode::Serve(_)
             | Mode::NewKey { .. }
             | Mode::NewCertificate

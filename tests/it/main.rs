@@ -28,6 +28,7 @@ mod faults;
 mod fuzz;
 mod import;
 mod interop;
+mod join;
 mod listing;
 mod logging;
 mod names;
