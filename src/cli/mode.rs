@@ -49,6 +49,8 @@ pub enum Mode {
     CheckConfig { operands: Vec<Vec<u8>> },
     /// `--import-db DATABASE`; written as for `-D`.
     ImportDatabase { from: String },
+    /// `--init [HOST..]`; the names in lower case.
+    Init { hosts: Vec<String> },
     /// `--join PEER`.
     Join { peer: String },
     /// `-k FILE`, alone on the line.
@@ -121,6 +123,7 @@ impl Mode {
                 [peer] => Some(Self::ForgetCertificate { peer: host(peer) }),
                 _ => None,
             },
+            "init" => Some(Self::Init { hosts: operands.iter().map(|operand| host(operand)).collect() }),
             "join" => match operands.as_slice() {
                 [peer] => Some(Self::Join { peer: host(peer) }),
                 _ => None,

@@ -8,6 +8,7 @@ mod force;
 mod hint;
 mod import;
 mod in_sync;
+mod init;
 mod join;
 pub mod keygen;
 mod list;
@@ -60,6 +61,7 @@ pub async fn run(invocation: Invocation, printer: &Printer, stop: CancellationTo
             certificates::make(&settings, printer)?;
             return Ok(Status::Success);
         }
+        Mode::Init { hosts } => return Box::pin(init::run(&settings, &hosts, printer)).await,
         Mode::CheckConfig { operands } => return check_config::run(&settings, &operands, printer).await,
         Mode::ImportDatabase { from } => return import::run(&settings, &from, printer).await,
         Mode::Serve(kind) => return Box::pin(serve::serve(kind, &settings, printer, &stop)).await,
@@ -165,6 +167,7 @@ impl Run {
             Mode::Serve(_)
             | Mode::NewKey { .. }
             | Mode::NewCertificate
+            | Mode::Init { .. }
             | Mode::CheckConfig { .. }
             | Mode::ImportDatabase { .. } => {}
         }

@@ -27,6 +27,7 @@ mod errors;
 mod faults;
 mod fuzz;
 mod import;
+mod init;
 mod interop;
 mod join;
 mod listing;
