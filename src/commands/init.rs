@@ -68,17 +68,13 @@ impl Setup<'_> {
     /// How csync2 is called on this host.
     fn command(&self, arguments: &str) -> String {
         let Settings { config_name, bind, port, .. } = self.settings;
-        let mut command = "csync2".to_owned();
-        if !config_name.is_empty() {
-            command += &format!(" -C {config_name}");
-        }
-        if let Some(name) = bind {
-            command += &format!(" -N {name}");
-        }
-        if *port != crate::cli::settings::DEFAULT_PORT {
-            command += &format!(" -p {port}");
-        }
-        format!("{command} {arguments}")
+        let config_name = Some(config_name).filter(|name| !name.is_empty()).map(|name| format!("-C {name}"));
+        let name = bind.as_ref().map(|name| format!("-N {name}"));
+        let port = (*port != crate::cli::settings::DEFAULT_PORT).then(|| format!("-p {port}"));
+        let options = [config_name, name, port].into_iter().flatten();
+        let words: Vec<String> =
+            ["csync2".to_owned()].into_iter().chain(options).chain([arguments.to_owned()]).collect();
+        words.join(" ")
     }
 
     /// The configuration and its key: made together, since a key that is missing beside a configuration lies on another host.

@@ -65,8 +65,8 @@ mod tests {
     fn it_is_a_configuration_of_these_hosts() {
         let scratch = Scratch::new();
         let hosts = ["alpha", "beta@fe80::1", "gamma", "group"].map(str::to_owned);
-        scratch.write("csync2.cfg", &starter("cluster", &hosts, "csync2.key_cluster"));
-        scratch.write("csync2.key_cluster", &"k".repeat(64));
+        scratch.write("csync2.cfg", starter("cluster", &hosts, "csync2.key_cluster"));
+        scratch.write("csync2.key_cluster", "k".repeat(64));
         let source = Source { system_dir: scratch.root(), config_name: String::new() };
         let selection = Selection { my_name: "alpha".into(), groups: None };
         let config = Config::load(&source, &selection).unwrap();

@@ -51,7 +51,9 @@ impl Wishes {
                 marks.extend(mark::marks(&node.config, path, false).into_iter().filter(|mark| mark.peer == peer.name));
             }
         }
-        marks.iter().for_each(|mark| mark::announce(&mark.path));
+        for Mark { path, .. } in &marks {
+            mark::announce(path);
+        }
         if marks.is_empty() { Ok(()) } else { Ok(node.store.mark(marks, Vec::new()).await?) }
     }
 }

@@ -18,7 +18,9 @@ pub(in crate::store) fn remedy(url: &PostgresUrl, error: &(dyn Error + 'static))
     let create = format!(
         "CREATE DATABASE \"{database}\" OWNER \"{user}\" ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0;"
     );
-    match code.map(tokio_postgres::error::SqlState::code) {
+    // The driver asks for a password before the server says anything of the role.
+    let lacks_password = causes.iter().any(|cause| cause.to_string().contains("password missing"));
+    match code.map(tokio_postgres::error::SqlState::code).or(lacks_password.then_some("28P01")) {
         Some("42501") if causes.iter().any(|cause| cause.is::<CannotCreate>()) => vec![create],
         Some("42501") => vec![
             format!("\\connect \"{database}\""),
