@@ -67,7 +67,7 @@ fn two_bare_hosts_are_set_up_and_sync() {
         let cluster = bare_hosts(backend);
         let (alpha, beta) = (&cluster["alpha"], &cluster["beta"]);
         let etc = alpha.system_dir();
-        init(alpha, &[]).exits(1).logs("name the other hosts, --init HOST..");
+        alpha.csync2(["--init"]).exits(1).logs("name the other hosts, --init HOST..");
         let made = init(alpha, &[&beta.host]).exits(1);
         let told = lines(&made, "made");
         for file in ["csync2.cfg", "csync2.key_cluster", "csync2_ssl_cert.pem"] {
@@ -158,16 +158,14 @@ fn a_server_that_refuses_is_answered_with_the_statements() {
     ] {
         let url = format!("pgsql://{role}@127.0.0.1:{}/{database}", server.port());
         alpha.reach_database_at(&url);
-        let told = init(alpha, &[]).exits(1).stdout_text();
+        let told = alpha.csync2(["--init"]).exits(1).stdout_text();
         assert!(told.contains(statement), "{told}");
         let (_, statements) = told.split_once("in psql, as the server's superuser").expect("statements");
-        let statements: Vec<&str> = statements.lines().filter_map(|line| line.strip_prefix("           ")).collect();
-        let statements = statements.into_iter().filter(|line| !line.starts_with('\\')).collect::<Vec<_>>().join("\n");
-        server.sql(
-            if role == "init_guest" { database } else { "postgres" },
-            &statements.replace("; CREATE", ";\nCREATE"),
-        );
-        let told = init(alpha, &[]).stdout_text();
+        let statements = statements.lines().filter_map(|line| line.strip_prefix("           "));
+        for statement in statements.filter(|line| !line.starts_with('\\') && !line.starts_with("--")) {
+            server.sql(if role == "init_guest" { database } else { "postgres" }, statement);
+        }
+        let told = alpha.csync2(["--init"]).success().stdout_text();
         assert!(told.contains(&format!("fine   pgsql://{role}@127.0.0.1")), "{told}");
     }
 }
