@@ -45,7 +45,15 @@ fn of_root(error: io::Error) -> BeneathError {
 /// # Errors
 /// Those of the system; a path that is no longer pure counts as not found.
 pub fn open(place: &LocalPath) -> io::Result<File> {
-    match locate(place) {
+    open_with(&mut Locator::default(), place)
+}
+
+/// The same for one of many, in order.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_with(locator: &mut Locator, place: &LocalPath) -> io::Result<File> {
+    match locate_with(locator, place) {
         Ok(at) => at.open_regular(),
         Err(BeneathError::Io(error)) => Err(error),
         Err(other) => Err(io::Error::new(io::ErrorKind::NotFound, other)),

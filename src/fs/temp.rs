@@ -93,7 +93,10 @@ impl TempFile {
     }
 
     fn link_to(&self, directory: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
-        linkat(CWD, proc_path(&self.file).as_str(), directory, name, AtFlags::SYMLINK_FOLLOW)
+        match link_by_descriptor(&self.file, directory, name) {
+            Err(Errno::NOENT) => linkat(CWD, proc_path(&self.file).as_str(), directory, name, AtFlags::SYMLINK_FOLLOW),
+            other => other,
+        }
     }
 
     /// Open for reading and writing.
@@ -252,8 +255,17 @@ impl Drop for TempFile {
 fn nameless(directory: &OwnedFd) -> io::Result<File> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     let file = File::from(openat(directory, c".", flags, Mode::RUSR | Mode::WUSR)?);
-    std::fs::symlink_metadata(proc_path(&file))?;
+    // A name that is taken, and so makes no link.
+    if link_by_descriptor(&file, directory.as_fd(), c".") != Err(Errno::EXIST) {
+        std::fs::symlink_metadata(proc_path(&file))?;
+    }
     Ok(file)
+}
+
+/// Gives the file a name without a look at /proc, which costs several times as much. ENOENT: only root may do that (Linux
+/// before 6.10).
+fn link_by_descriptor(file: &File, directory: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
+    linkat(file, c"", directory, name, AtFlags::EMPTY_PATH)
 }
 
 fn proc_path(file: &File) -> String {
@@ -309,6 +321,10 @@ pub(super) fn cut(name: &[u8], length: usize) -> &[u8] {
 
 /// The size that the kernel allows for a list of attributes and for a value, in bytes.
 const XATTR_MAX: usize = 65_536;
+
+/// What a list takes most often.
+const XATTR_USUAL: usize = 1_024;
+
 const ACL: &CStr = c"system.posix_acl_access";
 
 /// Attributes of the file. Those that belong to its content (capabilities, integrity sums) or to a file system's own
@@ -318,8 +334,13 @@ fn is_taken_over(name: &CStr) -> bool {
 }
 
 fn take_over_attributes(new: &File, old: &File, attempt: &mut impl FnMut(&str, Result<(), Errno>) -> bool) {
-    let mut list = vec![0; XATTR_MAX];
-    let length = match flistxattr(old, &mut list[..]) {
+    let mut list = vec![0; XATTR_USUAL];
+    let mut listed = flistxattr(old, &mut list[..]);
+    if listed == Err(Errno::RANGE) {
+        list = vec![0; XATTR_MAX];
+        listed = flistxattr(old, &mut list[..]);
+    }
+    let length = match listed {
         Ok(length) => length,
         Err(Errno::NOTSUP) => return,
         Err(error) => {
@@ -327,13 +348,14 @@ fn take_over_attributes(new: &File, old: &File, attempt: &mut impl FnMut(&str, R
             return;
         }
     };
-    let mut value = vec![0; XATTR_MAX];
+    let mut value = Vec::new();
     let mut has_acl = false;
     for name in
         list[..length].split_inclusive(|&byte| byte == 0).filter_map(|name| CStr::from_bytes_with_nul(name).ok())
     {
         if is_taken_over(name) {
             has_acl |= name == ACL;
+            value.resize(XATTR_MAX, 0);
             let copied = fgetxattr(old, name, &mut value[..])
                 .and_then(|length| fsetxattr(new, name, &value[..length], XattrFlags::empty()));
             attempt(&name.to_string_lossy(), copied);

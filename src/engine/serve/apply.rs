@@ -187,6 +187,11 @@ impl Target {
         Self::at(content::locate_with(locator, local)?, local)
     }
 
+    /// The same, where what is there has been looked at already.
+    pub(super) fn known(locator: &mut Locator, local: &LocalPath, before: Option<Metadata>) -> Result<Self, Refusal> {
+        Ok(Self { place: content::locate_with(locator, local)?, real: local.absolute(), before })
+    }
+
     fn at(place: Place, local: &LocalPath) -> Result<Self, Refusal> {
         let before = place.metadata()?;
         Ok(Self { place, real: local.absolute(), before })

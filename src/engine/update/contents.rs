@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use crate::config::LocalPath;
 use crate::engine::content::{self, Hashing};
-use crate::fs;
+use crate::fs::{self, Locator};
 use crate::model::{FileKind, Metadata, Timestamp};
 
 /// Larger files, in bytes, are read for each peer; their digests are kept.
@@ -74,20 +74,21 @@ impl Contents {
         Self { are_shared: number > 1, ..Self::default() }
     }
 
-    /// Opens a file, or takes what is known of it.
+    /// Opens a file, one of many in order, or takes what is known of it.
     ///
     /// # Errors
     /// Those of opening it, and of reading a small one.
-    pub(super) fn open(&self, place: &LocalPath) -> io::Result<Content> {
+    pub(super) fn open(&self, locator: &mut Locator, place: &LocalPath) -> io::Result<Content> {
+        let mut read = || Content::of(content::open_with(locator, place)?);
         if !self.are_shared {
-            return Content::of(content::open(place)?);
+            return read();
         }
         let path = place.absolute();
         let now = content::locate(place).ok().and_then(|at| at.metadata().ok()).flatten();
-        let Some(now) = now else { return Content::of(content::open(place)?) };
-        let FileKind::Regular { size } = now.kind else { return Content::of(content::open(place)?) };
+        let Some(now) = now else { return read() };
+        let FileKind::Regular { size } = now.kind else { return read() };
         if size > SMALL {
-            let mut content = Content::of(content::open(place)?)?;
+            let mut content = read()?;
             if let (Some((metadata, digest)), Body::New(file)) = (self.kept().digests.get(&path), &content.body)
                 && *metadata == content.metadata
             {
@@ -100,13 +101,13 @@ impl Contents {
         if let Some(small) = slot.as_ref().filter(|small| small.metadata == now) {
             return Ok(small.clone().into());
         }
-        let mut content = Content::of(content::open(place)?)?;
+        let mut content = read()?;
         let mut bytes = Vec::new();
         content.by_ref().take(SMALL + 1).read_to_end(&mut bytes)?;
-        let Body::New(file) = content.body else { return Content::of(content::open(place)?) };
+        let Body::New(file) = content.body else { return read() };
         let is_same = content.is_settled && fs::meta::metadata_of(file.file())? == content.metadata;
         if bytes.len() as u64 > SMALL || !is_same {
-            return Content::of(content::open(place)?);
+            return read();
         }
         let small = Small { metadata: content.metadata, content: bytes.into(), digest: file.digest() };
         *slot = Some(small.clone());
@@ -242,7 +243,7 @@ mod tests {
 
     /// What a peer gets, and whether the disk was asked for it.
     fn read(contents: &Contents, place: &LocalPath) -> (Vec<u8>, [u8; 32], bool) {
-        let mut content = contents.open(place).unwrap();
+        let mut content = contents.open(&mut Locator::default(), place).unwrap();
         let mut bytes = Vec::new();
         content.read_to_end(&mut bytes).unwrap();
         assert!(!content.has_changed().unwrap());
@@ -269,9 +270,9 @@ mod tests {
             assert_eq!(changed.1, content::digest(&place).unwrap());
         }
         std::fs::remove_file(scratch.0.path().join("small")).unwrap();
-        assert!(contents.open(&scratch.put("other", b"")).is_ok());
+        assert!(contents.open(&mut Locator::default(), &scratch.put("other", b"")).is_ok());
         let gone = LocalPath { root: scratch.0.path().to_owned(), relative: b"small".to_vec() };
-        assert!(contents.open(&gone).is_err(), "what is gone is not in the cache");
+        assert!(contents.open(&mut Locator::default(), &gone).is_err(), "what is gone is not in the cache");
     }
 
     #[test]
@@ -294,7 +295,7 @@ mod tests {
     fn a_file_that_never_settles_may_have_changed() {
         let scratch = Scratch(tempfile::tempdir().unwrap());
         let place = scratch.put("f", b"content");
-        let mut content = Contents::for_peers(1).open(&place).unwrap();
+        let mut content = Contents::for_peers(1).open(&mut Locator::default(), &place).unwrap();
         assert!(!content.has_changed().unwrap());
         content.is_settled = false;
         assert!(content.has_changed().unwrap());

@@ -12,6 +12,7 @@ use super::contents::{Content, Contents};
 use crate::config::LocalPath;
 use crate::delta::blocks::Piece;
 use crate::delta::following::{Follower, Progress};
+use crate::fs::Locator;
 use crate::model::{FileKind, Metadata};
 use crate::wire::Attributes;
 use crate::wire::batch::Push;
@@ -98,6 +99,7 @@ impl Feed {
     pub(super) fn frames(&mut self, room: Vec<u8>) -> (Vec<u8>, Vec<Sent>) {
         let (mut frames, mut sent, mut copied) = (room, Vec::new(), 0);
         let mut is_waiting = false;
+        let mut locator = Locator::default();
         frames.clear();
         while frames.len() < AT_ONCE && copied < COPIED_AT_ONCE && !is_waiting {
             let reading = match self.reading.take() {
@@ -107,7 +109,7 @@ impl Feed {
                         if let Some(packer) = &mut self.packer {
                             packer.begin();
                         }
-                        Reading::begin(wanted)
+                        Reading::begin(&mut locator, wanted)
                     }
                     None => break,
                 },
@@ -143,8 +145,8 @@ impl Feed {
 }
 
 impl Reading {
-    fn begin(wanted: Wanted) -> Result<Self, (u32, io::Error)> {
-        let file = wanted.contents.open(&wanted.place).map_err(|error| (wanted.id, error))?;
+    fn begin(locator: &mut Locator, wanted: Wanted) -> Result<Self, (u32, io::Error)> {
+        let file = wanted.contents.open(locator, &wanted.place).map_err(|error| (wanted.id, error))?;
         let follower = wanted.theirs.as_ref().map(|_| Follower::default());
         Ok(Self { wanted, file, follower })
     }

@@ -11,6 +11,7 @@ use super::outbox::Body;
 use crate::config::LocalPath;
 use crate::delta::{self, Bounds, DeltaError};
 use crate::engine::content;
+use crate::fs::Locator;
 use crate::model::Metadata;
 
 /// Deltas above this size wait on disk for their turn. A larger file that is sent whole is sent while it is read.
@@ -47,9 +48,9 @@ pub(super) fn compare(contents: &Contents, place: &LocalPath, theirs: &[u8]) -> 
     Ok(Compared { metadata, digest })
 }
 
-/// SHA-256 of a regular file, with its state, which did not change meanwhile.
-pub(super) fn hash(contents: &Contents, place: &LocalPath) -> io::Result<(Metadata, [u8; 32])> {
-    let mut content = contents.open(place)?;
+/// SHA-256 of a regular file, one of many in order, with its state, which did not change meanwhile.
+pub(super) fn hash(contents: &Contents, locator: &mut Locator, place: &LocalPath) -> io::Result<(Metadata, [u8; 32])> {
+    let mut content = contents.open(locator, place)?;
     if !content.is_hashed() {
         io::copy(&mut content, &mut io::sink())?;
     }
@@ -170,7 +171,9 @@ impl Write for Pieces {
 }
 
 fn open(contents: &Contents, place: &LocalPath) -> Result<Content, DeltaError> {
-    contents.open(place).map_err(|source| DeltaError::Io { operation: "open the file", source })
+    contents
+        .open(&mut Locator::default(), place)
+        .map_err(|source| DeltaError::Io { operation: "open the file", source })
 }
 
 fn has_changed(content: &Content) -> Result<bool, DeltaError> {

@@ -227,7 +227,9 @@ fn put_in_place(
             target.must_be_unchanged()?;
             target.keep(copies)?;
             let (now, _) = target.replace(new)?;
-            touch(&mut touched, target.place()).map_err(Refusal::Unsettled)?;
+            if durable {
+                touch(&mut touched, target.place()).map_err(Refusal::Unsettled)?;
+            }
             Ok(now)
         });
         placed.push(match replaced {

@@ -124,7 +124,7 @@ impl Incoming {
 
     fn content(&mut self, desk: &mut Desk) -> Result<&mut Content, Refusal> {
         if self.content.is_none() {
-            let target = Target::find_with(&mut desk.locator, &self.place)?;
+            let target = Target::known(&mut desk.locator, &self.place, self.before.clone())?;
             let temp = target.temp(self.visible.as_deref(), &self.rules)?;
             let room = Room::of(&temp, &self.rules)?;
             room.check(self.size)?;
@@ -173,7 +173,11 @@ impl Incoming {
             // It has until the commit.
             temp.begin();
         }
-        let target = Target::find_with(&mut desk.locator, &self.place)?;
+        // What has come into being meanwhile is seen at the commit.
+        let target = match self.before {
+            None => Target::known(&mut desk.locator, &self.place, None)?,
+            Some(_) => Target::find_with(&mut desk.locator, &self.place)?,
+        };
         let old = match target.basis()? {
             Some(file) => Some((fs::meta::metadata_of(&file)?, file)),
             None => None,

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::commit::Ready;
 use self::contents::{Incoming, Summing};
+use self::offers::Seen;
 use super::apply::{Hiding, Refusal, Target};
 use super::peer::Peer;
 use super::permission;
@@ -199,26 +200,28 @@ impl Batch {
 
     /// Acts on messages, those of one sort together. `true`: the client went back to lines.
     async fn receive(&mut self, messages: Vec<Push>) -> Result<bool, SessionError> {
-        let (mut offers, mut contents): (Vec<Offer>, Vec<Push>) = (Vec::new(), Vec::new());
+        let (mut offers, mut same, mut contents) = (Vec::new(), Vec::new(), Vec::new());
         for message in messages {
             match message {
-                Push::Offer(offer) if contents.is_empty() => offers.push(offer),
+                Push::Offer(offer) if same.is_empty() && contents.is_empty() => offers.push(offer),
+                Push::Same { id } if offers.is_empty() && contents.is_empty() => same.push(self.same(id)?),
                 Push::Data { .. }
                 | Push::Packed { .. }
                 | Push::Copy { .. }
                 | Push::End { .. }
                 | Push::Cancel { .. }
-                    if offers.is_empty() =>
+                    if offers.is_empty() && same.is_empty() =>
                 {
                     contents.push(message);
                 }
                 other => {
                     self.offers(std::mem::take(&mut offers)).await?;
+                    self.set_times(std::mem::take(&mut same)).await?;
                     self.contents(std::mem::take(&mut contents)).await?;
                     match other {
                         Push::Key(key) => self.key = key,
                         Push::Offer(offer) => offers.push(offer),
-                        Push::Same { id } => self.same(id).await?,
+                        Push::Same { id } => same.push(self.same(id)?),
                         Push::Leave => return self.leave().await.map(|()| true),
                         content => contents.push(content),
                     }
@@ -226,6 +229,7 @@ impl Batch {
             }
         }
         self.offers(offers).await?;
+        self.set_times(same).await?;
         self.contents(contents).await?;
         Ok(false)
     }
@@ -345,15 +349,14 @@ impl Batch {
     }
 
     /// The client found both contents equal: the time is set, as far as the file is still what the client was shown.
-    async fn same(&mut self, id: u32) -> Result<(), SessionError> {
+    fn same(&mut self, id: u32) -> Result<Seen, WireError> {
         let Some(Open { path: Some(path), state, .. }) = self.open.get_mut(&id) else {
-            return Err(unknown(id).into());
+            return Err(unknown(id));
         };
         let path = path.clone();
-        let State::Compared(compared) = std::mem::replace(state, State::Ours) else { return Err(unknown(id).into()) };
+        let State::Compared(compared) = std::mem::replace(state, State::Ours) else { return Err(unknown(id)) };
         let Compared { place, shown, digest, attributes } = *compared;
-        let seen = offers::Seen { id, path, place, shown, digest: Some(digest), mtime: attributes.mtime };
-        Ok(self.set_times(vec![seen]).await?)
+        Ok(Seen { id, path, place, shown, digest: Some(digest), mtime: attributes.mtime })
     }
 }
 

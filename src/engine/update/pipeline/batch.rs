@@ -14,6 +14,7 @@ use crate::engine::update::exchange::{Answer as Line, Happened};
 use crate::engine::update::feed::{Sent, Wanted, Whole};
 use crate::engine::update::job::{Due, Progress, Told};
 use crate::engine::update::local;
+use crate::fs::Locator;
 use crate::model::errors::strerror;
 use crate::model::{Metadata, SyncPath};
 use crate::wire::batch::{Answer, Described, MAX_SUMS, Offer, Push, Theirs};
@@ -261,8 +262,10 @@ impl Pipeline<'_> {
         }
         let contents = Arc::clone(self.contents);
         let compared = blocking("update", move || {
-            let compare =
-                |(id, theirs, place)| (id, local::hash(&contents, &place).ok().filter(|(_, ours)| *ours == theirs));
+            let mut locator = Locator::default();
+            let compare = |(id, theirs, place)| {
+                (id, local::hash(&contents, &mut locator, &place).ok().filter(|(_, ours)| *ours == theirs))
+            };
             questions.into_iter().map(compare).collect::<Vec<_>>()
         });
         let mut frames = Vec::new();
