@@ -49,6 +49,10 @@ pub enum Mode {
     CheckConfig { operands: Vec<Vec<u8>> },
     /// `--import-db DATABASE`; written as for `-D`.
     ImportDatabase { from: String },
+    /// `--init [HOST..]`; the names in lower case.
+    Init { hosts: Vec<String> },
+    /// `--join PEER`.
+    Join { peer: String },
     /// `-k FILE`, alone on the line.
     NewKey { file: PathBuf },
 }
@@ -117,6 +121,11 @@ impl Mode {
             },
             "rm-ssl-cert" => match operands.as_slice() {
                 [peer] => Some(Self::ForgetCertificate { peer: host(peer) }),
+                _ => None,
+            },
+            "init" => Some(Self::Init { hosts: operands.iter().map(|operand| host(operand)).collect() }),
+            "join" => match operands.as_slice() {
+                [peer] => Some(Self::Join { peer: host(peer) }),
                 _ => None,
             },
             "gen-ssl-cert" => bare(Self::NewCertificate),

@@ -11,7 +11,7 @@ use self::Spelling::{Letter, Long};
 pub(super) const OPERANDS: &str = "operands";
 
 /// The modes, by letter or long name. `c` stands before `u`: of all pairs, only `-cu` is a mode.
-pub(super) const MODES: [&str; 19] = [
+pub(super) const MODES: [&str; 21] = [
     "x",
     "c",
     "u",
@@ -28,6 +28,8 @@ pub(super) const MODES: [&str; 19] = [
     "i",
     "ls-ssl-cert",
     "rm-ssl-cert",
+    "init",
+    "join",
     "gen-ssl-cert",
     "check-config",
     "import-db",
@@ -103,7 +105,7 @@ const fn help(section: Section, synopsis: &'static str, text: &'static str) -> H
 }
 
 /// Every option, in the order of the help text.
-pub static OPTIONS: [OptionRecord; 48] = [
+pub static OPTIONS: [OptionRecord; 50] = [
     switch('h', &[help(WithFiles, "-h [-r] file..", "Add (recursive) hints for check to db")]),
     switch(
         'c',
@@ -168,6 +170,23 @@ pub static OPTIONS: [OptionRecord; 48] = [
     long(
         "gen-ssl-cert",
         &[help(WithoutFiles, "--gen-ssl-cert", "Make a key and a certificate for this host, where there are none.")],
+    ),
+    long(
+        "init",
+        &[help(
+            WithoutFiles,
+            "--init [host..]",
+            "Make csync2.cfg for this host and the given ones, a key and a certificate, where there are none, and say what is \
+             still in the way.",
+        )],
+    ),
+    long(
+        "join",
+        &[help(
+            WithoutFiles,
+            "--join peername",
+            "Bring this host into step with a running one: take over what is equal, and have the rest pushed here.",
+        )],
     ),
     long(
         "check-config",

@@ -62,6 +62,15 @@ impl Run {
 /// # Errors
 /// One of the files exists (both are left as they are), or cannot be made (neither is left).
 pub(super) fn make(settings: &Settings, printer: &Printer) -> anyhow::Result<()> {
+    printer.certificate(&settings.my_name, &make_pair(settings)?)?;
+    Ok(printer.flush()?)
+}
+
+/// The same without a word.
+///
+/// # Errors
+/// As [`make`].
+pub(super) fn make_pair(settings: &Settings) -> anyhow::Result<Description> {
     let host = &settings.my_name;
     let Tls { certificate, key, .. } = places(settings)?;
     for (path, counterpart) in [(&key, "certificate"), (&certificate, "key")] {
@@ -77,12 +86,11 @@ pub(super) fn make(settings: &Settings, printer: &Printer) -> anyhow::Result<()>
         // A key without its certificate would be in the way of the next attempt; the error says what matters.
         let _ = std::fs::remove_file(&key);
     }
-    printer.certificate(host, &Description::of(made?.certificate()))?;
-    Ok(printer.flush()?)
+    Ok(Description::of(made?.certificate()))
 }
 
 /// Where the pair belongs: a host may make it before it has a configuration.
-fn places(settings: &Settings) -> Result<Tls, NewPairError> {
+pub(super) fn places(settings: &Settings) -> Result<Tls, NewPairError> {
     let source = Source { system_dir: settings.system_dir.clone(), config_name: settings.config_name.clone() };
     if !source.path().exists() {
         return Ok(Tls::in_directory(&settings.system_dir));
@@ -92,7 +100,7 @@ fn places(settings: &Settings) -> Result<Tls, NewPairError> {
 }
 
 /// Writes a file that was not there, durable when it has its name.
-fn write_new(path: &Path, text: &str, mode: u32) -> Result<(), NewPairError> {
+pub(super) fn write_new(path: &Path, text: &str, mode: u32) -> Result<(), NewPairError> {
     let failed = |source| NewPairError::Write { path: path.to_owned(), source };
     let directory = path.parent().unwrap_or(Path::new("/"));
     let mut file = tempfile::NamedTempFile::new_in(directory).map_err(failed)?;

@@ -1,7 +1,7 @@
 //! `-c`: update detection, of the operands or of everything that was hinted at.
 
 use super::Run;
-use crate::engine::check::{self, CheckOptions};
+use crate::engine::check::{self, CheckOptions, Marks};
 use crate::engine::membership::Purpose;
 use crate::engine::selection::Target;
 
@@ -14,7 +14,7 @@ impl Run {
         for hint in self.node.store.hints().await? {
             let target = Target { real: hint.path.clone(), recursive: hint.recursive };
             let (errors, versions) = (self.report.errors, self.node.store.hint_versions(&hint).await?);
-            self.check_targets(&[target]).await?;
+            self.check_targets(&[target], self.check_options()).await?;
             // What was not checked, or not to its end, is to be checked again.
             if self.report.errors == errors && !self.report.unfinished {
                 self.node.store.remove_hints(&versions).await?;
@@ -29,15 +29,18 @@ impl Run {
         if targets.is_empty() {
             targets.push(Target::everything());
         }
-        self.check_targets(&targets).await
+        self.check_targets(&targets, self.check_options()).await
     }
 
-    async fn check_targets(&mut self, targets: &[Target]) -> anyhow::Result<()> {
-        let options = CheckOptions {
-            init: self.settings.init,
+    fn check_options(&self) -> CheckOptions {
+        CheckOptions {
+            marks: if self.settings.init { Marks::Nothing } else { Marks::Everything },
             forced: self.settings.mark_forced,
             allow_mass_removal: self.settings.allow_mass_removal,
-        };
+        }
+    }
+
+    pub(super) async fn check_targets(&mut self, targets: &[Target], options: CheckOptions) -> anyhow::Result<()> {
         self.report.merge(check::check(&self.node, targets, options, self.directories.as_ref(), &self.stop).await?);
         Ok(())
     }

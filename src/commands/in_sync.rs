@@ -4,9 +4,9 @@ use std::io::Read;
 use std::sync::Arc;
 
 use super::Run;
-use crate::cli::output::Side as Letter;
+use crate::cli::output::{OutputError, Side as Letter};
 use crate::cli::{InSyncScope, Printer, Status};
-use crate::engine::in_sync::{self, Findings, Found, Marking, Options, Pair, Side};
+use crate::engine::in_sync::{self, Difference, Findings, Found, Marking, Options, Pair, Side};
 use crate::engine::membership::{self, Purpose};
 use crate::model::{Scope, SyncPath};
 
@@ -118,18 +118,21 @@ impl Run {
     }
 }
 
+pub(super) fn print_difference(printer: &Printer, pair: &Pair, difference: &Difference) -> Result<(), OutputError> {
+    let letter = match difference.side {
+        Side::LocalOnly => Letter::LocalOnly,
+        Side::RemoteOnly => Letter::RemoteOnly,
+        Side::Different => Letter::Different,
+    };
+    printer.difference(letter, &pair.my_name, &pair.peer, difference.path.as_bytes())
+}
+
 fn print(printer: &Printer, pair: &Pair, found: Found) -> anyhow::Result<()> {
     match found {
         Found::Nothing => {}
         Found::Differences(differences) => {
             for difference in differences.forwards()? {
-                let difference = difference?;
-                let letter = match difference.side {
-                    Side::LocalOnly => Letter::LocalOnly,
-                    Side::RemoteOnly => Letter::RemoteOnly,
-                    Side::Different => Letter::Different,
-                };
-                printer.difference(letter, &pair.my_name, &pair.peer, difference.path.as_bytes())?;
+                print_difference(printer, pair, &difference?)?;
             }
         }
         Found::Diffs(mut text) => {

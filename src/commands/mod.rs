@@ -8,6 +8,8 @@ mod force;
 mod hint;
 mod import;
 mod in_sync;
+mod init;
+mod join;
 pub mod keygen;
 mod list;
 mod mark;
@@ -60,6 +62,7 @@ pub async fn run(invocation: Invocation, printer: &Printer, stop: CancellationTo
             certificates::make(&settings, printer)?;
             return Ok(Status::Success);
         }
+        Mode::Init { hosts } => return Box::pin(init::run(&settings, &hosts, printer)).await,
         Mode::CheckConfig { operands } => return check_config::run(&settings, &operands, printer).await,
         Mode::ImportDatabase { from } => return import::run(&settings, &from, printer).await,
         Mode::Serve(kind) => return Box::pin(serve::serve(kind, &settings, printer, &stop)).await,
@@ -161,9 +164,11 @@ impl Run {
             Mode::ForgetCertificate { peer } => self.forget_certificate(&peer).await?,
             Mode::RemoveOld => self.remove_old().await?,
             Mode::InSync { scope, diffs } => return self.in_sync(scope, diffs).await.map(Some),
+            Mode::Join { peer } => return self.join(&peer).await.map(Some),
             Mode::Serve(_)
             | Mode::NewKey { .. }
             | Mode::NewCertificate
+            | Mode::Init { .. }
             | Mode::CheckConfig { .. }
             | Mode::ImportDatabase { .. } => {}
         }

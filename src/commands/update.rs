@@ -16,6 +16,7 @@ impl Run {
         let options = UpdateOptions {
             dry_run: self.settings.dry_run,
             peers: peers.map(|peers| peers.iter().map(|peer| peer.to_lowercase()).collect()),
+            holder: None,
             stop: self.stop.clone(),
         };
         let outcome = update::update(&self.node, scopes, &options).await?;

@@ -13,6 +13,7 @@ pub mod pattern;
 #[cfg(test)]
 pub(crate) mod reference;
 pub mod resolve;
+pub mod starter;
 
 use std::ffi::OsStr;
 use std::fs;

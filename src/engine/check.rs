@@ -45,12 +45,22 @@ use crate::store::{Change, StoreError};
 /// How a check behaves.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CheckOptions {
-    /// `-I`: fill the file table, mark nothing.
-    pub init: bool,
+    pub marks: Marks,
     /// `-F`: new dirty rows are forced.
     pub forced: bool,
     /// `--allow-mass-removal`: a missing root means that everything below it was removed on purpose.
     pub allow_mass_removal: bool,
+}
+
+/// What a check marks as dirty of what it finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Marks {
+    #[default]
+    Everything,
+    /// Known files that have changed. New ones are taken in, and those that are gone forgotten (`--join`).
+    Changes,
+    /// Nothing: the file table is filled (`-I`).
+    Nothing,
 }
 
 /// Chunks that are written at the same time: while the database brings one to the disk, it can work at the next.
@@ -447,13 +457,22 @@ fn change_of(
         }
         Comparison::Changed => {
             let record = node.record(path.clone(), metadata, None);
-            Some(Change { record: Some(record), ..marked(node, path, expected, options) })
+            let is_told = match options.marks {
+                Marks::Everything => true,
+                Marks::Changes => known.is_some(),
+                Marks::Nothing => false,
+            };
+            let change = if is_told { marked(node, path, expected, options) } else { bare(path, expected) };
+            Some(Change { record: Some(record), ..change })
         }
     }
 }
 
 fn removal_of(node: &Node, record: FileRecord, options: CheckOptions) -> Change {
-    marked(node, record.path, Some(record.checktxt), options)
+    match options.marks {
+        Marks::Everything => marked(node, record.path, Some(record.checktxt), options),
+        Marks::Changes | Marks::Nothing => bare(record.path, Some(record.checktxt)),
+    }
 }
 
 fn bare(path: SyncPath, expected: Option<Checktxt>) -> Change {
@@ -461,9 +480,6 @@ fn bare(path: SyncPath, expected: Option<Checktxt>) -> Change {
 }
 
 fn marked(node: &Node, path: SyncPath, expected: Option<Checktxt>, options: CheckOptions) -> Change {
-    if options.init {
-        return bare(path, expected);
-    }
     let marks = mark::marks(&node.config, &path, options.forced);
     let actions = mark::local_actions(&node.config, &path);
     Change { marks, actions, ..bare(path, expected) }

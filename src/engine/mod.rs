@@ -21,6 +21,7 @@ pub mod membership;
 mod notice;
 pub mod open;
 pub mod pitfalls;
+pub mod reach;
 pub mod recover;
 pub mod selection;
 pub mod serve;

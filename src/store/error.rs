@@ -5,6 +5,7 @@
 use std::error::Error;
 
 use super::transfer::Contents;
+use super::{Location, postgres};
 
 /// A failed operation of the state database. The cause, where there is one, is the error's source.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +83,17 @@ impl ErrorKind {
             Self::NewerSchema => "made by a newer csync2",
             Self::ReadOnly => "may only be read",
             Self::Other => "failed",
+        }
+    }
+}
+
+impl Location {
+    /// Statements for the server's superuser, after which it does not refuse us again; none where none help.
+    #[must_use]
+    pub fn remedy(&self, error: &(dyn Error + 'static)) -> Vec<String> {
+        match self {
+            Self::Postgres(url) => postgres::remedy::remedy(url, error),
+            Self::Sqlite(_) => Vec::new(),
         }
     }
 }

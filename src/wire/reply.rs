@@ -10,6 +10,8 @@ pub enum Reply {
     PathNotFound,
     CuLater,
     ActivatingSsl,
+    /// The answer to PUSH is still to come.
+    Pushing,
     /// The version of the batch dialect that the server will speak, or speaks from here on.
     Batch {
         version: u32,
@@ -36,7 +38,7 @@ pub enum Reply {
 }
 
 /// Every fixed text, and the beginning by which a peer's line is known.
-static FIXED: [(Reply, &str, &str); 18] = [
+static FIXED: [(Reply, &str, &str); 19] = [
     (Reply::CmdFinished, "OK (cmd_finished).", "OK (cmd_finished)"),
     (Reply::DataFollows, "OK (data_follows).", "OK (data_follows)"),
     (Reply::SendData, "OK (send_data).", "OK (send_data)"),
@@ -44,6 +46,7 @@ static FIXED: [(Reply, &str, &str); 18] = [
     (Reply::PathNotFound, "OK (path_not_found).", "OK (path_not_found)"),
     (Reply::CuLater, "OK (cu_later).", "OK (cu_later)"),
     (Reply::ActivatingSsl, "OK (activating_ssl).", "OK (activating_ssl)"),
+    (Reply::Pushing, "OK (pushing).", "OK (pushing)"),
     (Reply::AlsoDirty, "File is also marked dirty here!", "File is also marked dirty"),
     (Reply::ParentDirMissing, "Parent dir missing.", "Parent dir missing"),
     (Reply::PermissionDenied, "Permission denied!", "Permission denied!"),
@@ -133,6 +136,7 @@ impl Reply {
             | Self::PathNotFound
             | Self::CuLater
             | Self::ActivatingSsl
+            | Self::Pushing
             | Self::Batch { .. }
             | Self::OtherOk(_) => true,
             Self::AlsoDirty

@@ -48,6 +48,13 @@ pub enum Request {
         key: String,
         file: Vec<u8>,
     },
+    /// The client wants the file: PUSH is to bring it.
+    Fetch {
+        key: String,
+        file: Vec<u8>,
+    },
+    /// The server is to push what the client lacks.
+    Push,
     Type {
         key: String,
         file: Vec<u8>,
@@ -176,6 +183,7 @@ impl Request {
         let build: fn(String, Vec<u8>, &mut Fields) -> Result<Self, RequestError> = match command.as_slice() {
             b"SIG" => |key, file, _| Ok(Self::Sig { key, file }),
             b"MARK" => |key, file, _| Ok(Self::Mark { key, file }),
+            b"FETCH" => |key, file, _| Ok(Self::Fetch { key, file }),
             b"TYPE" => |key, file, _| Ok(Self::Type { key, file }),
             b"GETTM" => |key, file, _| Ok(Self::GetTm { key, file }),
             b"GETSZ" => |key, file, _| Ok(Self::GetSz { key, file }),
@@ -218,6 +226,7 @@ impl Request {
                 file: Some(fields.bytes()).filter(|file| file != b"-"),
                 keys: fields.decoded.by_ref().map(|key| text(&key)).collect(),
             },
+            b"PUSH" => Self::Push,
             b"BYE" => Self::Bye,
             _ => return None,
         })
@@ -240,7 +249,7 @@ impl Request {
     pub fn encode(&self) -> Vec<u8> {
         let mut line = Line::new(self.command());
         match self {
-            Self::Ssl | Self::AtomicDialect | Self::Bye => {}
+            Self::Ssl | Self::AtomicDialect | Self::Push | Self::Bye => {}
             Self::BatchDialect { lowest, highest } => {
                 line.number(lowest);
                 line.number(highest);
@@ -251,6 +260,7 @@ impl Request {
             Self::Hello { name } => line.field(name.as_bytes()),
             Self::Sig { key, file }
             | Self::Mark { key, file }
+            | Self::Fetch { key, file }
             | Self::Type { key, file }
             | Self::GetTm { key, file }
             | Self::GetSz { key, file }
@@ -315,6 +325,8 @@ impl Request {
             Self::BatchDialect { .. } | Self::Batch { .. } => "BATCH",
             Self::Sig { .. } => "SIG",
             Self::Mark { .. } => "MARK",
+            Self::Fetch { .. } => "FETCH",
+            Self::Push => "PUSH",
             Self::Type { .. } => "TYPE",
             Self::GetTm { .. } => "GETTM",
             Self::GetSz { .. } => "GETSZ",
@@ -507,6 +519,8 @@ mod tests {
             Just(Request::Ssl),
             Just(Request::Bye),
             Just(Request::AtomicDialect),
+            Just(Request::Push),
+            (word(), name()).prop_map(|(key, file)| Request::Fetch { key, file }),
             any::<(u32, u32)>().prop_map(|(lowest, highest)| Request::BatchDialect { lowest, highest }),
             any::<u32>().prop_map(|version| Request::Batch { version }),
             "[a-z0-9]{0,9}".prop_map(|name| Request::Config { name: name.into_bytes() }),

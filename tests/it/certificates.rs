@@ -220,3 +220,85 @@ fn a_pair_is_made_where_there_is_none() {
         cluster.expect_agreement();
     }
 }
+
+/// "A new key for a host", and "Away from RSA-1024".
+#[test]
+fn a_host_gets_a_new_key_by_the_recipe() {
+    let cluster = OURS.cluster(["alpha", "beta"]).build();
+    let (alpha, beta) = (&cluster["alpha"], &cluster["beta"]);
+    certs::write_by_the_manual(beta.system_dir(), 1024);
+    beta.serve();
+    alpha.put(&tree! { "f" => "content" });
+    alpha.csync2(["-x"]).success();
+    assert!(alpha.csync2(["--ls-ssl-cert"]).success().stdout_text().contains("\tRSA-1024\t"));
+    for file in ["csync2_ssl_cert.pem", "csync2_ssl_key.pem"] {
+        fs::rename(beta.system_dir().join(file), beta.base().join(file)).unwrap();
+    }
+    let made = beta.csync2(["--gen-ssl-cert"]).success().stdout_text();
+    let made = made.split('\t').nth(1).unwrap();
+    assert!(refused_push(&cluster, &[]).contains("its certificate changed"));
+    alpha.csync2(["--rm-ssl-cert", &beta.host]).success();
+    alpha.csync2(["-T"]).success();
+    let listed = alpha.csync2(["--ls-ssl-cert", &beta.host]).success().stdout_text();
+    assert!(listed.contains(made) && listed.contains("\tEC-256\t"), "{listed}");
+    for node in cluster.nodes() {
+        add_words(node, "legacy-tls no;");
+    }
+    alpha.csync2(["-x"]).success().silent();
+    cluster.expect_agreement();
+}
+
+/// "A node was replaced".
+#[test]
+fn a_replaced_node_comes_back_by_the_recipe() {
+    let cluster = OURS.cluster(["alpha", "beta"]).start();
+    let (alpha, beta) = (&cluster["alpha"], &cluster["beta"]);
+    alpha.put(&tree! { "f" => "content" });
+    alpha.csync2(["-x"]).success();
+    alpha.serve();
+    beta.stop();
+    beta.clear();
+    for file in ["csync2_ssl_cert.pem", "csync2_ssl_key.pem"] {
+        fs::remove_file(beta.system_dir().join(file)).unwrap();
+    }
+    fs::remove_dir_all(beta.base().join("db")).unwrap();
+    beta.csync2(["--init"]).success();
+    beta.serve();
+    let refused = beta.csync2(["--join", &alpha.host]).exits(1).stderr_text();
+    assert!(refused.contains("Identification failed! Another certificate is pinned here"), "{refused}");
+    alpha.csync2(["--rm-ssl-cert", &beta.host]).success();
+    alpha.csync2(["-T"]).success();
+    assert!(alpha.csync2(["--ls-ssl-cert", &beta.host]).success().stdout_text().contains(&own_fingerprint(beta)));
+    beta.csync2(["--join", &alpha.host]).success();
+    cluster.expect_agreement();
+    alpha.expect_clean();
+}
+
+/// "An authority of one's own": the commands are those of the manual, with an address in the place of a name.
+#[test]
+fn an_authority_is_made_by_the_recipe() {
+    let manual = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/manual.md")).unwrap();
+    let recipe = manual.split_once("**An authority of one's own.**").unwrap().1.split_once("## Database").unwrap().0;
+    let commands: Vec<&str> = recipe.lines().filter_map(|line| line.strip_prefix("    ")).collect();
+    let (once, rest) = commands.split_at(2);
+    let (for_each, words) = rest.split_at(3);
+    let cluster = OURS.cluster(["alpha", "beta"]).build();
+    let shell = |commands: &str| {
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-ec", commands]).current_dir(cluster.directory());
+        crate::support::process::run(shell).success()
+    };
+    shell(&once.join("\n"));
+    for node in cluster.nodes() {
+        shell(&for_each.join("\n").replace("DNS:beta", &format!("IP:{}", node.host)).replace("beta", &node.host));
+        for file in ["ca.pem", "host.pem", "host.key"] {
+            fs::copy(cluster.directory().join(file), node.system_dir().join(file)).unwrap();
+        }
+        add_words(node, &words.join("\n").replace("/etc/pki/", ""));
+    }
+    cluster["beta"].serve();
+    cluster["alpha"].put(&tree! { "f" => "content" });
+    cluster["alpha"].csync2(["-x"]).success().silent();
+    cluster.expect_agreement();
+    cluster["alpha"].csync2(["--ls-ssl-cert"]).exits(2);
+}

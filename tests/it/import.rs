@@ -9,6 +9,7 @@ use crate::support::cluster::Node;
 use crate::support::database::Database;
 use crate::support::postgres::{Postgres, USER};
 use crate::support::process::run;
+use crate::support::tree::file;
 use crate::support::{Cast, Program, Table, tree};
 
 const C_ON_SQLITE: Cast =
@@ -39,40 +40,63 @@ fn use_it(alpha: &Node) {
 
 #[test]
 fn a_c_installation_in_use_moves_to_postgres_without_loss() {
-    let cluster = C_ON_SQLITE.cluster(["alpha", "beta", "gamma"]).build();
-    let (alpha, beta, gamma) = (&cluster["alpha"], &cluster["beta"], &cluster["gamma"]);
-    beta.serve();
-    alpha.serve();
-    use_it(alpha);
-    let before = all_rows(&alpha.database);
-    assert!(before.iter().all(|rows| !rows.is_empty()), "{before:?}");
-    let listed: Vec<String> = ["-L", "-M", "-H"].map(|list| alpha.csync2([list]).success().stdout_text()).into();
-    let before_listing = all_rows(&alpha.database);
+    for (backend, name) in [(Backend::Sqlite, "import_moves"), (Backend::Postgres, "import_moves_again")] {
+        let cluster = Cast { backend, ..C_ON_SQLITE }.cluster(["alpha", "beta", "gamma"]).build();
+        let (alpha, beta, gamma) = (&cluster["alpha"], &cluster["beta"], &cluster["gamma"]);
+        beta.serve();
+        alpha.serve();
+        use_it(alpha);
+        let before = all_rows(&alpha.database);
+        assert!(before.iter().all(|rows| !rows.is_empty()), "{before:?}");
+        let listed: Vec<String> = ["-L", "-M", "-H"].map(|list| alpha.csync2([list]).success().stdout_text()).into();
+        let before_listing = all_rows(&alpha.database);
 
-    let new = new_database("import_moves");
-    let from = alpha.base().join("db");
-    let import = || alpha.csync2_by(Program::Ours, ["--import-db", from.to_str().unwrap(), "-D", &new.option()]);
-    let counts = TABLES.map(|table| alpha.database.rows(table).len());
-    let [files, dirty, hints, actions, certificates] = counts;
-    let counts = format!("file {files}, dirty {dirty}, hint {hints}, action {actions}, x509_cert {certificates}\n");
-    let told = import().success().stdout_text();
-    assert!(told.ends_with(&format!(": imported: {counts}")), "{told}");
-    assert_eq!(all_rows(&new), before_listing, "no row is lost, changed or run");
-    assert_eq!(all_rows(&alpha.database), before_listing, "the old database stays as it is");
-    let told = import().success().stdout_text();
-    assert!(told.ends_with(&format!(": the same is there already: {counts}")), "{told}");
+        let new = new_database(name);
+        let from = alpha.database.option();
+        let import = || alpha.csync2_by(Program::Ours, ["--import-db", &from, "-D", &new.option()]);
+        let counts = TABLES.map(|table| alpha.database.rows(table).len());
+        let [files, dirty, hints, actions, certificates] = counts;
+        let counts = format!("file {files}, dirty {dirty}, hint {hints}, action {actions}, x509_cert {certificates}\n");
+        let told = import().success().stdout_text();
+        assert!(told.ends_with(&format!(": imported: {counts}")), "{told}");
+        assert_eq!(all_rows(&new), before_listing, "no row is lost, changed or run");
+        assert_eq!(all_rows(&alpha.database), before_listing, "the old database stays as it is");
+        let told = import().success().stdout_text();
+        assert!(told.ends_with(&format!(": the same is there already: {counts}")), "{told}");
 
-    // The binary is swapped, and the new database in use.
-    alpha.stop();
-    gamma.serve();
-    alpha.reach_database_at(&new.option());
-    for (list, listed) in ["-L", "-M", "-H"].into_iter().zip(&listed) {
-        alpha.csync2_by(Program::Ours, [list]).success().prints(listed);
+        // The binary is swapped, and the new database in use.
+        alpha.stop();
+        gamma.serve();
+        alpha.reach_database_at(&new.option());
+        for (list, listed) in ["-L", "-M", "-H"].into_iter().zip(&listed) {
+            alpha.csync2_by(Program::Ours, [list]).success().prints(listed);
+        }
+        alpha.csync2_by(Program::Ours, ["-cu"]).success();
+        assert_eq!(new.rows(Table::Dirty), [""; 0]);
+        cluster.expect_agreement();
+        let _ = import().exits(1).logs("it holds another state").logs("Nothing has been changed.");
     }
-    alpha.csync2_by(Program::Ours, ["-cu"]).success();
-    assert_eq!(new.rows(Table::Dirty), [""; 0]);
+}
+
+/// Its rows have nanoseconds in checktxt.
+#[test]
+fn a_state_of_the_fork_moves_to_postgres() {
+    let cluster = Cast::plain(Program::Ours, Program::Ours).cluster(["alpha", "beta"]).build();
+    let (alpha, beta) = (&cluster["alpha"], &cluster["beta"]);
+    alpha.put(&tree! { "f" => file("hello\n").mtime(1_600_000_000) });
+    let script = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/fork/fork-database.sql"));
+    let script = script.unwrap().replace("1600000000123456789", "1600000000000000000");
+    alpha.database.execute(&script.replace("1.csync2.test", &alpha.host).replace("2.csync2.test", &beta.host));
+    let new = new_database("import_fork");
+    let told = alpha.csync2(["--import-db", &alpha.database.option(), "-D", &new.option()]).success().stdout_text();
+    assert!(told.ends_with(": imported: file 2, dirty 2, hint 0, action 0, x509_cert 0\n"), "{told}");
+    alpha.reach_database_at(&new.option());
+    let pair = format!("{}\t{}", alpha.host, beta.host);
+    alpha.csync2(["-M"]).success().prints(&format!("chary\t{pair}\t%d%\nchary\t{pair}\t%d%/f\n"));
+    alpha.csync2(["-crv", "/"]).success().logs_no("Marking");
+    beta.serve();
+    alpha.csync2(["-u"]).success();
     cluster.expect_agreement();
-    import().exits(1).logs("it holds another state").logs("Nothing has been changed.");
 }
 
 #[test]

@@ -77,7 +77,7 @@ impl Cast {
 }
 
 /// Makes of each scenario (a function that takes a [`Cast`]) a module with one test for each cast of a list: all
-/// combinations of roles; `tls:` those over TLS; `one program:` where a single program is looked at; `ours as client:` for
+/// combinations of roles; `tls:` those over TLS; `one program:` where a single program is looked at; `joining:` where ours meets either in both surroundings; `ours as client:` for
 /// what our client says of either; `ours:` where only our program is right.
 macro_rules! scenarios {
     (@cast $scenario:ident $($test:ident $make:ident $program:ident $($server:ident)?;)*) => {
@@ -100,6 +100,12 @@ macro_rules! scenarios {
         c_on_postgres postgres Reference;
         ours_on_sqlite sqlite Ours;
         ours_on_postgres postgres Ours;
+    })* };
+    (joining: $($scenario:ident)*) => { $(crate::support::scenarios! { @cast $scenario
+        to_c plain Ours Reference;
+        to_c_tls_postgres full Ours Reference;
+        to_ours plain Ours Ours;
+        to_ours_tls_postgres full Ours Ours;
     })* };
     (ours as client: $($scenario:ident)*) => { $(crate::support::scenarios! { @cast $scenario
         to_c plain Ours Reference;

@@ -115,12 +115,12 @@ fn refused(request: &'static str, answer: &[u8], advice: String) -> Trouble {
     SessionError::Refused { request, answer, advice }.into()
 }
 
-async fn say(connection: &mut Connection, request: &Request) -> Result<(), WireError> {
+pub(super) async fn say(connection: &mut Connection, request: &Request) -> Result<(), WireError> {
     tracing::trace!("Local> {}", request.command());
     connection.write_line(&request.encode()).await
 }
 
-async fn hear(connection: &mut Connection) -> Result<Vec<u8>, WireError> {
+pub(super) async fn hear(connection: &mut Connection) -> Result<Vec<u8>, WireError> {
     let line = connection.read_line().await?.ok_or(WireError::Closed)?;
     tracing::trace!("Peer> {}", String::from_utf8_lossy(&line));
     Ok(line)

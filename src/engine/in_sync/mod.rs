@@ -8,6 +8,7 @@
 mod agreement;
 mod diff;
 mod differences;
+mod fetch;
 mod inquiry;
 mod kind;
 pub mod listing;
@@ -23,6 +24,7 @@ use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
 
 pub use self::differences::{Difference, Differences, Side};
+pub use self::fetch::{Willingness, examine, fetch};
 use super::contact::{self, SessionError};
 use super::membership::{self, Purpose};
 use super::{EngineError, Node, Report};
@@ -90,6 +92,8 @@ pub struct Marking {
 pub struct Findings {
     pub pair: Pair,
     pub found: Found,
+    /// Files that both have alike.
+    pub equal: usize,
     pub report: Report,
 }
 
@@ -241,7 +245,7 @@ where
         let findings = task.await.unwrap_or_else(|error| {
             let mut report = Report::default();
             report.error(format_args!("ERROR: {}: the comparison ended early: {error}", pair.peer));
-            Findings { pair, found: Found::Nothing, report }
+            Findings { pair, found: Found::Nothing, equal: 0, report }
         });
         take(findings)?;
     }

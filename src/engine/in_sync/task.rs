@@ -28,26 +28,38 @@ pub(super) async fn compare(node: &Arc<Node>, pair: Pair, scope: Scope, options:
     }
     let mut report = Report::default();
     let found = match find(node, &pair, &scope, options.marking).await {
-        Ok(differences) if differences.is_empty() => Ok(Found::Nothing),
-        Ok(differences) if options.diffs => show(node, &pair, differences, &mut report).await,
-        Ok(differences) => Ok(Found::Differences(differences)),
+        Ok((equal, differences)) if differences.is_empty() => Ok((equal, Found::Nothing)),
+        Ok((equal, differences)) if options.diffs => {
+            show(node, &pair, differences, &mut report).await.map(|shown| (equal, shown))
+        }
+        Ok((equal, differences)) => Ok((equal, Found::Differences(differences))),
         Err(trouble) => Err(trouble),
     };
-    let found = found.unwrap_or_else(|trouble| {
+    let (equal, found) = found.unwrap_or_else(|trouble| {
         trouble.report(&pair, "the databases", &mut report);
-        Found::Nothing
+        (0, Found::Nothing)
     });
-    Findings { pair, found, report }
+    Findings { pair, found, equal, report }
 }
 
-async fn find(node: &Node, pair: &Pair, scope: &Scope, marking: Option<Marking>) -> Result<Differences, Trouble> {
+/// How many files are alike, and those that are not.
+async fn find(
+    node: &Node,
+    pair: &Pair,
+    scope: &Scope,
+    marking: Option<Marking>,
+) -> Result<(usize, Differences), Trouble> {
     // The first of them are read while the peer makes its list.
     let ours = node.store.files(vec![scope.clone()]);
     let (theirs, dialect) = inquiry::list(node, pair, scope).await?;
     let mut merge = Merge::of(ours, in_chunks(theirs));
-    let (mut differences, mut marks) = (Differences::new(), Vec::new());
+    let (mut equal, mut differences, mut marks) = (0, Differences::new(), Vec::new());
     while let Some(both) = merge.next().await? {
-        let Some(difference) = judge(node, pair, dialect, both) else { continue };
+        let is_on_both = both.0.is_some() && both.1.is_some();
+        let Some(difference) = judge(node, pair, dialect, both) else {
+            equal += usize::from(is_on_both);
+            continue;
+        };
         differences.push(&difference)?;
         let Some(marking) = marking else { continue };
         if difference.side != Side::RemoteOnly || marking.removals {
@@ -60,7 +72,7 @@ async fn find(node: &Node, pair: &Pair, scope: &Scope, marking: Option<Marking>)
     if let Some(marking) = marking {
         write_marks(node, pair, marking, marks).await?;
     }
-    Ok(differences)
+    Ok((equal, differences))
 }
 
 /// What one name of the lists comes to. The peer restricts its list to what the pair shares, by its own configuration: what
@@ -142,5 +154,5 @@ pub(super) async fn diff_file(node: &Node, pair: Pair, path: &SyncPath) -> Findi
         trouble.report(&pair, &path.to_string(), &mut report);
         Found::Nothing
     });
-    Findings { pair, found, report }
+    Findings { pair, found, equal: 0, report }
 }

@@ -17,8 +17,10 @@ impl Session {
     /// Carries out one command and answers it.
     pub(super) async fn serve(&mut self, peer: &Peer, command: Request) -> Result<Flow, SessionError> {
         let purpose = if matches!(command, Request::Type { .. }) { Purpose::Compare } else { Purpose::Sync };
+        // What a peer lacks, a slave may ask for; the C program gives it no other command.
+        let changes = !matches!(command, Request::Fetch { .. });
         let admitted = match subject(&command) {
-            Some((key, file)) => permission::admit(peer, key, file, purpose).await?.map(Some),
+            Some((key, file)) => permission::admit(peer, key, file, purpose, changes).await?.map(Some),
             None => Ok(None),
         };
         let continued = match (&admitted, &command) {
@@ -43,6 +45,7 @@ impl Session {
                 query::list(peer, &mut self.connection, &server, file.as_deref(), &keys, unit).await??;
                 Reply::CmdFinished
             }
+            (Ok(None), Request::Push) => self.push(peer).await?,
             (Ok(None), _) => Reply::UnknownCommand,
         };
         self.answer(&reply).await?;
@@ -63,6 +66,7 @@ impl Session {
             }
             Request::GetSz { .. } => return self.number(&file, Measure::Size).await,
             Request::Mark { .. } => (permission::mark_for_groups_of(peer, &path).await.map_err(Stop::from), false),
+            Request::Fetch { .. } => return Ok(Answered::With(self.wishes.add(peer, &file).await?)),
             Request::Flush { .. } => (flush(peer, &file).await.map_err(Stop::from), false),
             Request::Patch { .. } => (self.patch(peer, file, None).await?, true),
             Request::AtomicPatch { attributes, .. } => (self.patch(peer, file, Some(attributes)).await?, true),
@@ -207,6 +211,8 @@ fn is_of_one_file(command: &Request) -> bool {
         | Request::SeTime { .. }
         | Request::Del { .. } => true,
         Request::Mark { .. }
+        | Request::Fetch { .. }
+        | Request::Push
         | Request::Type { .. }
         | Request::Flush { .. }
         | Request::List { .. }
@@ -226,6 +232,7 @@ fn subject(command: &Request) -> Option<(&str, &[u8])> {
     match command {
         Request::Sig { key, file }
         | Request::Mark { key, file }
+        | Request::Fetch { key, file }
         | Request::Type { key, file }
         | Request::GetTm { key, file }
         | Request::GetSz { key, file }
@@ -243,6 +250,7 @@ fn subject(command: &Request) -> Option<(&str, &[u8])> {
         | Request::SetMod { key, file, .. }
         | Request::SeTime { key, file, .. } => Some((key, file)),
         Request::List { .. }
+        | Request::Push
         | Request::Ssl
         | Request::Config { .. }
         | Request::Group { .. }

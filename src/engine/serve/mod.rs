@@ -13,6 +13,7 @@ mod session;
 mod spool;
 #[cfg(test)]
 mod tests;
+mod wishes;
 
 use std::sync::Arc;
 use std::time::Duration;

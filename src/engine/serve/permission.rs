@@ -21,12 +21,14 @@ pub(super) struct Admitted {
     pub(super) place: LocalPath,
 }
 
-/// Checks name, group, membership and key. The inner error is the answer to the peer.
+/// Checks name, group, membership and key. The inner error is the answer to the peer. `changes`: the command may change the
+/// file, which is not for a slave.
 pub(super) async fn admit(
     peer: &Peer,
     key: &str,
     file: &[u8],
     purpose: Purpose,
+    changes: bool,
 ) -> Result<Result<Admitted, Reply>, EngineError> {
     let (name, node) = (&peer.name, &peer.node);
     let shown = shown(file);
@@ -39,6 +41,7 @@ pub(super) async fn admit(
     };
     match membership::permission(&node.config, &path, name, key, purpose) {
         Permission::Allowed => {}
+        Permission::Slave if !changes => {}
         Permission::Slave => {
             mark_for_groups_of(peer, &path).await?;
             return Ok(Err(Reply::PermissionDeniedSlave));

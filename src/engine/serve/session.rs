@@ -19,6 +19,7 @@ use super::lobby::{TooMany, Visitor};
 use super::peer::{self, Jobs, Peer};
 use super::receive::Receiver;
 use super::registry::{Known, Registry};
+use super::wishes::Wishes;
 use crate::engine::action::{self, Patience};
 use crate::engine::open::OpenError;
 use crate::engine::recover;
@@ -63,11 +64,13 @@ pub(super) struct Session {
     patience: Instant,
     /// Who the peer proved to be.
     peer: Option<Arc<Peer>>,
-    /// Names the session in its intents.
-    holder: String,
+    /// Names the session in its intents and claims.
+    pub(super) holder: String,
     /// The unit of times, once the peer showed which dialect it speaks.
     pub(super) unit: Option<MtimeUnit>,
     pub(super) receiver: Receiver,
+    /// What the peer lacks.
+    pub(super) wishes: Wishes,
     /// Set by the first HELLO that succeeds; for the actions at the end it stays.
     served: Option<Arc<Node>>,
     /// What the changes of this session called for.
@@ -75,7 +78,7 @@ pub(super) struct Session {
     /// The peer is one of ours: it has asked for our dialect with the bare word.
     reads_on: bool,
     /// Ends the session after the file in hand.
-    stop: CancellationToken,
+    pub(super) stop: CancellationToken,
 }
 
 /// Why a HELLO came to nothing.
@@ -165,6 +168,7 @@ async fn open(
         holder: registry.holder(),
         unit: None,
         receiver: Receiver::default(),
+        wishes: Wishes::default(),
         served: None,
         jobs: Arc::default(),
         reads_on: false,
@@ -406,6 +410,7 @@ impl Session {
     /// Lets the peer speak under a name, if it may. A failed HELLO drops the earlier identity.
     async fn hello(&mut self, name: &str) -> Result<Result<(), Unwelcome>, SessionError> {
         self.settle().await?;
+        self.wishes = Wishes::default();
         if self.peer.take().is_some() {
             self.patience = Instant::now() + self.known.config.handshake_timeout;
         }

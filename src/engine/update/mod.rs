@@ -40,6 +40,8 @@ pub struct UpdateOptions {
     pub dry_run: bool,
     /// `-P`: only these peers, in lower case.
     pub peers: Option<Vec<String>>,
+    /// Who claims the peers, where that is not the process as a whole: a session of a daemon.
+    pub holder: Option<String>,
     /// Begins no other file once this is cancelled.
     pub stop: CancellationToken,
 }
@@ -77,6 +79,8 @@ struct Common {
     node: Arc<Node>,
     /// As [`UpdateOptions::dry_run`].
     dry_run: bool,
+    /// Names whoever claims the peers.
+    holder: String,
     contents: Arc<Contents>,
     /// As [`UpdateOptions::stop`].
     stop: CancellationToken,
@@ -93,7 +97,8 @@ pub async fn update(node: &Arc<Node>, scopes: Vec<Scope>, options: &UpdateOption
     let places = Arc::new(Semaphore::new(node.config.max_parallel_peers.max(1)));
     let contents = Arc::new(Contents::for_peers(work.len()));
     let (dry_run, stop) = (options.dry_run, options.stop.clone());
-    let run = Arc::new(Common { node: Arc::clone(node), dry_run, contents, stop });
+    let holder = options.holder.clone().unwrap_or_else(recover::holder);
+    let run = Arc::new(Common { node: Arc::clone(node), dry_run, holder, contents, stop });
     let (mut tasks, mut peers) = (JoinSet::new(), HashMap::new());
     for peer in work {
         let (run, places, served) = (Arc::clone(&run), Arc::clone(&places), peer.clone());
@@ -165,8 +170,7 @@ async fn serve_rows(
         return Ok(());
     }
     let waiting = || tracing::info!("Waiting for another csync2 that is updating {peer} ...");
-    let holder = recover::holder();
-    let claiming = claim::claim(store, peer, &holder, waiting);
+    let claiming = claim::claim(store, peer, &run.holder, waiting);
     let Some(claimed) = run.stop.run_until_cancelled(claiming).await.transpose()? else {
         outcome.report.unfinished = true;
         return Ok(());

@@ -7,6 +7,7 @@
 mod connect;
 mod migrate;
 mod read;
+pub(super) mod remedy;
 mod retry;
 mod tls;
 mod together;

@@ -41,7 +41,7 @@ impl fmt::Display for Trouble {
 /// A missing database that could not be made.
 #[derive(Debug, thiserror::Error)]
 #[error("there is no database {database:?}, and it cannot be created")]
-struct CannotCreate {
+pub(super) struct CannotCreate {
     database: String,
     source: Box<dyn Error + Send + Sync>,
 }

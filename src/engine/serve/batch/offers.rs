@@ -80,7 +80,7 @@ impl Batch {
         let (mut removals, mut directories, mut others, mut times) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for offer in offers {
             self.open(&offer)?;
-            let admitted = permission::admit(&self.peer, &self.key, &offer.name, Purpose::Sync).await?;
+            let admitted = permission::admit(&self.peer, &self.key, &offer.name, Purpose::Sync, true).await?;
             let file = match admitted {
                 Ok(file) => file,
                 Err(reply) => {

@@ -219,6 +219,35 @@ async fn marks_and_flushes() {
 }
 
 #[tokio::test]
+async fn what_a_peer_lacks_is_marked_for_it_alone_and_pushed() {
+    let story = Story::begin();
+    story.put("f", "x");
+    story.check(true).await;
+    let denied = "Permission denied!";
+    story
+        .play(&[("FETCH KEY @/f", OK), ("FETCH KEY @/none", "OK (path_not_found)."), ("FETCH WRONG @/f", denied)])
+        .await;
+    assert!(story.dirty("f").await.is_empty(), "without PUSH it is a question");
+    story.play(&[("PUSH", OK)]).await;
+    // Nobody listens there.
+    let failed = "The push ended with 1 errors, see the log of this host.";
+    story.play(&[("FETCH KEY @/f", OK), ("FETCH KEY @/f", OK), ("PUSH", failed)]).await;
+    assert_eq!(story.dirty("f").await, ["localhost"]);
+    story.play(&[("FETCH KEY @/f", OK), ("HELLO localhost", OK), ("PUSH", failed)]).await;
+    assert!(story.dirty("none").await.is_empty());
+}
+
+#[tokio::test]
+async fn a_slave_may_ask_for_what_it_lacks() {
+    let story = Story::begin();
+    let config = fs::read_to_string(story.path("csync2.cfg")).unwrap().replace("host localhost", "host (localhost)");
+    fs::write(story.path("csync2.cfg"), config).unwrap();
+    story.put("f", "x");
+    story.check(true).await;
+    story.play(&[("FETCH KEY @/f", OK), ("DEL KEY @/f", "Permission denied for slave!")]).await;
+}
+
+#[tokio::test]
 async fn a_mark_does_not_take_the_force_of_another() {
     let story = Story::begin();
     story.put("f", "x");

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::registry::Registry;
 use super::session;
-use crate::engine::check::{self, CheckOptions};
+use crate::engine::check::{self, CheckOptions, Marks};
 use crate::engine::open::NodeSettings;
 use crate::engine::selection::Target;
 use crate::engine::{Node, Report};
@@ -109,7 +109,8 @@ impl Story {
 
     /// `-cIr /`, or `-cr /`.
     pub(super) async fn check(&self, init: bool) {
-        let options = CheckOptions { init, ..CheckOptions::default() };
+        let marks = if init { Marks::Nothing } else { Marks::Everything };
+        let options = CheckOptions { marks, ..CheckOptions::default() };
         let real = self.path("d").canonicalize().unwrap().into_os_string().into_encoded_bytes();
         check::check(
             &self.served().await,

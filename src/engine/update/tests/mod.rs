@@ -21,7 +21,7 @@ use crate::config::{Config, Selection, Source};
 use crate::engine::check::{self, CheckOptions};
 use crate::engine::contact::Dialect;
 use crate::engine::selection::Target;
-use crate::engine::{Node, Place, Report};
+use crate::engine::{Node, Place, Report, recover};
 use crate::model::checktxt::MtimeUnit;
 use crate::model::{Checktxt, DirtyEntry, Mark, Scope, SyncPath};
 use crate::store::{Change, DirtyFilter, Location, Store, StoreOptions};
@@ -135,6 +135,7 @@ impl Home {
         let run = Arc::new(Common {
             node: Arc::clone(&self.node),
             dry_run,
+            holder: recover::holder(),
             contents: Arc::default(),
             stop: self.stop.clone(),
         });

@@ -1,0 +1,211 @@
+//! `--join PEER`: brings this host into step with a running one. What both have alike is taken over without being sent; what is
+//! missing or different here is pushed by the peer; what exists only here stays, and is named. Marks nothing for any other host,
+//! and asks for no removal: so nothing that runs loses anything by it.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use super::Run;
+use crate::cli::Status;
+use crate::engine::check::{CheckOptions, Marks};
+use crate::engine::in_sync::{self, Difference, Findings, Found, Options, Pair, Side, Willingness};
+use crate::engine::membership::{self, Purpose};
+use crate::engine::reach::{self, Listening};
+use crate::engine::selection::Target;
+use crate::model::{Scope, SyncPath};
+use crate::store::DirtyFilter;
+
+/// What a comparison comes to, for one pair.
+#[derive(Debug, Default)]
+struct Compared {
+    equal: usize,
+    /// Missing or different here: to be pushed by the peer.
+    wanted: Vec<SyncPath>,
+    only_here: usize,
+    /// Changed here since they were last known: not to be overwritten.
+    changed_here: usize,
+    /// Shared only in groups in which the peer is a slave, and may not push.
+    from_a_slave: usize,
+}
+
+impl Run {
+    pub(super) async fn join(&mut self, peer: &str) -> anyhow::Result<Status> {
+        let pairs: Vec<Pair> = Pair::all(&self.node).into_iter().filter(|pair| pair.peer == peer).collect();
+        if pairs.is_empty() {
+            let peers: BTreeSet<String> = Pair::all(&self.node).into_iter().map(|pair| pair.peer).collect();
+            let peers = peers.into_iter().collect::<Vec<_>>().join(" ");
+            self.report
+                .error(format_args!("ERROR: no group has both this host and {peer} in it. Its peers are: {peers}"));
+            return Ok(Status::Failure);
+        }
+        if !self.is_ready_to_join(&pairs).await {
+            return Ok(Status::Failure);
+        }
+        let options = CheckOptions {
+            marks: Marks::Changes,
+            forced: self.settings.mark_forced,
+            allow_mass_removal: self.settings.allow_mass_removal,
+        };
+        self.check_targets(&[Target::everything()], options).await?;
+        if self.report.errors > 0 || self.report.unfinished {
+            return Ok(Status::Failure);
+        }
+        for pair in &pairs {
+            self.join_pair(pair).await?;
+            if self.report.unfinished {
+                return Ok(Status::Failure);
+            }
+        }
+        self.tell_of_other_groups(peer)?;
+        Ok(Status::Success)
+    }
+
+    /// Whether the peer knows us, our groups and keys, and can reach us. What is in the way is counted.
+    async fn is_ready_to_join(&mut self, pairs: &[Pair]) -> bool {
+        for pair in pairs {
+            if !self.settings.dry_run
+                && let Listening::Nobody | Listening::Somebody =
+                    reach::listening(&self.node.config, &pair.my_name, self.node.port).await
+            {
+                self.report.error(format_args!(
+                    "ERROR: no csync2 listens on port {} of {}, where {} is to push. Start it (csync2 -ii, or systemctl start \
+                     csync2.socket), then join again.",
+                    self.node.port, pair.my_name, pair.peer
+                ));
+            }
+            self.report.merge(in_sync::examine(&self.node, pair).await);
+        }
+        self.report.errors == 0
+    }
+
+    async fn join_pair(&mut self, pair: &Pair) -> anyhow::Result<()> {
+        let Some(found) = self.compare_to_join(pair, true).await? else { return Ok(()) };
+        self.tell(pair, &found)?;
+        if self.settings.dry_run || found.wanted.is_empty() {
+            return Ok(());
+        }
+        let (node, peer) = (self.node.clone(), &pair.peer);
+        let Some((willingness, report)) =
+            self.stop.run_until_cancelled(in_sync::fetch(&node, pair, &found.wanted)).await
+        else {
+            self.report.unfinished = true;
+            return Ok(());
+        };
+        self.report.merge(report);
+        if willingness == Willingness::Unable {
+            let config = if node.config_name.is_empty() { String::new() } else { format!(" -C {}", node.config_name) };
+            let my_name = &pair.my_name;
+            self.report.error(format_args!(
+                "ERROR: {peer} cannot be asked for files: it runs another csync2. There, have it push them: `csync2{config} -TUI {peer} \
+                 {my_name} && csync2{config} -u -P {my_name}`; then join again, to see that nothing is missing."
+            ));
+            return Ok(());
+        }
+        let Some(left) = self.compare_to_join(pair, false).await? else { return Ok(()) };
+        let arrived = found.wanted.len().saturating_sub(left.wanted.len());
+        self.say(&format!("{peer}: {arrived} files have come."))?;
+        if let Some(first) = left.wanted.first() {
+            self.report.error(format_args!(
+                "ERROR: {peer}: {} files have not come, the first of them {first}. The log of {peer} says why; what is marked there goes \
+                 with its next push. Join again when that is put right.",
+                left.wanted.len()
+            ));
+        }
+        Ok(())
+    }
+
+    /// Compares the databases; with `listed` each difference is a line like those of `-T`. `None`: it could not be done.
+    async fn compare_to_join(&mut self, pair: &Pair, listed: bool) -> anyhow::Result<Option<Compared>> {
+        let dirty = self.node.store.dirty(DirtyFilter { peer: None, scopes: vec![Scope::All] }).await?;
+        let dirty: HashSet<SyncPath> = dirty.into_iter().map(|entry| entry.path).collect();
+        let mut findings: Option<Findings> = None;
+        let take = |found: Findings| {
+            findings = Some(found);
+            Ok::<(), anyhow::Error>(())
+        };
+        let options = Options { announce: listed, ..Options::default() };
+        let comparing = in_sync::compare(&self.node, vec![pair.clone()], &Scope::All, &options, take);
+        let ended = self.stop.run_until_cancelled(comparing).await;
+        self.report.unfinished |= ended.is_none();
+        ended.transpose()?;
+        let Some(Findings { found, equal, report, .. }) = findings else { return Ok(None) };
+        self.report.merge(report);
+        if report.errors > 0 {
+            return Ok(None);
+        }
+        let mut compared = Compared { equal, ..Compared::default() };
+        if let Found::Differences(differences) = found {
+            for difference in differences.forwards()? {
+                let difference = difference?;
+                if listed {
+                    super::in_sync::print_difference(&self.printer, pair, &difference)?;
+                }
+                self.sort(pair, difference, &dirty, &mut compared);
+            }
+        }
+        self.printer.flush()?;
+        Ok(Some(compared))
+    }
+
+    /// What becomes of a difference.
+    fn sort(&self, pair: &Pair, difference: Difference, dirty: &HashSet<SyncPath>, compared: &mut Compared) {
+        let Difference { side, path, .. } = difference;
+        let may_push = |peer: &str| {
+            membership::groups_of(&self.node.config, &path, Purpose::Sync)
+                .any(|group| group.hosts.iter().any(|host| host.name == peer && !host.slave))
+        };
+        if side == Side::LocalOnly {
+            compared.only_here += 1;
+        } else if dirty.contains(&path) {
+            compared.changed_here += 1;
+        } else if !may_push(&pair.peer) {
+            compared.from_a_slave += 1;
+        } else {
+            compared.wanted.push(path);
+        }
+    }
+
+    fn tell(&self, pair: &Pair, found: &Compared) -> anyhow::Result<()> {
+        let peer = &pair.peer;
+        let Compared { equal, wanted, only_here, changed_here, from_a_slave } = found;
+        self.say(&format!(
+            "{peer}: {equal} files are equal, and are not sent. {} are missing or different here: that host's are to come.",
+            wanted.len()
+        ))?;
+        if *only_here > 0 {
+            self.say(&format!(
+                "{peer}: {only_here} exist only here (L): neither sent nor removed. To send one: csync2 -m FILE, then csync2 -u"
+            ))?;
+        }
+        if *changed_here > 0 {
+            self.say(&format!(
+                "{peer}: {changed_here} were changed here and wait to be sent (csync2 -M): they stay as they are, and go with csync2 -u"
+            ))?;
+        }
+        if *from_a_slave > 0 {
+            self.say(&format!(
+                "{peer}: {from_a_slave} are not to come from there, where it is a slave: join one that is none"
+            ))?;
+        }
+        Ok(())
+    }
+
+    /// Groups of this host that the peer is not in.
+    fn tell_of_other_groups(&self, peer: &str) -> anyhow::Result<()> {
+        let groups = self.node.config.groups.iter();
+        let others = groups.filter(|group| !group.hosts.iter().any(|host| host.name == peer));
+        let others: BTreeMap<&str, Vec<&str>> = others
+            .map(|group| (group.name.as_str(), group.hosts.iter().map(|host| host.name.as_str()).collect()))
+            .collect();
+        for (group, hosts) in others {
+            if !hosts.is_empty() {
+                self.say(&format!("group {group} is not shared with {peer}: join one of {}, too", hosts.join(" ")))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn say(&self, text: &str) -> anyhow::Result<()> {
+        self.printer.line(&[text.as_bytes()])?;
+        Ok(self.printer.flush()?)
+    }
+}
