@@ -96,7 +96,7 @@ pub async fn serve(
         };
         if once {
             let ended = within_grace(stop, Box::pin(session.instrument(span))).await;
-            return Ok(ended.unwrap_or(Report { errors: 1, unfinished: true }));
+            return Ok(ended.unwrap_or(Report { errors: 1, unfinished: true, ..Report::default() }));
         }
         tokio::spawn(session.instrument(span));
     }

@@ -116,6 +116,7 @@ impl Story {
             &[Target { real, recursive: true }],
             options,
             None,
+            &Arc::default(),
             &CancellationToken::new(),
         )
         .await
