@@ -33,12 +33,18 @@ impl Run {
     }
 
     async fn check_targets(&mut self, targets: &[Target]) -> anyhow::Result<()> {
+        let marked = self.tally.check.marked();
         let options = CheckOptions {
             init: self.settings.init,
             forced: self.settings.mark_forced,
             allow_mass_removal: self.settings.allow_mass_removal,
         };
-        self.report.merge(check::check(&self.node, targets, options, self.directories.as_ref(), &self.stop).await?);
+        self.report.merge(
+            check::check(&self.node, targets, options, self.directories.as_ref(), &self.tally, &self.stop).await?,
+        );
+        if self.tally.check.marked() > marked {
+            self.remember_marking().await;
+        }
         Ok(())
     }
 }
