@@ -20,6 +20,7 @@ use std::process;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use indicatif::MultiProgress;
 use tracing_subscriber::layer::SubscriberExt;
 
 use self::clock::{LocalTime, hours_minutes_seconds};
@@ -88,15 +89,15 @@ pub enum LogError {
 }
 
 /// Opens the log's files and makes the log the process's, for panics too. Prints the first TIMESTAMP, unless it is a
-/// daemon's log.
+/// daemon's log. Lines for stderr make the bars on `screen` give way.
 ///
 /// # Errors
 /// A file cannot be opened, or the process has a log.
-pub fn init(options: &LogOptions) -> Result<Guard, LogError> {
+pub fn init(options: &LogOptions, screen: Option<&MultiProgress>) -> Result<Guard, LogError> {
     if options.process == ProcessKind::Inherited {
         stderr::keep_from_the_peer();
     }
-    let log = Arc::new(Log::open(options)?);
+    let log = Arc::new(Log::open(options, screen)?);
     tracing::subscriber::set_global_default(tracing_subscriber::registry().with(LogLayer(log.clone())))?;
     std::panic::set_hook(Box::new(log_panic));
     Ok(Guard::start(log))
@@ -193,7 +194,7 @@ struct Log {
 const STAMP_EVERY: Duration = Duration::from_secs(300);
 
 impl Log {
-    fn open(options: &LogOptions) -> Result<Self, LogError> {
+    fn open(options: &LogOptions, screen: Option<&MultiProgress>) -> Result<Self, LogError> {
         let syslog = options.syslog.then(|| Syslog::at("/dev/log".into())).transpose().map_err(LogError::Syslog)?;
         let timestamp_file = options.timestamp_file.as_ref().map(|path| {
             let file = OpenOptions::new().append(true).create(true).open(path);
@@ -205,7 +206,7 @@ impl Log {
         };
         Ok(Self {
             process: Speaker::new(None, SystemTime::now()),
-            stderr: Stderr::of_process(options.journal_stream.as_deref()),
+            stderr: Stderr::of_process(options.journal_stream.as_deref(), screen.cloned()),
             syslog,
             verbosity: options.verbosity,
             is_daemon: options.process == ProcessKind::Daemon,

@@ -1,5 +1,6 @@
 //! The `csync2` program: reads the command line, runs it, says how it ended.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use csync2::cli::output::OutputError;
@@ -7,6 +8,7 @@ use csync2::cli::{self, Environment, Invocation, Mode, Parsed, Printer, ServeMod
 use csync2::commands;
 use csync2::commands::signals;
 use csync2::logging::{self, Guard, LogOptions};
+use indicatif::MultiProgress;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -23,7 +25,7 @@ fn main() -> ExitCode {
             }
             print(&printer, &cli::options::usage(), Status::Failure)
         }
-        Parsed::Refused { line, log } => start_log(&log).map_or_else(
+        Parsed::Refused { line, log } => start_log(&log, None).map_or_else(
             |status| status,
             |_log| {
                 tracing::warn!("{line}");
@@ -46,16 +48,17 @@ fn print(printer: &Printer, text: &str, status: Status) -> Status {
 }
 
 /// A log that cannot be opened is said in what there is of it: with `-i`, stderr may be the peer.
-fn start_log(options: &LogOptions) -> Result<Guard, Status> {
-    logging::init(options).map_err(|error| {
-        let _log = logging::init(&options.without_files());
+fn start_log(options: &LogOptions, screen: Option<&MultiProgress>) -> Result<Guard, Status> {
+    logging::init(options, screen).map_err(|error| {
+        let _log = logging::init(&options.without_files(), None);
         tracing::warn!("{error}");
         Status::Failure
     })
 }
 
 fn run(invocation: Invocation, printer: &Printer) -> Status {
-    let log = match start_log(&invocation.settings.log) {
+    let screen = screen(&invocation);
+    let log = match start_log(&invocation.settings.log, screen.as_ref()) {
         Ok(log) => log,
         Err(status) => return status,
     };
@@ -63,6 +66,7 @@ fn run(invocation: Invocation, printer: &Printer) -> Status {
     // starting threads would take longer than they could save.
     let mut threads = match invocation.mode {
         Mode::ListHints
+        | Mode::Status { .. }
         | Mode::ListFiles
         | Mode::ListDirty
         | Mode::ListPair { .. }
@@ -85,7 +89,7 @@ fn run(invocation: Invocation, printer: &Printer) -> Status {
         if ends_in_good_order(&invocation.mode) {
             signals::stop_on_the_first(&stop);
         }
-        commands::run(invocation, printer, stop).await
+        commands::run(invocation, printer, screen.as_ref(), stop).await
     };
     match runtime.block_on(work) {
         Ok(status) => {
@@ -98,6 +102,13 @@ fn run(invocation: Invocation, printer: &Printer) -> Status {
             Status::Failure
         }
     }
+}
+
+/// Where bars are shown: on a terminal, of a run that may take long.
+fn screen(invocation: &Invocation) -> Option<MultiProgress> {
+    let takes_long = matches!(invocation.mode, Mode::CheckAndUpdate { .. } | Mode::Check { .. } | Mode::Update { .. });
+    let is_wanted = takes_long && !invocation.settings.no_progress && std::io::stderr().is_terminal();
+    is_wanted.then(MultiProgress::new)
 }
 
 /// Whether the mode does work that has a good place to stop. Others are over soon, or only print.

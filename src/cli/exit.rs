@@ -11,6 +11,11 @@ pub enum Status {
     Failure,
     /// 2: nothing was listed (`-H -L -M -S`), or the hosts are in sync (`-T`).
     Nothing,
+    /// 1 and 2, of `--status`: a threshold is reached, or something else is wrong.
+    Warning,
+    Critical,
+    /// 3, of `--status`: it cannot be told.
+    Unknown,
     /// 141: whoever read our output has gone. It is what a shell reports of the C program, which SIGPIPE ends.
     ReaderGone,
 }
@@ -26,8 +31,9 @@ impl Status {
     pub fn code(self) -> u8 {
         match self {
             Self::Success => 0,
-            Self::Failure => 1,
-            Self::Nothing => 2,
+            Self::Failure | Self::Warning => 1,
+            Self::Nothing | Self::Critical => 2,
+            Self::Unknown => 3,
             Self::ReaderGone => 141,
         }
     }

@@ -21,7 +21,7 @@ pub(super) fn normalise(
     while let Some(argument) = arguments.next() {
         match argument.as_bytes() {
             b"--" => break,
-            [b'-', b'-', name @ ..] => options.push(long_option(name)?),
+            [b'-', b'-', name @ ..] => options.push(long_option(name, &mut arguments)?),
             [b'-', cluster @ ..] if !cluster.is_empty() => letters(cluster, &mut arguments, &mut options)?,
             _ => {
                 operands.push(argument);
@@ -39,15 +39,21 @@ pub(super) fn normalise(
     Ok(options)
 }
 
-fn long_option(name: &[u8]) -> Result<OsString, String> {
-    let shown = String::from_utf8_lossy(name.split(|&byte| byte == b'=').next().unwrap_or(name)).into_owned();
-    if options::by_name(&shown).is_none() {
-        return Err(format!("unrecognized option '--{shown}'"));
+fn long_option(option: &[u8], following: &mut impl Iterator<Item = OsString>) -> Result<OsString, String> {
+    let (name, value) = match option.iter().position(|&byte| byte == b'=') {
+        Some(at) => (&option[..at], Some(OsStr::from_bytes(&option[at + 1..]).to_owned())),
+        None => (option, None),
+    };
+    let shown = String::from_utf8_lossy(name);
+    let Some(record) = options::by_name(&shown) else { return Err(format!("unrecognized option '--{shown}'")) };
+    match (&record.value, value) {
+        (Value::None, None) => Ok(format!("--{shown}").into()),
+        (Value::None, Some(_)) => Err(format!("option '--{shown}' doesn't allow an argument")),
+        (_, value) => match value.or_else(|| following.next()) {
+            Some(value) => Ok(OsString::from_vec([b"--", name, b"=", value.as_bytes()].concat())),
+            None => Err(format!("option '--{shown}' requires an argument")),
+        },
     }
-    if name.len() > shown.len() {
-        return Err(format!("option '--{shown}' doesn't allow an argument"));
-    }
-    Ok(format!("--{shown}").into())
 }
 
 fn letters(

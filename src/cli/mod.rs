@@ -4,11 +4,13 @@
 
 pub mod exit;
 mod getopt;
+mod json;
 pub mod mode;
 pub mod operand;
 pub mod options;
 pub mod output;
 pub mod settings;
+pub mod threshold;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -18,6 +20,7 @@ pub use mode::{InSyncScope, Mode, ServeMode};
 pub use operand::WorkingDirectory;
 pub use output::Printer;
 pub use settings::{Environment, Settings};
+pub use threshold::Threshold;
 
 use crate::logging::LogOptions;
 

@@ -39,6 +39,8 @@ pub enum Mode {
     RemoveOld,
     /// `-i`, `-ii`, `-iii`.
     Serve(ServeMode),
+    /// `--status [PEER..]`: how things are, for all peers or some.
+    Status { peers: Vec<String> },
     /// `--ls-ssl-cert [PEER]`.
     ListCertificates { peer: Option<String> },
     /// `--rm-ssl-cert PEER`.
@@ -114,6 +116,7 @@ impl Mode {
                 Some(Self::ListPair { my_name, peer })
             }
             "T" => Some(Self::InSync { scope: InSyncScope::of(operands)?, diffs: count("T") > 1 }),
+            "status" => Some(Self::Status { peers: operands.iter().map(|name| host(name)).collect() }),
             "ls-ssl-cert" => match operands.as_slice() {
                 [] => Some(Self::ListCertificates { peer: None }),
                 [peer] => Some(Self::ListCertificates { peer: Some(host(peer)) }),

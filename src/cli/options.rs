@@ -11,7 +11,7 @@ use self::Spelling::{Letter, Long};
 pub(super) const OPERANDS: &str = "operands";
 
 /// The modes, by letter or long name. `c` stands before `u`: of all pairs, only `-cu` is a mode.
-pub(super) const MODES: [&str; 21] = [
+pub(super) const MODES: [&str; 22] = [
     "x",
     "c",
     "u",
@@ -26,6 +26,7 @@ pub(super) const MODES: [&str; 21] = [
     "T",
     "R",
     "i",
+    "status",
     "ls-ssl-cert",
     "rm-ssl-cert",
     "init",
@@ -100,12 +101,16 @@ const fn long(name: &'static str, help: &'static [Help]) -> OptionRecord {
     OptionRecord { spelling: Long(name), value: Value::None, repeatable: false, help }
 }
 
+const fn long_valued(name: &'static str, value: &'static str, help: &'static [Help]) -> OptionRecord {
+    OptionRecord { value: Value::Required(value), ..long(name, help) }
+}
+
 const fn help(section: Section, synopsis: &'static str, text: &'static str) -> Help {
     Help { section, synopsis, text }
 }
 
 /// Every option, in the order of the help text.
-pub static OPTIONS: [OptionRecord; 50] = [
+pub static OPTIONS: [OptionRecord; 56] = [
     switch('h', &[help(WithFiles, "-h [-r] file..", "Add (recursive) hints for check to db")]),
     switch(
         'c',
@@ -150,6 +155,15 @@ pub static OPTIONS: [OptionRecord; 50] = [
             help(WithoutFiles, "-ii", "Run in stand-alone server mode."),
             help(WithoutFiles, "-iii", "Run in stand-alone server mode (one connect only)."),
         ],
+    ),
+    long(
+        "status",
+        &[help(
+            WithoutFiles,
+            "--status [peername..]",
+            "Tell how things are: what waits for each peer, and how the last sessions and runs went. For people, and as a \
+             plugin of Nagios.",
+        )],
     ),
     long(
         "ls-ssl-cert",
@@ -352,6 +366,39 @@ pub static OPTIONS: [OptionRecord; 50] = [
             "Refuse certificates with RSA keys below 2048 bits and those of X.509 version 1, ours included.",
         )],
     ),
+    long_valued(
+        "warning",
+        "limit",
+        &[help(
+            Modifiers,
+            "--warning limit",
+            "With --status: exit with 1 when so many files wait for a peer, or one for so long: 100, 2h or 100,2h \
+             (default: 1h).",
+        )],
+    ),
+    long_valued("critical", "limit", &[help(Modifiers, "--critical limit", "The same, with 2 (default: 1d).")]),
+    long(
+        "json",
+        &[help(
+            Modifiers,
+            "--json",
+            "Print the results of -x, -c, -u, --status and the listings as JSON, an object a line.",
+        )],
+    ),
+    long_valued(
+        "metrics",
+        "file",
+        &[help(
+            Modifiers,
+            "--metrics file",
+            "At the end of -x, -c, -u and --status write how things are for Prometheus (the node exporter's textfile \
+             collector).",
+        )],
+    ),
+    long(
+        "no-progress",
+        &[help(Modifiers, "--no-progress", "No progress bars, which -x, -c and -u show on a terminal.")],
+    ),
     long("help", &[help(Modifiers, "--help", "Print this text.")]),
     long("version", &[help(Modifiers, "--version", "Print name and version.")]),
     valued('D', Value::Required("database"), &[help(Database, "-D database-dir or url", "default: /var/lib/csync2")]),
@@ -436,6 +483,7 @@ const EXIT_CODES: &str = "
 Exit codes:
 \tThe modes -H, -L, -M and -S return 2 if the requested db is empty.
 \tThe mode -T returns 2 if both hosts are in sync.
+\tThe mode --status returns 0, 1 (warning), 2 (critical) or 3 (unknown).
 \tOtherwise, only exit codes 0 (no errors)
 \tand 1 (some unspecified errors) are expected.
 ";

@@ -6,6 +6,8 @@ use std::fmt;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::json;
+
 /// Why output stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
@@ -28,7 +30,11 @@ impl From<io::Error> for OutputError {
 /// A handle on standard output (or on what a test puts in its place). Clones write to the same place; lines of several
 /// tasks never mix.
 #[derive(Clone)]
-pub struct Printer(Arc<Mutex<Output>>);
+pub struct Printer {
+    output: Arc<Mutex<Output>>,
+    /// Lines are JSON objects.
+    json: bool,
+}
 
 struct Output {
     writer: BufWriter<Box<dyn Write + Send>>,
@@ -64,7 +70,14 @@ impl Printer {
     }
 
     fn new(writer: impl Write + Send + 'static, line_by_line: bool) -> Self {
-        Self(Arc::new(Mutex::new(Output { writer: BufWriter::new(Box::new(writer)), line_by_line })))
+        let output = Output { writer: BufWriter::new(Box::new(writer)), line_by_line };
+        Self { output: Arc::new(Mutex::new(output)), json: false }
+    }
+
+    /// The same place, with results as JSON objects.
+    #[must_use]
+    pub fn as_json(&self) -> Self {
+        Self { output: Arc::clone(&self.output), json: true }
     }
 
     /// Prints pieces as one line.
@@ -72,7 +85,7 @@ impl Printer {
     /// # Errors
     /// The reader has gone, or the output is full.
     pub fn line(&self, pieces: &[&[u8]]) -> Result<(), OutputError> {
-        let mut output = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
         for piece in pieces {
             output.writer.write_all(piece)?;
         }
@@ -85,7 +98,7 @@ impl Printer {
     /// # Errors
     /// As [`Printer::line`].
     pub fn bytes(&self, bytes: &[u8]) -> Result<(), OutputError> {
-        let mut output = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
         output.writer.write_all(bytes)?;
         if output.line_by_line { Ok(output.writer.flush()?) } else { Ok(()) }
     }
@@ -95,6 +108,10 @@ impl Printer {
     /// # Errors
     /// As [`Printer::line`].
     pub fn file(&self, checktxt: &[u8], name: &[u8]) -> Result<(), OutputError> {
+        if self.json {
+            let checktxt = String::from_utf8_lossy(checktxt).into();
+            return self.line(&[&json::named(name, [("checktxt", checktxt)])]);
+        }
         self.line(&[checktxt, b"\t", name])
     }
 
@@ -103,6 +120,9 @@ impl Printer {
     /// # Errors
     /// As [`Printer::line`].
     pub fn hint(&self, recursive: bool, name: &[u8]) -> Result<(), OutputError> {
+        if self.json {
+            return self.line(&[&json::named(name, [("recursive", recursive.into())])]);
+        }
         self.line(&[if recursive { b"1" } else { b"0" }, b"\t", name])
     }
 
@@ -111,6 +131,10 @@ impl Printer {
     /// # Errors
     /// As [`Printer::line`].
     pub fn dirty(&self, forced: bool, my_name: &str, peer: &str, name: &[u8]) -> Result<(), OutputError> {
+        if self.json {
+            let members = [("forced", forced.into()), ("my_name", my_name.into()), ("peer", peer.into())];
+            return self.line(&[&json::named(name, members)]);
+        }
         let force: &[u8] = if forced { b"force" } else { b"chary" };
         self.line(&[force, b"\t", my_name.as_bytes(), b"\t", peer.as_bytes(), b"\t", name])
     }
@@ -128,6 +152,10 @@ impl Printer {
     /// # Errors
     /// As [`Printer::line`].
     pub fn difference(&self, side: Side, my_name: &str, peer: &str, name: &[u8]) -> Result<(), OutputError> {
+        if self.json {
+            let members = [("differs", json::side(side)), ("my_name", my_name.into()), ("peer", peer.into())];
+            return self.line(&[&json::named(name, members)]);
+        }
         let letter = match side {
             Side::LocalOnly => b"L",
             Side::RemoteOnly => b"R",
@@ -141,6 +169,10 @@ impl Printer {
     /// # Errors
     /// As [`Printer::line`].
     pub fn plan(&self, plan: Plan, peer: &str, name: &[u8]) -> Result<(), OutputError> {
+        if self.json {
+            let (what, forced) = json::plan(plan);
+            return self.line(&[&json::named(name, [("plan", what), ("forced", forced), ("peer", peer.into())])]);
+        }
         let what: &[u8] = match plan {
             Plan::Modify { forced: false } => b"?M: ",
             Plan::Modify { forced: true } => b"!M: ",
@@ -156,7 +188,7 @@ impl Printer {
     /// # Errors
     /// As [`Printer::line`].
     pub fn flush(&self) -> Result<(), OutputError> {
-        Ok(self.0.lock().unwrap_or_else(PoisonError::into_inner).writer.flush()?)
+        Ok(self.output.lock().unwrap_or_else(PoisonError::into_inner).writer.flush()?)
     }
 }
 

@@ -11,6 +11,7 @@ use std::{env, io};
 
 use clap::ArgMatches;
 
+use super::Threshold;
 use crate::logging::{DebugFile, LogOptions, ProcessKind};
 use crate::model::errors::strerror;
 
@@ -102,6 +103,15 @@ pub struct Settings {
     pub no_batches: bool,
     /// `--no-legacy-tls`: refuse weak certificates.
     pub no_legacy_tls: bool,
+    /// `--warning` and `--critical`.
+    pub warning: Option<Threshold>,
+    pub critical: Option<Threshold>,
+    /// `--json`: results are printed as JSON.
+    pub json: bool,
+    /// `--metrics`: the file for Prometheus.
+    pub metrics: Option<PathBuf>,
+    /// `--no-progress`
+    pub no_progress: bool,
     pub log: LogOptions,
 }
 
@@ -112,6 +122,15 @@ impl Settings {
         let text = |letter: &str| value(letter).map(|value| value.to_string_lossy().into_owned());
         let names = |letter: &str| {
             text(letter).map(|list| list.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect())
+        };
+        let threshold = |name: &str| match text(name) {
+            Some(limit) => match Threshold::parse(&limit) {
+                Some(threshold) => Ok(Some(threshold)),
+                None => {
+                    Err(format!("--{name} takes a number of files, an age (30m, 2h, 1d) or both: 100,2h. Not: {limit}"))
+                }
+            },
+            None => Ok(None),
         };
         let config_name = text("C").unwrap_or_default();
         if !config_name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()) {
@@ -144,6 +163,11 @@ impl Settings {
             allow_mass_removal: matches.get_count("allow-mass-removal") > 0,
             no_batches: matches.get_count("no-batches") > 0,
             no_legacy_tls: matches.get_count("no-legacy-tls") > 0,
+            warning: threshold("warning")?,
+            critical: threshold("critical")?,
+            json: matches.get_count("json") > 0,
+            metrics: value("metrics").map(PathBuf::from),
+            no_progress: matches.get_count("no-progress") > 0,
             log: log_options(matches, environment),
         })
     }

@@ -41,7 +41,13 @@ impl Run {
     }
 
     pub(super) async fn check_targets(&mut self, targets: &[Target], options: CheckOptions) -> anyhow::Result<()> {
-        self.report.merge(check::check(&self.node, targets, options, self.directories.as_ref(), &self.stop).await?);
+        let marked = self.tally.check.marked();
+        self.report.merge(
+            check::check(&self.node, targets, options, self.directories.as_ref(), &self.tally, &self.stop).await?,
+        );
+        if self.tally.check.marked() > marked {
+            self.remember_marking().await;
+        }
         Ok(())
     }
 }

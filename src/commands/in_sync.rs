@@ -103,6 +103,9 @@ impl Run {
         let compared = self.stop.run_until_cancelled(in_sync::compare(&self.node, pairs, &scope, &options, take)).await;
         self.report.unfinished |= compared.is_none();
         compared.transpose()?;
+        if settings.init {
+            self.remember_marking().await;
+        }
         Ok(status)
     }
 

@@ -128,8 +128,9 @@ impl Run {
         self.report.unfinished |= ended.is_none();
         ended.transpose()?;
         let Some(Findings { found, equal, report, .. }) = findings else { return Ok(None) };
+        let has_failed = report.errors > 0;
         self.report.merge(report);
-        if report.errors > 0 {
+        if has_failed {
             return Ok(None);
         }
         let mut compared = Compared { equal, ..Compared::default() };

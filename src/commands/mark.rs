@@ -14,6 +14,8 @@ impl Run {
             Scope::File(name) | Scope::Tree(name) => !self.is_behind_symlink(name),
             Scope::All => true,
         });
-        Ok(mark::mark(&self.node, scopes, self.settings.mark_forced).await?)
+        mark::mark(&self.node, scopes, self.settings.mark_forced).await?;
+        self.remember_marking().await;
+        Ok(())
     }
 }

@@ -14,23 +14,30 @@ pub mod keygen;
 mod list;
 mod mark;
 mod operands;
+mod outcome;
+mod progress;
 mod remove_old;
 mod serve;
 pub mod signals;
+mod status;
 mod systemd;
 mod update;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Instant;
 
+use indicatif::MultiProgress;
 use tokio_util::sync::CancellationToken;
 
+use self::progress::Bars;
 use crate::cli::settings::duplicate_for_writing;
 use crate::cli::{Invocation, Mode, Printer, Settings, Status};
 use crate::engine::action::{self, Patience};
 use crate::engine::directories::Directories;
 use crate::engine::membership::Purpose;
 use crate::engine::open::{NodeSettings, OpenError};
+use crate::engine::tally::RunTally;
 use crate::engine::{EngineError, Node, Report, recover};
 use crate::model::Scope;
 use crate::store::{DirtyFilter, ErrorKind, StoreError};
@@ -45,14 +52,26 @@ struct Run {
     directories: Option<Directories>,
     stop: CancellationToken,
     report: Report,
+    /// What is counted on the way.
+    tally: Arc<RunTally>,
+    begun: Instant,
+    /// What shows that.
+    bars: Option<Bars>,
 }
 
 /// Does what the command line asks for and says how it ended; after the file in hand, when it is stopped.
 ///
 /// # Errors
 /// What stopped the run as a whole, ready to be shown.
-pub async fn run(invocation: Invocation, printer: &Printer, stop: CancellationToken) -> anyhow::Result<Status> {
+pub async fn run(
+    invocation: Invocation,
+    printer: &Printer,
+    screen: Option<&MultiProgress>,
+    stop: CancellationToken,
+) -> anyhow::Result<Status> {
+    let begun = Instant::now();
     let Invocation { mode, settings } = invocation;
+    let printer = &if settings.json { printer.as_json() } else { printer.clone() };
     let mode = match mode {
         Mode::NewKey { file } => {
             keygen::run(&file)?;
@@ -65,6 +84,7 @@ pub async fn run(invocation: Invocation, printer: &Printer, stop: CancellationTo
         Mode::Init { hosts } => return Box::pin(init::run(&settings, &hosts, printer)).await,
         Mode::CheckConfig { operands } => return check_config::run(&settings, &operands, printer).await,
         Mode::ImportDatabase { from } => return import::run(&settings, &from, printer).await,
+        Mode::Status { peers } => return status::run(&settings, &peers, printer).await,
         Mode::Serve(kind) => return Box::pin(serve::serve(kind, &settings, printer, &stop)).await,
         mode => mode,
     };
@@ -82,13 +102,20 @@ pub async fn run(invocation: Invocation, printer: &Printer, stop: CancellationTo
         None => None,
     };
     let node = open(&settings, read_only).await?;
-    let mut run = Run { node, settings, printer: printer.clone(), directories, stop, report: Report::default() };
+    let (tally, letters) = (Arc::<RunTally>::default(), outcome::letters(&mode));
+    let bars = screen.map(|screen| Bars::start(screen, &tally));
+    let (printer, report) = (printer.clone(), Report::default());
+    let mut run = Run { node, settings, printer, directories, stop, report, tally, begun, bars };
     let status = run.mode(mode).await?;
+    run.bars = None;
     // Actions may take their time.
-    printer.flush()?;
+    run.printer.flush()?;
     run.report.merge(leftovers(&run.node, read_only, &run.stop).await?);
     if run.report.unfinished {
         run.tell_what_is_left().await?;
+    }
+    if let Some(mode) = letters {
+        run.conclude(mode).await?;
     }
     Ok(run.finish(status))
 }
@@ -166,6 +193,7 @@ impl Run {
             Mode::InSync { scope, diffs } => return self.in_sync(scope, diffs).await.map(Some),
             Mode::Join { peer } => return self.join(&peer).await.map(Some),
             Mode::Serve(_)
+            | Mode::Status { .. }
             | Mode::NewKey { .. }
             | Mode::NewCertificate
             | Mode::Init { .. }

@@ -1,5 +1,7 @@
 //! `-u`: pushes what is dirty, or says what would be pushed.
 
+use std::sync::Arc;
+
 use super::Run;
 use crate::cli::output::Plan;
 use crate::engine::update::{self, Forecast, Prospect, UpdateOptions};
@@ -18,8 +20,10 @@ impl Run {
             peers: peers.map(|peers| peers.iter().map(|peer| peer.to_lowercase()).collect()),
             holder: None,
             stop: self.stop.clone(),
+            tally: Arc::clone(&self.tally),
         };
         let outcome = update::update(&self.node, scopes, &options).await?;
+        self.bars = None;
         for Forecast { prospect, forced, peer, path } in &outcome.forecasts {
             let plan = match prospect {
                 Prospect::Modify => Plan::Modify { forced: *forced },

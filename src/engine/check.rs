@@ -36,6 +36,7 @@ use super::directories::Directories;
 use super::find::{self, Failure};
 use super::membership::{self, Purpose};
 use super::selection::{self, Target};
+use super::tally::{CheckTally, RunTally};
 use super::{EngineError, Node, Report, blocking, content, mark, notice};
 use crate::fs::{Presence, PresenceChecker, presence};
 use crate::model::errors::strerror;
@@ -73,7 +74,8 @@ const WALKERS: usize = 8;
 /// it is the `lock-timeout`: a session that brings hundreds of files to a slow disk takes its time.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
 
-/// Checks what the targets name and writes what changed; `directories` gets what `-W` asks for. When it is stopped, what it
+/// Checks what the targets name and writes what changed; `directories` gets what `-W` asks for, `tally`
+/// what is counted. When it is stopped, what it
 /// has come to by then is written, and nothing counts as removed.
 ///
 /// # Errors
@@ -83,12 +85,13 @@ pub async fn check(
     targets: &[Target],
     options: CheckOptions,
     directories: Option<&Directories>,
+    tally: &Arc<RunTally>,
     stop: &CancellationToken,
 ) -> Result<Report, EngineError> {
     let mut report = Report::default();
     for target in targets {
         if !report.unfinished {
-            report.merge(check_target(node, target, options, directories, stop).await?);
+            report.merge(check_target(node, target, options, directories, tally, stop).await?);
         }
     }
     if report.unfinished {
@@ -108,10 +111,12 @@ async fn check_target(
     target: &Target,
     options: CheckOptions,
     directories: Option<&Directories>,
+    tally: &Arc<RunTally>,
     stop: &CancellationToken,
 ) -> Result<Report, EngineError> {
     let scopes = selection::scopes(&node.config, target);
     let known = Arc::new(read_known(node, scopes.clone()).await?);
+    tally.check.begin(known.len() as u64);
     let receiving = node.store.intents().await?.into_iter().filter_map(|(_, intent)| {
         let directory = intent.path.parent()?;
         let temporary = (!intent.temp_name.is_empty()).then(|| directory.join(&intent.temp_name).ok()).flatten()?;
@@ -125,10 +130,11 @@ async fn check_target(
         known: Arc::clone(&known),
         skip: receiving.collect(),
         directories: directories.cloned(),
+        tally: Arc::clone(tally),
         stop: stop.clone(),
     };
     let walking = tokio::spawn(blocking("check", move || walk.run(sender)));
-    let written = write_findings(node, receiver, options).await;
+    let written = write_findings(node, receiver, options, &tally.check).await;
     let walked = walking.await.map_err(|source| EngineError::Worker { operation: "check", source })??;
     let mut stale = written?;
     let mut report = Report::default();
@@ -138,9 +144,10 @@ async fn check_target(
     if known.unseen() > 0 && !report.unfinished {
         let removed = find_removed(node, &scopes, &known, &walked.failures, options, &mut report).await?;
         let changes = removed.into_iter().map(|record| removal_of(node, record, options)).collect();
-        write_in_chunks(node, changes, &mut stale).await?;
+        write_in_chunks(node, changes, &mut stale, &tally.check).await?;
     }
     report.merge(examine(node, stale, options).await?);
+    tally.check.end();
     Ok(report)
 }
 
@@ -149,12 +156,13 @@ async fn write_findings(
     node: &Arc<Node>,
     mut findings: mpsc::Receiver<Findings>,
     options: CheckOptions,
+    tally: &CheckTally,
 ) -> Result<Vec<SyncPath>, EngineError> {
     let mut stale = Vec::new();
     let chunks = stream::poll_fn(|context| findings.poll_recv(context));
     let mut written = chunks.map(|findings| write_chunk(node, findings, options)).buffered(WRITERS);
     while let Some(written) = written.next().await {
-        stale.extend(written?.announce());
+        stale.extend(written?.announce(tally));
     }
     Ok(stale)
 }
@@ -324,7 +332,7 @@ pub async fn examine_all(
             }
         }
         paths = Vec::new();
-        write_in_chunks(node, changes, &mut paths).await?;
+        write_in_chunks(node, changes, &mut paths, &CheckTally::default()).await?;
         if Instant::now() >= patience {
             break;
         }
@@ -403,8 +411,9 @@ struct Written {
 }
 
 impl Written {
-    /// Says what was marked, and returns what was not written.
-    fn announce(self) -> Vec<SyncPath> {
+    /// Says and counts what was marked, and returns what was not written.
+    fn announce(self, tally: &CheckTally) -> Vec<SyncPath> {
+        tally.add_marked(self.marked.len());
         self.marked.iter().for_each(mark::announce);
         self.stale
     }
@@ -422,11 +431,16 @@ async fn write(node: &Node, changes: Vec<Change>) -> Result<Written, EngineError
 }
 
 /// Writes any number of changes; names whose rows changed meanwhile are added to `stale`.
-async fn write_in_chunks(node: &Node, changes: Vec<Change>, stale: &mut Vec<SyncPath>) -> Result<(), EngineError> {
+async fn write_in_chunks(
+    node: &Node,
+    changes: Vec<Change>,
+    stale: &mut Vec<SyncPath>,
+    tally: &CheckTally,
+) -> Result<(), EngineError> {
     let mut changes = changes.into_iter().peekable();
     while changes.peek().is_some() {
         let chunk = changes.by_ref().take(detector::CHUNK).collect();
-        stale.extend(write(node, chunk).await?.announce());
+        stale.extend(write(node, chunk).await?.announce(tally));
     }
     Ok(())
 }
@@ -494,6 +508,7 @@ struct Walk {
     /// Temporary files of sessions that are receiving.
     skip: HashSet<Vec<u8>>,
     directories: Option<Directories>,
+    tally: Arc<RunTally>,
     stop: CancellationToken,
 }
 

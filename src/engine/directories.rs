@@ -132,7 +132,7 @@ mod tests {
         drop(reader);
         let directories = Directories::to(5, OwnedFd::from(writer).into());
         directories.write(&name(1));
-        assert_eq!(directories.clone().flush(), Report { errors: 1, ..Report::default() });
+        assert_eq!(directories.clone().flush().errors, 1);
         directories.write(&name(2));
         assert_eq!(directories.flush(), Report::default());
     }

@@ -25,7 +25,9 @@ pub mod reach;
 pub mod recover;
 pub mod selection;
 pub mod serve;
+pub mod status;
 pub mod stop;
+pub mod tally;
 pub mod update;
 
 use std::path::{Path, PathBuf};
@@ -77,9 +79,11 @@ pub enum EngineError {
 }
 
 /// What came of an operation: how many errors were logged on the way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Report {
     pub errors: usize,
+    /// The first of them, in words.
+    pub first: Option<String>,
     /// It was stopped before its end: something is left for another one.
     pub unfinished: bool,
 }
@@ -87,12 +91,15 @@ pub struct Report {
 impl Report {
     /// Logs an error at level 0, once, and counts it.
     pub fn error(&mut self, text: impl std::fmt::Display) {
+        let text = text.to_string();
         tracing::warn!("{text}");
         self.errors += 1;
+        self.first.get_or_insert_with(|| text.strip_prefix("ERROR: ").unwrap_or(&text).to_owned());
     }
 
     pub fn merge(&mut self, other: Self) {
         self.errors += other.errors;
+        self.first = self.first.take().or(other.first);
         self.unfinished |= other.unfinished;
     }
 

@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
+use indicatif::MultiProgress;
 use rustix::fs::{Mode, OFlags, fstat, open};
 
 use super::{Sink, sink, write_lines};
@@ -14,24 +15,33 @@ pub(super) struct Stderr {
     sink: Sink,
     /// The journal takes a number in front of a line for its priority: that of a session, where we gave none.
     is_journal: bool,
+    /// Bars that give way to lines.
+    screen: Option<MultiProgress>,
 }
 
 impl Stderr {
-    pub(super) fn of_process(journal_stream: Option<&OsStr>) -> Self {
-        Self { sink: sink(io::stderr()), is_journal: journal_stream.is_some_and(|stream| names(stream, io::stderr())) }
+    pub(super) fn of_process(journal_stream: Option<&OsStr>, screen: Option<MultiProgress>) -> Self {
+        let is_journal = journal_stream.is_some_and(|stream| names(stream, io::stderr()));
+        Self { sink: sink(io::stderr()), is_journal, screen }
     }
 
     #[cfg(test)]
     pub(super) fn to(writer: impl io::Write + Send + 'static, is_journal: bool) -> Self {
-        Self { sink: sink(writer), is_journal }
+        Self { sink: sink(writer), is_journal, screen: None }
     }
 
     /// Writes lines of a severity (syslog's number), each with the prefix.
     pub(super) fn write(&self, severity: u8, prefix: &str, text: &str) {
-        if self.is_journal {
-            write_lines(&self.sink, &format!("<{severity}>{prefix}"), text);
-        } else {
-            write_lines(&self.sink, prefix, text);
+        let write = || {
+            if self.is_journal {
+                write_lines(&self.sink, &format!("<{severity}>{prefix}"), text);
+            } else {
+                write_lines(&self.sink, prefix, text);
+            }
+        };
+        match &self.screen {
+            Some(screen) => screen.suspend(write),
+            None => write(),
         }
     }
 }

@@ -12,7 +12,7 @@ fn clock() -> SystemTime {
 fn log(stderr: &Page, options: &LogOptions) -> Log {
     let process = Speaker::new(None, clock());
     let stderr = Stderr::to(stderr.clone(), options.journal_stream.is_some());
-    Log { process, stderr, clock, ..Log::open(&LogOptions { syslog: false, ..options.clone() }).unwrap() }
+    Log { process, stderr, clock, ..Log::open(&LogOptions { syslog: false, ..options.clone() }, None).unwrap() }
 }
 
 /// Runs something under a log; returns what stderr got.
@@ -222,9 +222,9 @@ fn the_default_debug_file_is_new_and_said() {
 #[test]
 fn a_file_that_cannot_be_opened_is_named() {
     let timestamp_file = Some("/nonexistent/x".into());
-    let error = Log::open(&LogOptions { timestamp_file, ..LogOptions::default() }).err().unwrap();
+    let error = Log::open(&LogOptions { timestamp_file, ..LogOptions::default() }, None).err().unwrap();
     assert_eq!(error.to_string(), "Can't open timestanp file `/nonexistent/x': No such file or directory");
     let debug_file = Some(DebugFile::At("/nonexistent/x".into()));
-    let error = Log::open(&LogOptions { debug_file, ..LogOptions::default() }).err().unwrap();
+    let error = Log::open(&LogOptions { debug_file, ..LogOptions::default() }, None).err().unwrap();
     assert_eq!(error.to_string(), "Can't open debug file `/nonexistent/x': No such file or directory");
 }

@@ -5,11 +5,12 @@ use std::future::Future;
 use tokio::sync::mpsc::{Receiver, Sender};
 
 use super::error::Result;
+use super::history::{Moments, Record};
 use super::transfer::{Imported, Row};
 use super::{Change, Claim, DirtyFilter, Hint, HintVersion, Intent, IntentId, Known, Receipt};
 use crate::model::{
     ActionVersion, DirtyEntry, FileRecord, Fingerprint, Fingerprinter, Job, JobFile, Mark, ScheduledAction, Scope,
-    SyncPath,
+    Standing, SyncPath,
 };
 
 /// The operations of [`super::Store`]. Futures may move between threads; arguments are owned, since SQLite's work runs
@@ -72,6 +73,11 @@ pub(super) trait Backend: Send + Sync {
     /// Replaces what is remembered about something; returns what was: empty for nothing.
     fn remember(&self, about: String, facts: String) -> impl Future<Output = Result<String>> + Send;
     fn remembered(&self, about: String) -> impl Future<Output = Result<String>> + Send;
+
+    /// A power cut may undo it.
+    fn record(&self, record: Record) -> impl Future<Output = Result<()>> + Send;
+    /// In any order, without times.
+    fn standing(&self) -> impl Future<Output = Result<(Standing, Moments)>> + Send;
 
     /// Sends all rows of the C program's tables, as one snapshot.
     fn snapshot(&self, sink: Sender<Result<Vec<Row>>>) -> impl Future<Output = Result<()>> + Send;

@@ -34,6 +34,7 @@ macro_rules! on {
 
 mod backend;
 mod error;
+mod history;
 mod pgpass;
 mod postgres;
 mod spelling;
@@ -73,13 +74,21 @@ pub struct StoreOptions {
     pub asynchronous: bool,
     /// For listings: an existing database is opened even if nothing may be written.
     pub read_only: bool,
+    /// For who asks how things are: a database that is not there is not made.
+    pub must_exist: bool,
     /// Operations that run at once; as many streams of [`Store::files`] may run besides.
     pub max_connections: usize,
 }
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self { lock_timeout: Duration::from_secs(12), asynchronous: false, read_only: false, max_connections: 16 }
+        Self {
+            lock_timeout: Duration::from_secs(12),
+            asynchronous: false,
+            read_only: false,
+            must_exist: false,
+            max_connections: 16,
+        }
     }
 }
 

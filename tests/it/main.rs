@@ -40,6 +40,7 @@ mod schedules;
 mod selection;
 mod serve;
 mod settings;
+mod status;
 mod stopping;
 mod sync;
 mod updates;

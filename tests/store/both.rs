@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use csync2::model::{FileRecord, Scope, SyncPath};
+use csync2::model::{End, Figures, FileRecord, Past, PastRun, Scope, Session, Standing, SyncPath};
 use csync2::store::{Claim, DirtyFilter, ErrorKind, Hint, Intent, Receipt, Store, StoreError};
 
 use crate::bench::{
@@ -58,6 +58,8 @@ stories!(
     tables_of_version_1_get_what_is_new,
     the_first_certificate_is_pinned,
     standing_facts_are_news_once,
+    what_waits_and_how_it_went_is_told,
+    a_marking_has_an_age,
     receives_are_recorded_in_one_go,
     one_receive_ends_as_the_next_begins,
     files_are_known_with_their_marks,
@@ -518,6 +520,89 @@ async fn many_open_a_new_database_at_once(bench: &Bench) {
     let entries = dirty(&bench.open().await).await;
     let versions: std::collections::HashSet<_> = entries.iter().map(|entry| entry.version.0).collect();
     assert_eq!((entries.len(), versions.len()), (6, 6));
+}
+
+pub(crate) fn session(peer: &str, end: End) -> Session {
+    let figures = Figures { sent: 1, removed: 2, equal: 3, refused: 4, bytes: 5 };
+    let (dialect, address) = (Some("batch 1".to_owned()), Some("10.0.0.1".to_owned()));
+    Session { peer: peer.to_owned(), at: 100, milliseconds: 6, end, dialect, address, figures }
+}
+
+async fn what_waits_and_how_it_went_is_told(bench: &Bench) {
+    let store = bench.open().await;
+    assert_eq!(store.standing().await.unwrap(), Standing::default(), "nothing was ever recorded");
+    let size = "v1:mtime=1:mode=33188:uid=0:gid=0:type=reg:size=";
+    let mut changes = vec![
+        change("/a b", None, Some(&format!("{size}1000"))),
+        change("/d", None, Some("v1:type=dir")),
+        change("/l", None, Some("v1:type=lnk:target=size%3D7")),
+        change(b"/\xff", None, Some(&format!("{size}30"))),
+    ];
+    for change in &mut changes {
+        change.marks = vec![mark(change.path.as_bytes(), "beta"), mark(change.path.as_bytes(), "gamma")];
+    }
+    store.apply(changes).await.unwrap();
+    store.mark(vec![mark("/gone", "beta")], vec![action("/gone", "reload")]).await.unwrap();
+    store.force(&[Scope::File(path("/d"))]).await.unwrap();
+    store.add_hints(&[Hint { path: b"/x".to_vec(), recursive: false }]).await.unwrap();
+    store.begin_receives(vec![intent("/r", None)]).await.unwrap();
+
+    let told = store.standing().await.unwrap();
+    let waiting: Vec<_> =
+        told.pending.iter().map(|one| (one.peer.as_str(), one.files, one.forced, one.bytes)).collect();
+    assert_eq!(waiting, [("beta", 5, 1, 1030), ("gamma", 4, 1, 1030)], "what is gone has no size");
+    assert_eq!((told.hints, told.actions, told.intents.len()), (1, 1, 1));
+
+    store.record_session(session("b é|'", End::Well)).await.unwrap();
+    let failed =
+        Session { at: 200, dialect: None, address: None, ..session("b é|'", End::Badly("no way: é".into())) };
+    store.record_session(failed).await.unwrap();
+    store.record_session(Session { at: 300, ..session("b é|'", End::Stopped) }).await.unwrap();
+    let run = PastRun { mode: "x".into(), at: 100, milliseconds: 9, errors: 0, checked: 8, marked: 7 };
+    store.record_run(run.clone()).await.unwrap();
+    // Nothing to do: told once a minute.
+    let idle = PastRun { at: 159, checked: 0, marked: 0, ..run.clone() };
+    store.record_run(idle.clone()).await.unwrap();
+    assert_eq!(store.standing().await.unwrap().runs, [run]);
+    let idle = PastRun { at: 160, ..idle };
+    store.record_run(idle.clone()).await.unwrap();
+    let told = store.standing().await.unwrap();
+    let Session { peer, milliseconds, dialect, address, figures, .. } = session("b é|'", End::Well);
+    let (succeeded, failed, error) = (Some(100), Some(200), Some("no way: é".to_owned()));
+    let past = Past { peer, ended: 300, succeeded, failed, error, dialect, address, milliseconds, figures };
+    assert_eq!((told.past, told.runs), (vec![past], vec![idle]));
+    // A program that does not know these tables opens the database as before.
+    assert_eq!(bench.sql("SELECT version FROM csync2_schema"), "4");
+}
+
+async fn a_marking_has_an_age(bench: &Bench) {
+    let store = bench.open().await;
+    let since = async || {
+        let standing = store.standing().await.unwrap();
+        standing.pending.iter().map(|one| (one.peer.clone(), one.since)).collect::<Vec<_>>()
+    };
+    let told = |peer: &str, since| (peer.to_owned(), since);
+    store.mark(vec![mark("/a", "beta")], Vec::new()).await.unwrap();
+    assert_eq!(since().await, [told("beta", None)], "nobody has said when");
+    store.record_marking(1_000).await.unwrap();
+    store.mark(vec![mark("/b", "beta"), mark("/b", "gamma")], Vec::new()).await.unwrap();
+    store.record_marking(1_010).await.unwrap();
+    assert_eq!(since().await, [told("beta", Some(1_000)), told("gamma", Some(1_000))], "within the same minute");
+    // What is marked again is younger, and so is what is left when the first has arrived.
+    store.mark(vec![mark("/b", "gamma")], Vec::new()).await.unwrap();
+    store.record_marking(2_000).await.unwrap();
+    store.mark(vec![mark("/a", "beta")], Vec::new()).await.unwrap();
+    assert_eq!(since().await, [told("beta", Some(1_000)), told("gamma", Some(2_000))]);
+    // Of long ago one moment an hour is enough, and none of more than a year.
+    let day = 86_400;
+    for minute in 0..180 {
+        store.record_marking(1_000 * day + minute * 60).await.unwrap();
+    }
+    for hour in 0..4 {
+        store.record_marking(1_001 * day + hour * 3_600 + 1_800).await.unwrap();
+    }
+    let kept = bench.sql(&format!("SELECT count(*) FROM csync2_marking WHERE at < {}", 1_001 * day));
+    assert_eq!(kept, "3");
 }
 
 async fn a_newer_schema_is_refused(bench: &Bench) {

@@ -3,13 +3,13 @@
 
 use std::fmt::Debug;
 
-use csync2::model::{ActionVersion, DirtyVersion, Fingerprinter, Scope};
+use csync2::model::{ActionVersion, DirtyVersion, End, Fingerprinter, PastRun, Scope};
 use csync2::store::{Claim, DirtyFilter, Hint, IntentId, Location, Store};
 use futures_util::future::BoxFuture;
 use tokio_postgres::NoTls;
 
 use crate::bench::{Bench, action, change, mark, names, options, path};
-use crate::both::{intent, receipt};
+use crate::both::{intent, receipt, session};
 use crate::proxy::{Fault, PostgresProxy, RAISE};
 
 /// What the tables hold, but for what is never the same twice.
@@ -21,12 +21,16 @@ const ROWS: &str = "
     UNION ALL SELECT 'certificate ' || peername || ' ' || certdata FROM x509_cert
     UNION ALL SELECT 'intent ' || filename || ' ' || coalesce(target, '-') FROM csync2_intent
     UNION ALL SELECT 'claim ' || peername || ' ' || holder || ' ' || expires FROM csync2_claim
+    UNION ALL SELECT 'session ' || peername || ' ' || ended || ' ' || sent FROM csync2_peer
+    UNION ALL SELECT 'run ' || mode || ' ' || ended || ' ' || checked FROM csync2_run
+    UNION ALL SELECT 'marking ' || minute || ' ' || at FROM csync2_marking
     UNION ALL SELECT 'notice ' || about || ' ' || facts FROM csync2_notice
     ORDER BY 1";
 
 /// The same rows before each attempt. Versions and ids are known to the operations.
 const BEFORE: &str = "
-    TRUNCATE file, dirty, hint, action, x509_cert, csync2_intent, csync2_claim, csync2_notice;
+    TRUNCATE file, dirty, hint, action, x509_cert, csync2_intent, csync2_claim, csync2_notice, csync2_peer,
+        csync2_run, csync2_marking;
     INSERT INTO file (filename, checktxt) VALUES ('/a', 'v1:old'), ('/b', 'v1:old'), ('/c', 'v1:old');
     INSERT INTO dirty (filename, forced, myname, peername, version)
         VALUES ('/a', 0, 'me', 'sender', 1000001), ('/b', 0, 'me', 'peer', 1000002), ('/c', 0, 'me', 'peer', 1000003);
@@ -134,6 +138,13 @@ fn operations() -> Vec<(&'static str, Operation)> {
         "intents": |store| store.intents().await.unwrap();
         "claim": |store| (claim(store, "peer", 50).await, claim(store, "peer", 150).await, claim(store, "new", 1).await);
         "release": |store| store.release("peer", "holder").await.unwrap();
+        "record_session": |store| store.record_session(session("peer", End::Well)).await.is_ok();
+        "record_run": |store| {
+            let run = PastRun { mode: "x".into(), at: 5, milliseconds: 1, errors: 1, checked: 2, marked: 3 };
+            store.record_run(run).await.is_ok()
+        };
+        "record_marking": |store| store.record_marking(70).await.is_ok();
+        "standing": |store| store.standing().await.unwrap();
         "news": |store| store.news("a thing", &["it is red".to_owned()]).await.is_ok();
     }
     .into()
@@ -156,6 +167,8 @@ async fn every_statement_of_every_operation_may_fail_once() {
     let proxy = PostgresProxy::start(bench.cluster.as_ref().unwrap().port());
     let url = format!("pgsql://csync2@127.0.0.1:{}/{}", proxy.port(), bench.database());
     let store = Store::open(&Location::resolve(Some(&url), "h", "").unwrap(), &options()).await.unwrap();
+    // Makes the tables.
+    store.record_marking(1).await.unwrap();
     let (client, connection) = tokio_postgres::connect(&bench.url.replace("pgsql", "postgresql"), NoTls).await.unwrap();
     tokio::spawn(connection);
     let rows =

@@ -25,6 +25,9 @@ pub(super) const CHUNK: usize = 8_000;
 /// Files that a detector keeps before it goes to the others.
 const BATCH: usize = 500;
 
+/// Files that a detector counts for itself first.
+const COUNTED: u64 = 1_000;
+
 impl Findings {
     fn len(&self) -> usize {
         self.new.len() + self.different.len()
@@ -78,15 +81,18 @@ pub(super) struct Detector<'c> {
     outbox: &'c Outbox,
     batch: Findings,
     text: Vec<u8>,
+    /// Files that are not counted yet.
+    found: u64,
 }
 
 impl<'c> Detector<'c> {
     pub(super) fn new(walk: &'c Walk, outbox: &'c Outbox) -> Self {
-        Self { walk, outbox, batch: Findings::default(), text: Vec::new() }
+        Self { walk, outbox, batch: Findings::default(), text: Vec::new(), found: 0 }
     }
 
     /// Hands on what is left.
     pub(super) fn finish(mut self) {
+        self.walk.tally.check.add_checked(self.found);
         self.outbox.put(&mut self.batch);
     }
 }
@@ -96,6 +102,10 @@ impl Finder for Detector<'_> {
         let Walk { node, options, known, skip, .. } = self.walk;
         if !skip.is_empty() && skip.contains(name.as_bytes()) {
             return;
+        }
+        self.found += 1;
+        if self.found == COUNTED {
+            self.walk.tally.check.add_checked(std::mem::take(&mut self.found));
         }
         match known.meet(name.as_bytes(), metadata, node.config.ignore, &mut self.text) {
             Acquaintance::Same => return,

@@ -1,5 +1,7 @@
 //! Which of the dialects a peer speaks, and how it tells times.
 
+use std::fmt;
+
 use crate::model::{MtimeUnit, Timestamp, checktxt};
 
 /// Which dialect the peer speaks (protocol.md, 'The second dialect').
@@ -11,6 +13,16 @@ pub(in crate::engine) enum Dialect {
     Atomic,
     /// One of ours: frames may follow a HELLO (protocol.md, 'The batch dialect'); else as the second one.
     Batch { version: u32 },
+}
+
+impl fmt::Display for Dialect {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Upstream => formatter.write_str("classic"),
+            Self::Atomic => formatter.write_str("atomic"),
+            Self::Batch { version } => write!(formatter, "batch {version}"),
+        }
+    }
 }
 
 impl Dialect {

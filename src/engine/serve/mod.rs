@@ -91,7 +91,7 @@ pub async fn serve(
         };
         if once {
             let ended = within_grace(stop, Box::pin(session.instrument(span))).await;
-            return ended.unwrap_or(Report { errors: 1, unfinished: true });
+            return ended.unwrap_or(Report { errors: 1, unfinished: true, ..Report::default() });
         }
         tokio::spawn(session.instrument(span));
     }

@@ -6,11 +6,13 @@
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::feed::{Sent, Wanted};
 use super::outbox::{Body, Outbox};
 use crate::delta::{Bounds, MISSING_BASIS};
 use crate::engine::contact::Dialect;
+use crate::engine::tally::PeerTally;
 use crate::model::Checktxt;
 use crate::wire::batch::{Answer as BatchAnswer, Push};
 use crate::wire::codec::MAX_LINE;
@@ -92,6 +94,7 @@ pub(super) struct Exchange {
     reader: Reader,
     outbox: Outbox,
     pub(super) dialect: Dialect,
+    pub(super) tally: Arc<PeerTally>,
     expected: VecDeque<Awaited>,
     /// Behind a PATCH whose delta is not sent.
     held: Vec<(Vec<u8>, Awaited)>,
@@ -101,12 +104,13 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    pub(super) fn start(connection: Connection, dialect: Dialect) -> Self {
+    pub(super) fn start(connection: Connection, dialect: Dialect, tally: Arc<PeerTally>) -> Self {
         let (reader, writer) = connection.split();
         Self {
             reader,
-            outbox: Outbox::start(writer),
+            outbox: Outbox::start(writer, Arc::clone(&tally)),
             dialect,
+            tally,
             expected: VecDeque::new(),
             held: Vec::new(),
             patching: false,

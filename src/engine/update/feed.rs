@@ -60,6 +60,16 @@ pub(super) struct Whole {
     pub(super) changed: bool,
 }
 
+/// Bytes of contents in frames.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Amount {
+    /// Those that the peer has.
+    pub(super) copied: u64,
+    /// All others, and what was made of them.
+    pub(super) literal: u64,
+    pub(super) out: u64,
+}
+
 /// The files that wait, and the one that is being read.
 #[derive(Debug, Default)]
 pub(super) struct Feed {
@@ -96,12 +106,12 @@ impl Feed {
 
     /// The next frames, with what came of the files that they end. `room` is a buffer to put them in. Waits for what a peer
     /// says of its file only when there is nothing to send.
-    pub(super) fn frames(&mut self, room: Vec<u8>) -> (Vec<u8>, Vec<Sent>) {
-        let (mut frames, mut sent, mut copied) = (room, Vec::new(), 0);
+    pub(super) fn frames(&mut self, room: Vec<u8>) -> (Vec<u8>, Vec<Sent>, Amount) {
+        let (mut frames, mut sent, mut amount) = (room, Vec::new(), Amount::default());
         let mut is_waiting = false;
         let mut locator = Locator::default();
         frames.clear();
-        while frames.len() < AT_ONCE && copied < COPIED_AT_ONCE && !is_waiting {
+        while frames.len() < AT_ONCE && amount.copied < COPIED_AT_ONCE && !is_waiting {
             let reading = match self.reading.take() {
                 Some(reading) => Ok(reading),
                 None => match self.waiting.pop_front() {
@@ -116,7 +126,7 @@ impl Feed {
             };
             let (packer, buffer) = (&mut self.packer, &mut self.buffer);
             let outcome =
-                reading.and_then(|mut reading| match reading.piece(packer, buffer, &mut frames, &mut copied) {
+                reading.and_then(|mut reading| match reading.piece(packer, buffer, &mut frames, &mut amount) {
                     Ok(Step::Waiting) if frames.is_empty() => {
                         reading.wait();
                         Ok((Some(reading), None))
@@ -140,7 +150,7 @@ impl Feed {
                 }
             }
         }
-        (frames, sent)
+        (frames, sent, amount)
     }
 }
 
@@ -161,21 +171,23 @@ impl Reading {
         }
     }
 
-    /// Appends frames with the next bytes, and counts those that the peer has.
+    /// Appends frames with the next bytes, and counts them.
     fn piece(
         &mut self,
         packer: &mut Option<Packer>,
         buffer: &mut Vec<u8>,
         frames: &mut Vec<u8>,
-        copied: &mut u64,
+        amount: &mut Amount,
     ) -> io::Result<Step> {
         let Wanted { id, pack, .. } = self.wanted;
         if pack && packer.is_none() {
             *packer = Packer::new().ok();
         }
         let mut packer = packer.as_mut().filter(|_| pack);
-        let mut data = |frames: &mut Vec<u8>, bytes: &[u8]| {
+        let mut data = |frames: &mut Vec<u8>, bytes: &[u8], amount: &mut Amount| {
             let packed = packer.as_mut().and_then(|packer| packer.pack(bytes));
+            amount.literal += bytes.len() as u64;
+            amount.out += packed.as_ref().map_or(bytes.len(), Vec::len) as u64;
             match packed {
                 Some(packed) => frames.extend(Push::Packed { id, bytes: packed.into() }.encode()),
                 None => Push::append_data(frames, id, bytes),
@@ -193,9 +205,9 @@ impl Reading {
                 }
             }
             let progress = follower.step(&mut self.file, &mut |piece| match piece {
-                Piece::Literal(bytes) => data(frames, bytes),
+                Piece::Literal(bytes) => data(frames, bytes, amount),
                 Piece::Copy { offset, length } => {
-                    *copied += length;
+                    amount.copied += length;
                     frames.extend(Push::Copy { id, offset, length }.encode());
                 }
             });
@@ -221,7 +233,7 @@ impl Reading {
             }
         }
         if length > 0 {
-            data(frames, &buffer[..length]);
+            data(frames, &buffer[..length], amount);
         }
         Ok(if length == expected { Step::More } else { Step::Ended })
     }

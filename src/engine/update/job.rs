@@ -1,7 +1,8 @@
 //! One file on its way to one peer: what is to be done, and how far it has come.
 
 use crate::config::LocalPath;
-use crate::model::{DirtyEntry, Metadata, SyncPath};
+use crate::engine::tally::Fate;
+use crate::model::{DirtyEntry, FileKind, Metadata, SyncPath};
 use crate::wire::batch::Theirs;
 
 /// A file to be brought to the state it has here.
@@ -31,6 +32,8 @@ pub(super) struct Job {
     /// take what comes under the first for a change of its own under the second.
     pub(super) other_spelling: Option<usize>,
     pub(super) nest: Nest,
+    /// The peer was found to have it as it is here.
+    pub(super) already: bool,
     /// What the peer has in its place, as it said along with the conflict.
     pub(super) theirs: Told,
 }
@@ -77,6 +80,8 @@ pub(super) struct Past {
     pub(super) disputed: bool,
     /// A file that changes while it is sent is sent once more.
     pub(super) resent: bool,
+    /// Its content went out in frames, and was counted there.
+    pub(super) streamed: bool,
     /// How often it waited again for its directory.
     pub(super) waits: u8,
 }
@@ -121,6 +126,7 @@ impl Job {
             obstacles: Obstacles::default(),
             other_spelling: None,
             nest: Nest::default(),
+            already: false,
             theirs: Told::default(),
         }
     }
@@ -146,11 +152,30 @@ impl Job {
         matches!(self.progress, Progress::Done | Progress::Failed)
     }
 
+    /// Bytes of a regular file.
+    pub(super) fn length(&self) -> u64 {
+        match self.metadata.as_ref().map(|metadata| &metadata.kind) {
+            Some(FileKind::Regular { size }) => *size,
+            _ => 0,
+        }
+    }
+
+    /// What came of it, once it is over.
+    pub(super) fn fate(&self) -> Fate {
+        match self.progress {
+            Progress::Failed => Fate::Refused,
+            _ if self.already => Fate::Equal,
+            _ if self.is_removal() => Fate::Removed,
+            _ => Fate::Sent,
+        }
+    }
+
     /// From here on, answers to what was sent before are somebody else's.
     pub(super) fn begin_anew(&mut self) {
         self.attempt += 1;
         self.outstanding = 0;
         self.due = Due::default();
+        self.already = false;
         self.progress = Progress::Asking;
     }
 }

@@ -14,6 +14,7 @@ mod local;
 mod outbox;
 mod pipeline;
 mod plan;
+mod record;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::contents::Contents;
 use super::stop::within_grace;
+use super::tally::{PeerTally, RunTally};
 use super::{EngineError, Node, Report, claim, recover};
 use crate::model::errors::chain;
 use crate::model::{Scope, SyncPath};
@@ -44,6 +46,8 @@ pub struct UpdateOptions {
     pub holder: Option<String>,
     /// Begins no other file once this is cancelled.
     pub stop: CancellationToken,
+    /// Where the work is counted.
+    pub tally: Arc<RunTally>,
 }
 
 /// What a dry run says of a file.
@@ -67,8 +71,12 @@ pub struct Forecast {
 #[derive(Debug, Default)]
 pub struct Outcome {
     pub report: Report,
+    /// How the peer was reached that was served: its dialect, and the address.
+    reached: (Option<String>, Option<String>),
     /// Of a dry run: peer by peer, in the order in which the work would be done.
     pub forecasts: Vec<Forecast>,
+    /// The session with the peer that was served.
+    tally: Option<Arc<PeerTally>>,
     /// The connection to the peer that was served, when it has had our goodbye.
     closing: Option<Connection>,
 }
@@ -84,6 +92,8 @@ struct Common {
     contents: Arc<Contents>,
     /// As [`UpdateOptions::stop`].
     stop: CancellationToken,
+    /// As [`UpdateOptions::tally`].
+    tally: Arc<RunTally>,
 }
 
 /// Pushes the dirty rows within `scopes` to their peers.
@@ -96,9 +106,9 @@ pub async fn update(node: &Arc<Node>, scopes: Vec<Scope>, options: &UpdateOption
     let work: Vec<String> = with_rows.into_iter().filter(wanted).collect();
     let places = Arc::new(Semaphore::new(node.config.max_parallel_peers.max(1)));
     let contents = Arc::new(Contents::for_peers(work.len()));
-    let (dry_run, stop) = (options.dry_run, options.stop.clone());
+    let (dry_run, stop, tally) = (options.dry_run, options.stop.clone(), Arc::clone(&options.tally));
     let holder = options.holder.clone().unwrap_or_else(recover::holder);
-    let run = Arc::new(Common { node: Arc::clone(node), dry_run, holder, contents, stop });
+    let run = Arc::new(Common { node: Arc::clone(node), dry_run, holder, contents, stop, tally });
     let (mut tasks, mut peers) = (JoinSet::new(), HashMap::new());
     for peer in work {
         let (run, places, served) = (Arc::clone(&run), Arc::clone(&places), peer.clone());
@@ -143,6 +153,9 @@ async fn serve(run: &Arc<Common>, peer: &str, filter: DirtyFilter, outcome: &mut
     if let Err(error) = serve_rows(run, peer, filter, outcome).await {
         let error = chain(&error);
         outcome.report.error(format_args!("ERROR: {peer}: {error}. What is dirty for it stays so."));
+    }
+    if let Some(tally) = outcome.tally.take() {
+        record::record(run, &tally, outcome).await;
     }
     if let Some(connection) = outcome.closing.take() {
         part(peer, connection).await;

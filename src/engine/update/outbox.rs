@@ -13,8 +13,9 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::feed::{Feed, Sent, Wanted};
+use super::feed::{Amount, Feed, Sent, Wanted};
 use crate::engine::blocking;
+use crate::engine::tally::PeerTally;
 use crate::model::errors::chain;
 use crate::wire::{WireError, Writer};
 
@@ -46,11 +47,11 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    pub(super) fn start(writer: Writer) -> Self {
+    pub(super) fn start(writer: Writer, tally: Arc<PeerTally>) -> Self {
         let (sender, receiver) = mpsc::unbounded_channel();
         let (tell, sent) = mpsc::unbounded_channel();
         let progress = Arc::new(AtomicU64::new(0));
-        let sending = Sending { writer, tell, progress: Arc::clone(&progress) };
+        let sending = Sending { writer, tell, progress: Arc::clone(&progress), tally };
         let task = AbortOnDropHandle::new(tokio::spawn(sending.run(receiver)));
         Self { sender, task, progress, sent }
     }
@@ -93,6 +94,7 @@ struct Sending {
     writer: Writer,
     tell: mpsc::UnboundedSender<Sent>,
     progress: Arc<AtomicU64>,
+    tally: Arc<PeerTally>,
 }
 
 impl Sending {
@@ -111,6 +113,7 @@ impl Sending {
                 Item::Stream { length, data } => {
                     let mut source = Counted { source: source(data)?, progress: Arc::clone(&self.progress) };
                     self.writer.write_octet_stream(length, &mut source).await?;
+                    self.tally.pass(0, length);
                 }
                 Item::Content(wanted) => {
                     let mut feed = Feed::default();
@@ -135,12 +138,12 @@ impl Sending {
 
     /// Reads the next piece while the last one is on its way.
     async fn send_contents(&mut self, mut feed: Feed) -> Result<(), WireError> {
-        let (mut frames, mut room) = (Vec::new(), Vec::new());
+        let (mut frames, mut room, mut amount) = (Vec::new(), Vec::new(), Amount::default());
         loop {
             let is_over = feed.is_empty();
             let read = async {
                 if is_over {
-                    return Ok((feed, (Vec::new(), Vec::new())));
+                    return Ok((feed, (Vec::new(), Vec::new(), Amount::default())));
                 }
                 blocking("update", move || {
                     let made = feed.frames(room);
@@ -151,12 +154,13 @@ impl Sending {
             let (written, read) = tokio::join!(self.writer.write(&frames), read);
             written?;
             self.progress.fetch_add(1, Ordering::Relaxed);
+            self.tally.pass(amount.copied + amount.literal, amount.out);
             if is_over {
                 return Ok(());
             }
             room = std::mem::take(&mut frames);
             let sent;
-            (feed, (frames, sent)) = read.map_err(|error| WireError::Protocol(chain(&error)))?;
+            (feed, (frames, sent, amount)) = read.map_err(|error| WireError::Protocol(chain(&error)))?;
             for one in sent {
                 // Nobody listens any more when the session has ended.
                 let _ = self.tell.send(one);

@@ -29,6 +29,8 @@ pub(super) async fn serve_peer(run: &Arc<Common>, peer: &str, entries: Vec<Dirty
         return;
     }
     let plain = names.keys().all(|my_name| node.config.plain_allowed(my_name, peer));
+    let tally = run.tally.peer(peer);
+    outcome.tally = Some(Arc::clone(&tally));
     tracing::info!("Connecting to host {peer} ({}) ...", if plain { "PLAIN" } else { "SSL" });
     let left: usize = names.values().map(Vec::len).sum();
     let purpose = if run.dry_run { contact::Purpose::DryRun } else { contact::Purpose::Push };
@@ -38,7 +40,9 @@ pub(super) async fn serve_peer(run: &Arc<Common>, peer: &str, entries: Vec<Dirty
     };
     match contact {
         Ok((connection, dialect)) => {
-            let exchange = Exchange::start(connection, dialect);
+            let address = connection.peer_address().map(|address| address.to_canonical().to_string());
+            outcome.reached = (Some(dialect.to_string()), address);
+            let exchange = Exchange::start(connection, dialect, tally);
             converse(run, peer, exchange, names, outcome).await;
         }
         Err(error) => {

@@ -205,7 +205,7 @@ pub(super) async fn version(client: &Client) -> std::result::Result<Option<i64>,
 }
 
 /// Two that make the same table at once: one of them fails even with IF NOT EXISTS.
-fn is_race(error: &tokio_postgres::Error) -> bool {
+pub(super) fn is_race(error: &tokio_postgres::Error) -> bool {
     let raced = [&SqlState::UNIQUE_VIOLATION, &SqlState::DUPLICATE_TABLE, &SqlState::DUPLICATE_OBJECT];
     error.code().is_some_and(|code| raced.contains(&code))
 }

@@ -5,6 +5,7 @@
 //! find a connection whatever is being read. Waits for a connection and for locks end after the lock timeout.
 
 mod connect;
+mod history;
 mod migrate;
 mod read;
 pub(super) mod remedy;
@@ -29,13 +30,14 @@ use self::retry::Retry;
 use self::trouble::{Remedy, Trouble};
 use super::backend::Backend;
 use super::error::{ErrorKind, Result, StoreError};
+use super::history::{Moments, Record};
 use super::spelling::{Spelling, ranges};
 use super::transfer::{Imported, Row};
 use super::url::PostgresUrl;
 use super::{Change, Claim, DirtyFilter, Hint, HintVersion, Intent, IntentId, Known, Receipt, StoreOptions};
 use crate::model::{
     ActionVersion, DirtyEntry, FileRecord, Fingerprint, Fingerprinter, Job, JobFile, Mark, ScheduledAction, Scope,
-    SyncPath,
+    Standing, SyncPath,
 };
 
 /// What a statement or a sequence of them gives.
@@ -60,7 +62,7 @@ pub(super) struct Postgres {
 
 impl Postgres {
     pub(super) async fn open(url: &PostgresUrl, options: &StoreOptions) -> Result<Self> {
-        let (opened, mut client, version) = Self::connect(url, options, true).await?;
+        let (opened, mut client, version) = Self::connect(url, options, !options.must_exist).await?;
         migrate::migrate(&mut client, &opened.database, opened.patience, version).await?;
         Ok(opened)
     }
@@ -433,6 +435,17 @@ impl Backend for Postgres {
             Box::pin(write::remember(transaction, spelling, about, facts))
         })
         .await
+    }
+
+    async fn record(&self, record: Record) -> Result<()> {
+        self.run("record how it went", &record, |client, spelling, record| {
+            Box::pin(history::record(client, spelling, record))
+        })
+        .await
+    }
+
+    async fn standing(&self) -> Result<(Standing, Moments)> {
+        self.run("read how things are", &(), |client, _, ()| Box::pin(history::standing(client))).await
     }
 
     async fn snapshot(&self, sink: Sender<Result<Vec<Row>>>) -> Result<()> {

@@ -20,7 +20,7 @@ use crate::model::{ActionVersion, DirtyEntry, FileRecord, Mark, ScheduledAction,
 
 type Parameters<'p> = [&'p (dyn ToSql + Sync)];
 
-async fn execute(client: &impl GenericClient, sql: &str, parameters: &Parameters<'_>) -> Answer<u64> {
+pub(super) async fn execute(client: &impl GenericClient, sql: &str, parameters: &Parameters<'_>) -> Answer<u64> {
     let statement = client.prepare_cached(sql).await?;
     client.execute(&statement, parameters).await
 }

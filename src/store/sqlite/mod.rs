@@ -6,6 +6,7 @@
 //! stream of rows is read into memory first, since an open read would then stop the writer.
 
 mod connection;
+mod history;
 mod migrate;
 mod rows;
 mod transfer;
@@ -23,12 +24,13 @@ use self::connection::{FileId, Opened, Opener, operation_error};
 use self::writer::Writer;
 use super::backend::Backend;
 use super::error::{ErrorKind, Result, StoreError};
+use super::history::{Moments, Record};
 use super::spelling::ranges;
 use super::transfer::{Imported, Row};
 use super::{CHUNK, Change, Claim, DirtyFilter, Hint, HintVersion, Intent, IntentId, Known, Receipt, StoreOptions};
 use crate::model::{
     ActionVersion, DirtyEntry, FileRecord, Fingerprint, Fingerprinter, Job, JobFile, Mark, ScheduledAction, Scope,
-    SyncPath,
+    Standing, SyncPath,
 };
 
 /// An open SQLite file.
@@ -50,6 +52,10 @@ pub(super) struct Sqlite {
 impl Sqlite {
     pub(super) async fn open(path: &Path, options: &StoreOptions) -> Result<Self> {
         let (opener, read_only) = (Opener::new(path, options), options.read_only);
+        if options.must_exist && opener.file().is_none() {
+            let (database, source) = (opener.database().to_owned(), "it is not there; the first run makes it".into());
+            return Err(StoreError::Open { database, kind: ErrorKind::Unreachable, source });
+        }
         let (opener, first) = step(move || opener.open(read_only).map(|first| (opener, first))).await?;
         Ok(Self::with(opener, first, options.max_connections.max(1), read_only))
     }
@@ -364,6 +370,16 @@ impl Backend for Sqlite {
 
     async fn remember(&self, about: String, facts: String) -> Result<String> {
         self.write("remember a warning", move |connection| rows::remember(connection, &about, &facts)).await
+    }
+
+    async fn record(&self, record: Record) -> Result<()> {
+        let work = move |connection: &Connection| history::record(connection, &record);
+        self.write_durably(false, "record how it went", work).await
+    }
+
+    async fn standing(&self) -> Result<(Standing, Moments)> {
+        let extended = self.extended;
+        self.read("read how things are", move |connection| history::standing(connection, extended)).await
     }
 
     async fn snapshot(&self, sink: Sender<Result<Vec<Row>>>) -> Result<()> {

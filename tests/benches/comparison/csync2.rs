@@ -15,6 +15,7 @@ pub(super) fn run(run: Run<'_>, cast: Csync2) -> Vec<(Task, Measurement)> {
         Kind::Check | Kind::Huge => check(run, cast),
         Kind::Compare => vec![(Task::Compare, compare(run, cast))],
         Kind::Start => vec![(Task::Start, start(run, cast))],
+        Kind::Status => vec![(Task::Status, status(run, cast))],
         _ => vec![(run.workload.tasks()[0], push(run, cast))],
     }
 }
@@ -75,6 +76,37 @@ fn start(run: Run<'_>, cast: Csync2) -> Measurement {
     // Nothing is listed: 2.
     let list = || measure(&[Client { command: command(&cluster, &["-M"]), exit: 2 }], &[]);
     Measurement::mean((0..run.workload.size).map(|_| list()))
+}
+
+/// Peers of the dirty rows of [`Kind::Status`].
+const STATUS_PEERS: usize = 50;
+
+/// Files of 1,000 bytes and more, each dirty for all peers.
+fn status(run: Run<'_>, cast: Csync2) -> Measurement {
+    let cluster = cluster(run, cast);
+    let node = &cluster.nodes()[0];
+    let files = run.workload.size.div_ceil(STATUS_PEERS);
+    let numbers = |to: usize| {
+        format!("WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < {}) ", to.saturating_sub(1))
+    };
+    let name = |number: &str| format!("'/srv/data/' || ({number} / 100) || '/file-' || {number}");
+    node.database.execute(&format!(
+        "{} INSERT INTO file (filename, checktxt) SELECT {}, \
+         'v1%3Amtime=1700000000%3Amode=33188%3Auid=0%3Agid=0%3Atype=reg%3Asize=' || (1000 + i) FROM n",
+        numbers(files),
+        name("i")
+    ));
+    node.database.execute(&format!(
+        "{} INSERT INTO dirty (filename, forced, myname, peername) SELECT {}, 0, '{}', 'peer' || (i % {STATUS_PEERS}) FROM n",
+        numbers(run.workload.size),
+        name(&format!("(i / {STATUS_PEERS})")),
+        node.host
+    ));
+    // Peers that are in no group: a warning.
+    let client = Client { command: command(&cluster, &["--status"]), exit: 1 };
+    let measurement = run.measure(&[client], &[]);
+    run.leave(cluster);
+    measurement
 }
 
 /// A node with the source as its tree, and peers with what they have at first; their databases are there, and know the

@@ -25,13 +25,14 @@ pub(super) enum Measure {
     Above(Contender),
     /// MiB of the larger end.
     Memory,
+    Seconds,
 }
 
 impl Measure {
     pub(super) fn other(self) -> Option<Contender> {
         match self {
             Measure::Time(other) | Measure::Bytes(other) | Measure::Above(other) => Some(other),
-            Measure::Memory => None,
+            Measure::Memory | Measure::Seconds => None,
         }
     }
 }
@@ -47,7 +48,7 @@ const fn peers(peers: usize, goal: Goal) -> Goal {
 use Contender::{Bare, Find};
 use Measure::{Above, Bytes, Memory, Time};
 
-pub(super) const GOALS: [Goal; 37] = [
+pub(super) const GOALS: [Goal; 39] = [
     one(Task::Unchanged, 200_000, OURS, Time(Find), 1.0),
     one(Task::Unchanged, 200_000, OURS_POSTGRES, Time(Find), 1.3),
     one(Task::FirstCheck, 200_000, OURS, Time(Find), 3.0),
@@ -85,6 +86,8 @@ pub(super) const GOALS: [Goal; 37] = [
     one(Task::Compare, 50_000, OURS, Time(C), 1.0),
     one(Task::Start, 50, OURS, Above(Bare), 4.0),
     one(Task::Start, 50, OURS_POSTGRES, Above(Bare), 10.0),
+    one(Task::Status, 1_000_000, OURS, Measure::Seconds, 1.0),
+    one(Task::Status, 1_000_000, OURS_POSTGRES, Measure::Seconds, 1.0),
 ];
 
 impl Goal {
@@ -97,6 +100,7 @@ impl Goal {
             Measure::Time(_) => pairs(|ours, other| seconds(ours) / seconds(other)),
             Measure::Bytes(_) => pairs(|ours, other| mebibytes(ours.bytes) / mebibytes(other.bytes)),
             Measure::Above(_) => pairs(|ours, other| (seconds(ours) - seconds(other)) * 1000.0),
+            Measure::Seconds => Some(Spread::of(ours.iter().map(seconds))),
             Measure::Memory => {
                 let memory = |one: &Measurement| mebibytes(one.client.memory.max(one.servers.memory));
                 Some(Spread::of(ours.iter().map(memory)))
@@ -111,6 +115,7 @@ impl Goal {
             Measure::Bytes(other) => format!("{value:.2} × bytes of {other}"),
             Measure::Above(other) => format!("{value:.2} ms above {other}"),
             Measure::Memory => format!("{value:.0} MiB"),
+            Measure::Seconds => format!("{value:.2} s"),
         }
     }
 
@@ -129,6 +134,7 @@ impl Goal {
             Task::Removals => format!("{size} removals"),
             Task::Compare => format!("compare {size}"),
             Task::Start => "start".into(),
+            Task::Status => format!("status of {size} dirty rows"),
         };
         format!("{what}: {contender}")
     }

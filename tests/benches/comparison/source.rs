@@ -80,7 +80,7 @@ impl Source {
                 write_small(&before, 1..size + 1, 16, 16, &mut random);
                 Old::Other
             }
-            Kind::Start => Old::Nothing,
+            Kind::Start | Kind::Status => Old::Nothing,
         };
         Source { directory, old }
     }

@@ -26,6 +26,7 @@ pub(super) enum Kind {
     Removals,
     Compare,
     Start,
+    Status,
 }
 
 impl Kind {
@@ -49,10 +50,11 @@ pub(super) enum Task {
     Removals,
     Compare,
     Start,
+    Status,
 }
 
 /// Name, kind, usual size, and what happens.
-const KINDS: [(&str, Kind, usize, &str); 10] = [
+const KINDS: [(&str, Kind, usize, &str); 11] = [
     ("check", Kind::Check, 200_000, "files checked: first time, with marks for one peer, unchanged"),
     ("huge", Kind::Huge, 1_000_000, "the same with many files, for the memory"),
     ("push", Kind::Push, 10_000, "new files of 1 to 4 KiB, to one peer or more"),
@@ -63,6 +65,7 @@ const KINDS: [(&str, Kind, usize, &str); 10] = [
     ("removals", Kind::Removals, 100_000, "files removed"),
     ("compare", Kind::Compare, 50_000, "files compared with a peer's (-T)"),
     ("start", Kind::Start, 50, "starts with nothing to do (-M)"),
+    ("status", Kind::Status, 1_000_000, "dirty rows for 50 peers whose state is told (--status)"),
 ];
 
 impl Workload {
@@ -105,6 +108,7 @@ impl Workload {
             Kind::Removals => &[Task::Removals],
             Kind::Compare => &[Task::Compare],
             Kind::Start => &[Task::Start],
+            Kind::Status => &[Task::Status],
         }
     }
 
@@ -146,6 +150,7 @@ impl Workload {
             }
             Kind::Compare => contenders.extend([OURS, OURS_POSTGRES, TO_C, FROM_C, C, C_POSTGRES, RSYNC]),
             Kind::Start => contenders.extend([OURS, OURS_POSTGRES, C, C_POSTGRES, Contender::Bare]),
+            Kind::Status => contenders.extend(ours),
         }
         // While ours has one dialect only, some are the same.
         let mut distinct = Vec::new();
@@ -180,6 +185,7 @@ impl Workload {
             Task::Removals => format!("{size} files removed (`csync2 -x`; `rsync -a --delete`)"),
             Task::Compare => format!("{size} files compared with a peer's (`csync2 -T`; `rsync -an`)"),
             Task::Start => "Start with an empty database (`csync2 -M`; `true`)".into(),
+            Task::Status => format!("Status with {size} dirty rows for 50 peers (`csync2 --status`)"),
         }
     }
 }

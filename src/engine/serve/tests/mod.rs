@@ -117,6 +117,7 @@ impl Story {
             &[Target { real, recursive: true }],
             options,
             None,
+            &Arc::default(),
             &CancellationToken::new(),
         )
         .await

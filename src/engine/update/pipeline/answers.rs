@@ -81,6 +81,7 @@ impl Pipeline<'_> {
     /// Nothing is left to remove.
     pub(super) fn is_gone(&mut self, number: usize) {
         tracing::info!("File is already up to date on peer.");
+        self.jobs[number].already = true;
         if self.dry_run {
             self.forecast(number, Prospect::InSync);
         } else {
@@ -121,6 +122,7 @@ impl Pipeline<'_> {
             return self.decide(number).await;
         }
         tracing::info!("File is already up to date on peer.");
+        self.jobs[number].already = true;
         self.is_underway(number);
         let Some(metadata) = self.jobs[number].metadata.clone() else { return Ok(()) };
         match metadata.kind {
@@ -255,6 +257,8 @@ impl Pipeline<'_> {
 
     /// Whatever waits for this job goes on.
     pub(super) fn is_over(&mut self, number: usize) {
+        let job = &self.jobs[number];
+        self.exchange.tally.end_file(job.fate(), if job.past.streamed { 0 } else { job.length() });
         self.release(number);
         let Some(above) = self.jobs[number].nest.above else { return };
         let failed = self.jobs[number].progress == Progress::Failed;

@@ -209,7 +209,8 @@ impl Pipeline<'_> {
         });
         self.offered.open.insert(id, offered);
         if let Some(number) = subject {
-            let job = &self.jobs[number];
+            let job = &mut self.jobs[number];
+            job.past.streamed = true;
             let (place, insist) = (job.place.clone(), job.past.resent);
             let contents = Arc::clone(self.contents);
             let pack = self.node.config.compression;
@@ -280,6 +281,7 @@ impl Pipeline<'_> {
                     job.metadata = Some(metadata);
                     job.digest = Some(digest);
                     tracing::info!("File is already up to date on peer.");
+                    job.already = true;
                     frames.extend(Push::Same { id }.encode());
                 }
                 // A file that cannot be read is found out, and said, when its content is sent.
@@ -334,6 +336,7 @@ impl Pipeline<'_> {
             tracing::info!("File is already up to date on peer.");
         }
         if already {
+            job.already |= !offered.time_only;
             job.adopted = false;
         }
         self.adopt_contents(number).await?;

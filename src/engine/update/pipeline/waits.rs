@@ -11,6 +11,7 @@ use crate::model::SyncPath;
 
 impl Pipeline<'_> {
     pub(super) fn add_removals(&mut self, removals: Vec<Job>) {
+        self.exchange.tally.add(removals.len(), 0);
         let mut numbers: HashMap<SyncPath, usize> = HashMap::new();
         for mut job in removals {
             job.other_spelling = self.other_spelling(&job, &numbers);
@@ -32,6 +33,7 @@ impl Pipeline<'_> {
     }
 
     pub(super) fn add_pushes(&mut self, pushes: Vec<Job>) {
+        self.exchange.tally.add(pushes.len(), pushes.iter().map(Job::length).sum());
         for mut job in pushes {
             let number = self.jobs.len();
             job.other_spelling = self.other_spelling(&job, &self.index);

@@ -21,6 +21,7 @@ use crate::config::{Config, Selection, Source};
 use crate::engine::check::{self, CheckOptions};
 use crate::engine::contact::Dialect;
 use crate::engine::selection::Target;
+use crate::engine::tally::PeerTally;
 use crate::engine::{Node, Place, Report, recover};
 use crate::model::checktxt::MtimeUnit;
 use crate::model::{Checktxt, DirtyEntry, Mark, Scope, SyncPath};
@@ -131,13 +132,14 @@ impl Home {
         let (peer, connection) = peer.serve();
         let names = plan::by_name(&self.node, self.rows().await, &mut Report::default());
         let mut outcome = Outcome::default();
-        let exchange = Exchange::start(connection, self.dialect);
+        let exchange = Exchange::start(connection, self.dialect, Arc::new(PeerTally::of("p")));
         let run = Arc::new(Common {
             node: Arc::clone(&self.node),
             dry_run,
             holder: recover::holder(),
             contents: Arc::default(),
             stop: self.stop.clone(),
+            tally: Arc::default(),
         });
         session::converse(&run, "p", exchange, names, &mut outcome).await;
         (outcome, peer)
@@ -391,11 +393,11 @@ async fn a_file_that_was_away_while_it_was_pushed_is_found_again() {
     fs::remove_dir(home.path("d")).unwrap();
     fs::rename(home.scratch.path("away"), home.path("d")).unwrap();
     let everything = [Target::everything()];
-    check::check(&home.node, &everything, CheckOptions::default(), None, &home.stop).await.unwrap();
+    check::check(&home.node, &everything, CheckOptions::default(), None, &Arc::default(), &home.stop).await.unwrap();
     assert_eq!(home.dirty().await, names);
     let peer = Peer::new(&["%d%", "%d%/d"]);
     assert_eq!(home.update(peer).await.0.report.errors, 0);
-    check::check(&home.node, &everything, CheckOptions::default(), None, &home.stop).await.unwrap();
+    check::check(&home.node, &everything, CheckOptions::default(), None, &Arc::default(), &home.stop).await.unwrap();
     assert_eq!(home.dirty().await, [""; 0]);
 }
 
