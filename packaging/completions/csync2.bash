@@ -23,7 +23,7 @@ _csync2() {
 
     case "${cmd}" in
         csync2)
-            opts="-h -c -u -o -f -m -x -H -L -M -S -T -R -i -l -r -d -v -C -p -B -A -N -I -X -U -G -P -F -t -s -W -O -a -b -D -k --ls-ssl-cert --rm-ssl-cert --gen-ssl-cert --check-config --import-db --auto-name --allow-mass-removal --no-batches --no-legacy-tls --help --version"
+            opts="-h -c -u -o -f -m -x -H -L -M -S -T -R -i -l -r -d -v -C -p -B -A -N -I -X -U -G -P -F -t -s -W -O -a -b -D -k --status --ls-ssl-cert --rm-ssl-cert --gen-ssl-cert --init --join --check-config --import-db --auto-name --allow-mass-removal --no-batches --no-legacy-tls --warning --critical --json --metrics --no-progress --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -95,6 +95,27 @@ _csync2() {
                     fi
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o filenames
+                    fi
+                    return 0
+                    ;;
+                --warning)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --critical)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --metrics)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
                     fi
                     return 0
                     ;;

@@ -6,6 +6,9 @@ complete -c csync2 -s P -d 'Only update these peers (still mark all as dirty). O
 complete -c csync2 -s s -d 'Print timestamps also to this file.' -r -F
 complete -c csync2 -s W -d 'Write a list of directories in which relevant files can be found to the specified file descriptor (when doing a -c run). The directory names in this output are zero-terminated.' -r -f
 complete -c csync2 -s O -d 'Write everything that -vvv would print to a file as well (default: a new file in /tmp). The name must be attached to the option.' -r -F
+complete -c csync2 -l warning -d 'With --status: exit with 1 when so many files wait for a peer, or one for so long: 100, 2h or 100,2h (default: 1h).' -r -f
+complete -c csync2 -l critical -d 'The same, with 2 (default: 1d).' -r -f
+complete -c csync2 -l metrics -d 'At the end of -x, -c, -u and --status write how things are for Prometheus (the node exporter\'s textfile collector).' -r -f
 complete -c csync2 -s D -d 'default: /var/lib/csync2' -r -F
 complete -c csync2 -s k -d '' -r -F
 complete -c csync2 -s h -d 'Add (recursive) hints for check to db'
@@ -22,9 +25,12 @@ complete -c csync2 -s S -d 'List file-entries from status db for this synchroniz
 complete -c csync2 -s T -d 'Test if everything is in sync with all peers.; Test if this file is in sync with all peers.; Test if this synchronization pair is in sync.; Test only this file in this sync pair.; As -T, but print the unified diffs.'
 complete -c csync2 -s R -d 'Remove files from database which do not match config entries.'
 complete -c csync2 -s i -d 'Run in inetd server mode.; Run in stand-alone server mode.; Run in stand-alone server mode (one connect only).'
+complete -c csync2 -l status -d 'Tell how things are: what waits for each peer, and how the last sessions and runs went. For people, and as a plugin of Nagios.'
 complete -c csync2 -l ls-ssl-cert -d 'List the certificates that are pinned for peers: fingerprint, key, subject and dates.'
 complete -c csync2 -l rm-ssl-cert -d 'Forget the certificate that is pinned for a peer: the next one it shows is pinned.'
 complete -c csync2 -l gen-ssl-cert -d 'Make a key and a certificate for this host, where there are none.'
+complete -c csync2 -l init -d 'Make csync2.cfg for this host and the given ones, a key and a certificate, where there are none, and say what is still in the way.'
+complete -c csync2 -l join -d 'Bring this host into step with a running one: take over what is equal, and have the rest pushed here.'
 complete -c csync2 -l check-config -d 'Check csync2.cfg and warn about what it hardly means; of the given files, say why they are in a group or not.'
 complete -c csync2 -l import-db -d 'Copy the state that another database holds, of any csync2, into the one given by -D, which must be empty.'
 complete -c csync2 -s l -d 'Send some messages to syslog instead of stderr to not clobber the protocol in case stdout and stderr point to the same fd. Default for inetd mode.'
@@ -44,5 +50,7 @@ complete -c csync2 -l auto-name -d 'Where this host\'s name is in no group, take
 complete -c csync2 -l allow-mass-removal -d 'Mark for removal what a check found gone even where it looks like a missing directory or an unmounted file system.'
 complete -c csync2 -l no-batches -d 'Do not speak the batch dialect, which is for hosts that both run this program, but the one of older ones.'
 complete -c csync2 -l no-legacy-tls -d 'Refuse certificates with RSA keys below 2048 bits and those of X.509 version 1, ours included.'
+complete -c csync2 -l json -d 'Print the results of -x, -c, -u, --status and the listings as JSON, an object a line.'
+complete -c csync2 -l no-progress -d 'No progress bars, which -x, -c and -u show on a terminal.'
 complete -c csync2 -l help -d 'Print this text.'
 complete -c csync2 -l version -d 'Print name and version.'

@@ -426,6 +426,8 @@ fn the_help_text_says_what_the_c_programs_says() {
         "--ls-ssl-cert [peername]",
         "--rm-ssl-cert peername",
         "--gen-ssl-cert",
+        "--init [host..]",
+        "--join peername",
         "--check-config [file..]",
         "--import-db database",
         "--help",

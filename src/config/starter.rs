@@ -67,6 +67,8 @@ mod tests {
         let hosts = ["alpha", "beta@fe80::1", "gamma", "group"].map(str::to_owned);
         scratch.write("csync2.cfg", starter("cluster", &hosts, "csync2.key_cluster"));
         scratch.write("csync2.key_cluster", "k".repeat(64));
+        let only_root = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(scratch.root().join("csync2.key_cluster"), only_root).unwrap();
         let source = Source { system_dir: scratch.root(), config_name: String::new() };
         let selection = Selection { my_name: "alpha".into(), groups: None };
         let config = Config::load(&source, &selection).unwrap();
