@@ -102,6 +102,26 @@ fn a_check_that_is_stopped_takes_nothing_for_removed() {
     assert!(dirty.iter().any(|row| row.contains("gone")), "{dirty:?}");
 }
 
+/// The same for a comparison, which goes on with the next run.
+#[test]
+fn a_comparison_that_is_stopped_says_so() {
+    let cluster = Cast::postgres(Program::Ours).cluster(["alpha", "beta"]).start();
+    let alpha = &cluster["alpha"];
+    let name = alpha.database_name().expect("PostgreSQL");
+    alpha.put(&tree! { "f" => "1", "d/g" => "22" });
+    alpha.csync2(["-x"]).success();
+    let held = Postgres::shared().hold(name, "LOCK TABLE file IN ACCESS EXCLUSIVE MODE");
+    let comparison = running(alpha, &["-Tvv"], "Database: ");
+    Postgres::shared().wait_for_a_waiter(name);
+    comparison.signal(Signal::TERM);
+    comparison.wait_for("ending after what is in hand");
+    drop(held);
+    let (code, log) = end(comparison);
+    assert_eq!(code, Some(1), "{log}");
+    assert!(log.contains("stopped by a signal before the end."), "{log}");
+    alpha.csync2(["-T"]).prints("").exits(2);
+}
+
 fn a_daemon_ends_after_its_sessions(cast: Cast) {
     let cluster = cast.cluster(["alpha", "beta"]).start();
     let (alpha, beta) = (&cluster["alpha"], &cluster["beta"]);

@@ -8,12 +8,14 @@ use std::thread;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use crate::support::process::Daemon;
+use crate::support::process::{Daemon, run};
 use crate::support::{Cast, Postgres, Program, Table, scenarios, tree};
 
 scenarios! { ours:
     a_directory_that_turns_into_a_link_again_and_again_arrives
     a_directory_that_turns_into_a_link_leads_nobody_outside
+    a_file_that_grows_and_shrinks_all_the_time_arrives_as_it_stays
+    a_clock_that_jumps_by_years_changes_nothing
 }
 
 /// While `work` goes on, a directory is now itself, now a link to another one.
@@ -58,6 +60,66 @@ fn a_directory_that_turns_into_a_link_again_and_again_arrives(cast: Cast) {
         cluster.expect_agreement();
         assert_eq!(beta.read("d/g/h"), content);
         alpha.expect_clean();
+    }
+}
+
+fn a_file_that_grows_and_shrinks_all_the_time_arrives_as_it_stays(cast: Cast) {
+    let cluster = cast.cluster(["alpha", "beta"]).start();
+    let (alpha, beta) = (&cluster["alpha"], &cluster["beta"]);
+    alpha.put(&tree! { "log" => "begins", "other" => "1" });
+    alpha.csync2(["-x"]).success();
+    let log = fs::OpenOptions::new().write(true).open(alpha.path("log")).expect("open");
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                for length in [2 << 20, 100, 40_000] {
+                    log.set_len(length).expect("change its length");
+                }
+            }
+        });
+        for round in 2..=5 {
+            alpha.put(&tree! { "other" => "x".repeat(round) });
+            // It may go as it was at a moment, or stay dirty; it is nobody else's trouble.
+            let _ = alpha.csync2(["-x"]);
+            assert_eq!(beta.read("other"), "x".repeat(round));
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    alpha.csync2(["-x"]).success();
+    cluster.expect_agreement();
+    alpha.expect_clean();
+    beta.csync2(["-crv", "/"]).success().logs_no("Marking");
+}
+
+/// What libfaketime (Debian's faketime) makes of the wall clock; the times of files and the clock of timers stay true.
+fn clock(offset: &str) -> [(&'static str, String); 4] {
+    let libraries = fs::read_dir("/usr/lib").expect("read /usr/lib").flatten();
+    let mut libraries = libraries.map(|entry| entry.path().join("faketime/libfaketime.so.1"));
+    let library = libraries.find(|path| path.exists()).expect("libfaketime");
+    [
+        ("LD_PRELOAD", library.display().to_string()),
+        ("FAKETIME", offset.to_owned()),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+        ("NO_FAKE_STAT", "1".to_owned()),
+    ]
+}
+
+fn a_clock_that_jumps_by_years_changes_nothing(cast: Cast) {
+    let cluster = cast.cluster(["alpha", "beta"]).start();
+    let (alpha, beta) = (&cluster["alpha"], &cluster["beta"]);
+    for (round, offset) in (1..).zip(["+10y", "-10y", "+0", "+1d"]) {
+        alpha.put(&tree! { "f" => "x".repeat(round), "d/g" => offset });
+        let at_that_time = |arguments: [&str; 1]| {
+            let mut command = alpha.command(alpha.program, arguments);
+            command.envs(clock(offset));
+            run(command)
+        };
+        at_that_time(["-x"]).success();
+        cluster.expect_agreement();
+        at_that_time(["-xv"]).success().logs_no("Updating").logs_no("Marking");
+        alpha.expect_clean();
+        beta.csync2(["-crv", "/"]).success().logs_no("Marking");
     }
 }
 
