@@ -20,40 +20,58 @@ pub(super) struct Confirmed {
     pub(super) digest: Option<[u8; 32]>,
 }
 
+/// How often a row that is missing is written: another session may be writing it for its own peer, or a check.
+const ATTEMPTS: usize = 5;
+
 /// Forgets exactly the dirty rows that were read: a file that was marked again stays dirty, and so does one whose row is
 /// being written by somebody else. Adds the digests to the file table.
-pub(super) async fn record(node: &Node, confirmed: Vec<Confirmed>) -> Result<(), StoreError> {
-    if confirmed.is_empty() {
-        return Ok(());
+pub(super) async fn record(node: &Node, mut confirmed: Vec<Confirmed>) -> Result<(), StoreError> {
+    for _ in 0..ATTEMPTS {
+        if confirmed.is_empty() {
+            break;
+        }
+        confirmed = record_once(node, confirmed).await?;
     }
+    Ok(())
+}
+
+/// Returns those that had no row, and may have one by now.
+async fn record_once(node: &Node, confirmed: Vec<Confirmed>) -> Result<Vec<Confirmed>, StoreError> {
     let paths: Vec<SyncPath> = confirmed.iter().map(|one| one.entry.path.clone()).collect();
     let rows = node.store.records(&paths).await?;
-    let mut rows: HashMap<SyncPath, FileRecord> = rows.into_iter().map(|row| (row.path.clone(), row)).collect();
+    let rows: HashMap<SyncPath, FileRecord> = rows.into_iter().map(|row| (row.path.clone(), row)).collect();
     let (mut doubts, mut digests) = (Vec::new(), Vec::new());
     for Confirmed { entry, state, digest } in &confirmed {
-        let Some(row) = rows.remove(&entry.path) else { continue };
-        let expected = Some(row.checktxt.clone());
+        let row = rows.get(&entry.path);
         let change = |record| {
             let (path, record) = (entry.path.clone(), Some(record));
+            let expected = row.map(|row| row.checktxt.clone());
             Change { path, expected, record, marks: Vec::new(), actions: Vec::new() }
         };
-        match state.as_ref().map(|state| (state, relation(node, &row, state))) {
-            Some((state, Relation::Exact)) => {
-                if digest.is_some() && row.digest != *digest {
-                    digests.push(change(node.record(entry.path.clone(), state, *digest)));
+        match (row, state) {
+            (None, None) => {}
+            // A check had found it removed, and it is there again; or nothing has seen it yet. Nobody would miss it.
+            (None, Some(state)) => doubts.push(change(node.record(entry.path.clone(), state, None).doubted())),
+            (Some(row), None) => doubts.push(change(row.clone().doubted())),
+            (Some(row), Some(state)) => match relation(node, row, state) {
+                Relation::Exact => {
+                    if digest.is_some() && row.digest != *digest {
+                        digests.push(change(node.record(entry.path.clone(), state, *digest)));
+                    }
                 }
-            }
-            // As in a check: ctime alone says nothing, unless the contents are known to differ.
-            Some((_, Relation::ButForCtime)) if row.digest.zip(*digest).is_none_or(|(row, sent)| row == sent) => {}
-            _ => doubts.push(change(row.doubted())),
+                // As in a check: ctime alone says nothing, unless the contents are known to differ.
+                Relation::ButForCtime if row.digest.zip(*digest).is_none_or(|(row, sent)| row == sent) => {}
+                Relation::ButForCtime | Relation::Other => doubts.push(change(row.clone().doubted())),
+            },
         }
     }
     let undecided: HashSet<SyncPath> = node.store.apply(doubts).await?.into_iter().collect();
-    let entries: Vec<DirtyEntry> = confirmed.into_iter().map(|one| one.entry).collect();
-    let (_, arrived): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| undecided.contains(&entry.path));
+    let (undecided, arrived): (Vec<_>, Vec<_>) =
+        confirmed.into_iter().partition(|one| undecided.contains(&one.entry.path));
+    let arrived: Vec<DirtyEntry> = arrived.into_iter().map(|one| one.entry).collect();
     node.store.clear(&arrived).await?;
     node.store.apply(digests).await?;
-    Ok(())
+    Ok(undecided.into_iter().filter(|one| !rows.contains_key(&one.entry.path)).collect())
 }
 
 /// What a row says of a state of its file.

@@ -401,6 +401,21 @@ async fn a_file_that_was_away_while_it_was_pushed_is_found_again() {
     assert_eq!(home.dirty().await, [""; 0]);
 }
 
+/// A check had found it removed; it was there again when it was pushed, and goes before any check sees it.
+#[tokio::test]
+async fn a_file_without_a_row_that_was_pushed_is_missed_when_it_is_gone() {
+    let home = Home::new().await;
+    home.put(&["a", "b"]);
+    home.know(&["", "b"]).await;
+    home.mark(&["a"], false).await;
+    assert_eq!(home.update(Peer::new(&["%d%", "%d%/b"])).await.0.report.errors, 0);
+    assert_eq!(home.dirty().await, [""; 0]);
+    fs::remove_file(home.path("a")).unwrap();
+    let everything = [Target::everything()];
+    check::check(&home.node, &everything, CheckOptions::default(), None, &Arc::default(), &home.stop).await.unwrap();
+    assert!(home.dirty().await.contains(&"a".to_owned()), "{:?}", home.dirty().await);
+}
+
 #[tokio::test]
 async fn a_name_too_long_for_a_line_costs_that_file_only() {
     let home = Home::new().await;
