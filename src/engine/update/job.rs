@@ -82,6 +82,8 @@ pub(super) struct Past {
     pub(super) resent: bool,
     /// Its content went out in frames, and was counted there.
     pub(super) streamed: bool,
+    /// How often it was away when its content was to be read.
+    pub(super) vanished: u8,
     /// How often it waited again for its directory.
     pub(super) waits: u8,
 }

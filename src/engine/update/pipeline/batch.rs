@@ -2,27 +2,32 @@
 //! decides. Jobs, conflicts, refusals and missing directories are those of the other dialects.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 
 use bytes::Bytes;
 
 use super::{Pipeline, Task};
-use crate::engine::blocking;
+use crate::engine::check::removal;
 use crate::engine::contact::{Dialect, SessionError};
 use crate::engine::update::exchange::{Answer as Line, Happened};
 use crate::engine::update::feed::{Sent, Wanted, Whole};
 use crate::engine::update::job::{Due, Progress, Told};
 use crate::engine::update::local;
-use crate::fs::Locator;
+use crate::engine::{EngineError, blocking};
+use crate::fs::{Locator, Presence, presence};
 use crate::model::errors::strerror;
-use crate::model::{Metadata, SyncPath};
+use crate::model::{FileKind, Metadata, SyncPath};
 use crate::wire::batch::{Answer, Described, MAX_SUMS, Offer, Push, Theirs};
 use crate::wire::frame::{HEADER, MAX_BODY};
 use crate::wire::{Attributes, Reply, WireError};
 
 /// Offers that are open at once: less than the peer allows, since one that it has refused may not be over there.
 const OFFERS: usize = 2_000;
+
+/// How often a file may be away when it is to be read.
+const VANISHED: u8 = 10;
 
 /// Bytes of open offers, likewise.
 const BYTES: usize = 4 << 20;
@@ -80,7 +85,7 @@ impl Pipeline<'_> {
                 return Ok(());
             }
             match self.exchange.happened().await? {
-                Happened::Sent(sent) => self.on_sent(sent),
+                Happened::Sent(sent) => self.on_sent(sent).await?,
                 Happened::Answers(answers) => self.on_answers(answers).await?,
             }
             self.record_some().await?;
@@ -223,12 +228,17 @@ impl Pipeline<'_> {
     }
 
     /// What came of a content, before the peer's answer to it.
-    fn on_sent(&mut self, Sent { id, outcome }: Sent) {
+    async fn on_sent(&mut self, Sent { id, outcome }: Sent) -> Result<(), SessionError> {
         let is_over = !matches!(&outcome, Ok(Whole { changed: false, .. }));
-        let Some(offered) = self.offered.open.get(&id) else { return };
+        let Some(offered) = self.offered.open.get(&id) else { return Ok(()) };
         let number = offered.number;
         let insisted = self.jobs[number].past.resent;
         match outcome {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.has_another_state(number).await? => {
+                self.close(id);
+                self.jobs[number].begin_anew();
+                self.ready.push(std::cmp::Reverse(number));
+            }
             Err(error) => {
                 self.close(id);
                 let place = self.jobs[number].place.absolute();
@@ -249,6 +259,31 @@ impl Pipeline<'_> {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Takes note of how a file is now that was away when its content was to be read: removed, or there again, as editors replace
+    /// files. `false`: it has been so too often, or its removal is not to be believed.
+    async fn has_another_state(&mut self, number: usize) -> Result<bool, SessionError> {
+        let (path, place) = (self.jobs[number].path().clone(), self.jobs[number].place.clone());
+        let past = &mut self.jobs[number].past;
+        past.vanished += 1;
+        if past.vanished > VANISHED {
+            return Ok(false);
+        }
+        let now = match blocking("update", move || presence(&place.root, &place.relative)).await? {
+            Presence::Present(metadata) if metadata.kind != FileKind::Socket => Some(metadata),
+            Presence::Gone | Presence::BehindSymlink => {
+                let record = self.node.store.file(&path).await.map_err(EngineError::from)?;
+                if record.is_some_and(|record| removal::disbelief(&self.node.config, &record).is_some()) {
+                    return Ok(false);
+                }
+                None
+            }
+            _ => return Ok(false),
+        };
+        self.jobs[number].metadata = now;
+        Ok(true)
     }
 
     /// Hashes what is here of files that look equal.
