@@ -32,6 +32,7 @@ mod interop;
 mod join;
 mod listing;
 mod logging;
+mod messages;
 mod names;
 mod overlap;
 mod packaging;
