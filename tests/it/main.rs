@@ -22,6 +22,7 @@ mod crowd;
 mod dialects;
 mod differential;
 mod disks;
+mod documents;
 mod durability;
 mod errors;
 mod faults;
