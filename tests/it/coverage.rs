@@ -46,6 +46,23 @@ fn every_command_of_the_protocol_has_a_test() {
     check("Commands of the protocol", &commands.filter(is_command).collect(), uses_command);
 }
 
+#[test]
+fn every_option_and_word_has_an_example_in_the_manual() {
+    let manual = source("docs/manual.md");
+    let blocks: Vec<&str> = manual.split("```sh").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    let blocks = blocks.join("\n");
+    let has_example = |spelling: &Spelling| match spelling {
+        Spelling::Letter(letter) => uses_option(&blocks, &format!("-{letter}")),
+        Spelling::Long(name) => blocks.contains(&format!("--{name}")),
+    };
+    let without: Vec<_> = OPTIONS.iter().map(|option| option.spelling).filter(|one| !has_example(one)).collect();
+    assert!(without.is_empty(), "no example for {without:?}");
+    let refused = "no-cygwin-lowercase";
+    let words = words_of_the_configuration();
+    let without: Vec<_> = words.iter().filter(|word| *word != refused && !uses_statement(&manual, word)).collect();
+    assert!(without.is_empty(), "no example for {without:?}");
+}
+
 /// Those of the program, and those that the C program tells of.
 #[test]
 fn the_index_of_the_manual_leads_to_every_option_and_word() {

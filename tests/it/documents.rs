@@ -52,6 +52,10 @@ END
     On("alpha", "csync2 -x"),
 ];
 
+/// A second configuration.
+const TWO: &str = "cp /etc/csync2.cfg /etc/csync2_two.cfg
+    for host in beta gamma; do scp /etc/csync2_two.cfg $host:/etc/; done";
+
 #[test]
 fn the_walk_through_is_walked() {
     Document::read("docs/walkthrough.md").run(&Hosts::bare(&["alpha", "beta"]), &[]);
@@ -90,8 +94,8 @@ fn the_commands_of_readme_and_manual_work() {
     Document::read("docs/manual.md").run(
         &hosts,
         &[
+            ("csync2 -c /etc/motd", &[On("alpha", TWO)]),
             ("csync2 -TUI alpha beta && csync2 -u -P beta", &[On("alpha", "echo one > /srv/www/one; csync2 -cIr /")]),
-            ("csync2 --check-config", &[On("alpha", "cp /etc/csync2.cfg /etc/csync2_two.cfg")]),
             ("csync2 -T", &[On("alpha", "echo another > /etc/motd; csync2 -cIr /")]),
             ("csync2 -TUI alpha beta && csync2 -u", &[On("beta", "echo two > /srv/www/two; csync2 -cIr /")]),
             ("csync2 --gen-ssl-cert", &[On("alpha", "rm /etc/csync2_ssl_*.pem")]),
@@ -109,7 +113,11 @@ fn the_commands_of_readme_and_manual_work() {
             ("csync2 --rm-ssl-cert beta", &[Serve("beta")]),
             (
                 "csync2 -D /srv/csync2-state -x",
-                &[On("alpha", "mkdir /srv/csync2-state; csync2 --rm-ssl-cert beta"), On("beta", "csync2 --join alpha")],
+                &[
+                    On("alpha", "mkdir /srv/csync2-state; csync2 --rm-ssl-cert beta"),
+                    On("alpha", "dropdb -h db.example.net -U csync2 csync2"),
+                    On("beta", "csync2 --join alpha"),
+                ],
             ),
             (
                 "csync2 --import-db /var/lib/csync2 -D pgsql://csync2@db.example.net/csync2",

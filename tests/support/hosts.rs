@@ -122,14 +122,9 @@ impl Host {
     /// A command on this host, as root in /root.
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("nsenter");
-        command.arg(format!("--target={}", self.holder.id())).args([
-            "--mount",
-            "--uts",
-            "--net",
-            "--wd=/root",
-            "env",
-            "-i",
-        ]);
+        command.arg(format!("--target={}", self.holder.id())).args(["--mount", "--uts", "--net"]);
+        // Its --wd would be a directory of this machine.
+        command.args(["env", "-i", "--chdir=/root"]);
         command.arg(format!("PATH={}:/usr/sbin:/usr/bin:/sbin:/bin", self.scp.display()));
         command.args(["HOME=/root", "LC_ALL=C", "TZ=UTC", "TERM=xterm"]).args(arguments);
         command
