@@ -11,6 +11,7 @@ pub(crate) mod cutting;
 pub(crate) mod database;
 pub(crate) mod differential;
 pub(crate) mod hosts;
+pub(crate) mod messages;
 pub(crate) mod postgres;
 pub(crate) mod postgres_proxy;
 pub(crate) mod process;
