@@ -13,6 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 fn main() -> ExitCode {
+    share_free_memory();
     let printer = Printer::stdout();
     let status = match cli::parse(std::env::args_os(), &Environment::of_process()) {
         Parsed::Run(invocation) => run(*invocation, &printer),
@@ -34,6 +35,21 @@ fn main() -> ExitCode {
         ),
     };
     status.into()
+}
+
+/// glibc's threads keep what they have freed to themselves, in up to eight heaps for each processor: with many peers, that
+/// is more than what is in use. One for each processor, and two at least, is as fast.
+fn share_free_memory() {
+    #[cfg(target_env = "gnu")]
+    {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let heaps = libc::c_int::try_from(processors.max(2)).unwrap_or(libc::c_int::MAX);
+        // SAFETY: it sets a number, before any other thread is started.
+        #[allow(unsafe_code)]
+        unsafe {
+            libc::mallopt(libc::M_ARENA_MAX, heaps);
+        }
+    }
 }
 
 fn print(printer: &Printer, text: &str, status: Status) -> Status {

@@ -72,7 +72,7 @@ impl<'c> Explained<'c> {
         let is_here = names
             .iter()
             .filter_map(|name| config.local(name).ok())
-            .any(|local| !matches!(presence(&local.root, &local.relative), Presence::Gone));
+            .any(|local| !matches!(presence(local.root(), local.relative()), Presence::Gone));
         Self { config, typed: is_named_otherwise.then(|| shown(operand)), file: shown(&real), names, is_here }
     }
 
@@ -137,7 +137,7 @@ impl<'c> Explained<'c> {
 
     fn is_linked(&self, name: &SyncPath) -> bool {
         name.split_prefix().is_some()
-            && self.config.local(name).is_ok_and(|local| pitfalls::real_place(&local.root).is_some())
+            && self.config.local(name).is_ok_and(|local| pitfalls::real_place(local.root()).is_some())
     }
 
     fn left_out(&self, name: &SyncPath, verdict: &Verdict) -> Option<String> {

@@ -205,7 +205,7 @@ impl Run {
 
     /// Says of a run that was stopped what it leaves for others.
     async fn tell_what_is_left(&mut self) -> Result<(), StoreError> {
-        let mut left: BTreeMap<String, usize> = BTreeMap::new();
+        let mut left: BTreeMap<Arc<str>, usize> = BTreeMap::new();
         for entry in self.node.store.dirty(DirtyFilter { peer: None, scopes: vec![Scope::All] }).await? {
             *left.entry(entry.peer).or_default() += 1;
         }

@@ -47,7 +47,7 @@ impl Run {
 
     pub(super) fn is_behind_symlink(&self, name: &SyncPath) -> bool {
         let local = self.node.config.local(name);
-        local.is_ok_and(|local| matches!(presence(&local.root, &local.relative), Presence::BehindSymlink))
+        local.is_ok_and(|local| matches!(presence(local.root(), local.relative()), Presence::BehindSymlink))
     }
 
     /// The names in the database that the targets stand for.

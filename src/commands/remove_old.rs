@@ -16,7 +16,7 @@ impl Run {
         let dirty = self.node.store.dirty(DirtyFilter { peer: None, scopes: vec![Scope::All] }).await?;
         let is_old = |entry: &DirtyEntry| {
             !membership::groups_of(config, &entry.path, Purpose::Sync)
-                .any(|group| group.my_name == entry.my_name && group.hosts.iter().any(|host| host.name == entry.peer))
+                .any(|group| group.my_name == *entry.my_name && group.hosts.iter().any(|host| host.name == *entry.peer))
         };
         let old: Vec<DirtyEntry> = dirty.into_iter().filter(is_old).collect();
         for entry in &old {

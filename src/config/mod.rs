@@ -149,7 +149,7 @@ pub struct Group {
     /// The other hosts in the order of the file.
     pub hosts: Vec<Host>,
     /// The pre-shared key.
-    pub key: String,
+    pub key: Arc<str>,
     /// Patterns in the order of the file: the last match wins.
     pub rules: Vec<Rule>,
     pub auto: AutoMethod,
@@ -248,7 +248,7 @@ pub struct Prefix {
     /// Without the `%`.
     pub name: Vec<u8>,
     /// Its place on this host; `None` when no line matches this host.
-    pub directory: Option<PathBuf>,
+    pub directory: Option<Arc<Path>>,
 }
 
 /// Sessions that may do without TLS: both are patterns for host names.
@@ -266,20 +266,41 @@ pub enum MaxRemovals {
     Percent(u8),
 }
 
-/// Where a name is on this disk.
+/// A name, and where it is on this disk. Many are kept at once: clones share everything.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocalPath {
-    /// `/`, or the directory of the prefix.
-    pub root: PathBuf,
-    /// Below `root`; may be empty.
-    pub relative: Vec<u8>,
+    pub path: SyncPath,
+    /// The directory of the prefix that it stands below.
+    pub prefix: Option<Arc<Path>>,
 }
 
 impl LocalPath {
+    /// `/`, or the directory of the prefix.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        self.prefix.as_deref().unwrap_or(Path::new("/"))
+    }
+
+    /// What follows the root; may be empty.
+    #[must_use]
+    pub fn relative(&self) -> &[u8] {
+        self.path.split_prefix().map_or(&self.path.as_bytes()[1..], |(_, rest)| rest)
+    }
+
     /// Root and relative part in one.
     #[must_use]
     pub fn absolute(&self) -> PathBuf {
-        if self.relative.is_empty() { self.root.clone() } else { self.root.join(OsStr::from_bytes(&self.relative)) }
+        let relative = self.relative();
+        if relative.is_empty() { self.root().to_owned() } else { self.root().join(OsStr::from_bytes(relative)) }
+    }
+}
+
+#[cfg(test)]
+impl LocalPath {
+    /// A name below a prefix that stands for `directory`.
+    pub(crate) fn within(directory: &Path, name: &str) -> Self {
+        let path = SyncPath::parse(format!("%p%/{name}").as_bytes()).unwrap();
+        Self { path, prefix: Some(directory.into()) }
     }
 }
 
@@ -356,13 +377,13 @@ impl Config {
 
     /// Where a name is on this disk.
     pub fn local(&self, path: &SyncPath) -> Result<LocalPath, UnknownPrefix> {
-        let Some((name, rest)) = path.split_prefix() else {
-            return Ok(LocalPath { root: PathBuf::from("/"), relative: path.as_bytes()[1..].to_vec() });
+        let Some((name, _)) = path.split_prefix() else {
+            return Ok(LocalPath { path: path.clone(), prefix: None });
         };
         let directory =
             self.prefixes.iter().find(|prefix| prefix.name == name).and_then(|prefix| prefix.directory.clone());
         match directory {
-            Some(root) => Ok(LocalPath { root, relative: rest.to_vec() }),
+            Some(directory) => Ok(LocalPath { path: path.clone(), prefix: Some(directory) }),
             None => {
                 Err(UnknownPrefix { prefix: String::from_utf8_lossy(name).into_owned(), host: self.my_name.clone() })
             }

@@ -234,7 +234,7 @@ impl Resolver<'_> {
                 directory = Some(path_of(&canonical(&path.text)));
             }
         }
-        Ok(Prefix { name: name.text.clone(), directory })
+        Ok(Prefix { name: name.text.clone(), directory: directory.map(Arc::from) })
     }
 
     fn group(&mut self, block: &GroupBlock) -> Result<(), ConfigError> {
@@ -264,7 +264,7 @@ impl Resolver<'_> {
                 my_name,
                 i_am_slave,
                 hosts: members.others,
-                key,
+                key: key.into(),
                 rules: parts.rules,
                 auto: parts.auto.unwrap_or_default(),
                 backup: parts.backup_directory.map(|directory| Backup { directory, generations }),

@@ -191,9 +191,9 @@ async fn look_again(
         let mut checkers: HashMap<PathBuf, PresenceChecker> = HashMap::new();
         let change = |path: SyncPath| {
             let local = node.config.local(&path).ok()?;
-            let checker = checkers.entry(local.root.clone()).or_insert_with(|| PresenceChecker::new(&local.root));
+            let checker = checkers.entry(local.root().to_owned()).or_insert_with(|| PresenceChecker::new(local.root()));
             // One that has gone since it was found is left to the next check.
-            let Presence::Present(metadata) = checker.check(&local.relative) else { return None };
+            let Presence::Present(metadata) = checker.check(local.relative()) else { return None };
             let known = rows.get(&path);
             change_of(&node, path, &metadata, known, options)
         };
@@ -390,7 +390,7 @@ fn examine_one(
     options: CheckOptions,
 ) -> Result<Option<Change>, String> {
     let Ok(local) = node.config.local(&path) else { return Ok(None) };
-    match presence(&local.root, &local.relative) {
+    match presence(local.root(), local.relative()) {
         Presence::Present(metadata) => Ok(change_of(node, path, &metadata, known.as_ref(), options)),
         Presence::Gone | Presence::BehindSymlink => {
             let Some(record) = known else { return Ok(None) };

@@ -14,10 +14,10 @@ use crate::fs::{BeneathError, Locator, Place, Root};
 /// # Errors
 /// When a component is missing, is no directory, or is a symlink below the root.
 pub fn locate(place: &LocalPath) -> Result<Place, BeneathError> {
-    if place.relative.is_empty() {
-        return Root::place_of(&place.root).map_err(of_root);
+    if place.relative().is_empty() {
+        return Root::place_of(place.root()).map_err(of_root);
     }
-    Root::open(&place.root).map_err(of_root)?.locate(&place.relative)
+    Root::open(place.root()).map_err(of_root)?.locate(place.relative())
 }
 
 /// The same for one of many, in order.
@@ -25,10 +25,10 @@ pub fn locate(place: &LocalPath) -> Result<Place, BeneathError> {
 /// # Errors
 /// As [`locate`].
 pub fn locate_with(locator: &mut Locator, place: &LocalPath) -> Result<Place, BeneathError> {
-    if place.relative.is_empty() {
+    if place.relative().is_empty() {
         return locate(place);
     }
-    locator.below(&place.root).map_err(of_root)?.locate(&place.relative)
+    locator.below(place.root()).map_err(of_root)?.locate(place.relative())
 }
 
 /// A root that is missing is a missing parent of everything below it.

@@ -85,7 +85,7 @@ impl<'c> Walk<'c> {
         let mut found = None;
         for name in self.config.names_of(self.top) {
             let Ok(local) = self.config.local(&name) else { continue };
-            match presence(&local.root, &local.relative) {
+            match presence(local.root(), local.relative()) {
                 Presence::Present(metadata) => {
                     found = Some(metadata);
                     self.tops.push(name);

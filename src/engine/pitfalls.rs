@@ -107,7 +107,7 @@ fn behind_a_symlink(config: &Config, rule: &Rule) -> Option<Warning> {
     let local = config.local(&literal).ok()?;
     let place = local.absolute();
     let shown = place.display();
-    let text = match presence(&local.root, &local.relative) {
+    let text = match presence(local.root(), local.relative()) {
         Presence::BehindSymlink => {
             format!("{shown} lies behind a symlink, where no file is kept in step: name the real path")
         }

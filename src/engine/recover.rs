@@ -105,20 +105,16 @@ enum Found {
 fn inspect(node: &Node, intent: &Intent, row: Option<&FileRecord>) -> io::Result<Found> {
     let Ok(place) = node.config.local(&intent.path) else { return Ok(Found::NotReceived) };
     let mut is_unfinished = false;
-    if !intent.temp_name.is_empty() {
-        let mut temp = place.clone();
-        let directory = temp.relative.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
-        temp.relative.truncate(directory);
-        temp.relative.extend_from_slice(&intent.temp_name);
-        if let Ok(at) = content::locate(&temp)
-            && at.metadata().is_ok_and(|found| found.is_some())
-        {
-            // Its rename is the last thing that happens on disk.
-            at.clear_the_way();
-            is_unfinished = true;
-        }
+    if !intent.temp_name.is_empty()
+        && let Ok(target) = content::locate(&place)
+        && let Ok(temp) = target.sibling(&intent.temp_name)
+        && temp.metadata().is_ok_and(|found| found.is_some())
+    {
+        // Its rename is the last thing that happens on disk.
+        temp.clear_the_way();
+        is_unfinished = true;
     }
-    match (fs::presence(&place.root, &place.relative), &intent.target) {
+    match (fs::presence(place.root(), place.relative()), &intent.target) {
         (Presence::Present(metadata), Some(target)) if !is_unfinished => {
             let now = node.record(intent.path.clone(), &metadata, None).checktxt;
             // A regular file is complete, with its attributes, before it is renamed into place.

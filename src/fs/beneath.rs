@@ -147,8 +147,7 @@ impl Locator {
         if let Some((directory, place)) = &self.last
             && directory == parent
         {
-            check_component(name)?;
-            return Ok(place.sibling(open::c_string(name)?));
+            return place.sibling(name);
         }
         let Some((_, root)) = &self.root else { return Err(BeneathError::ParentMissing) };
         let place = root.locate(relative)?;
@@ -159,14 +158,14 @@ impl Locator {
     }
 }
 
-fn check_component(component: &[u8]) -> Result<(), BeneathError> {
-    match component {
-        b"" | b"." | b".." => Err(BeneathError::Io(io::Error::new(
+pub(super) fn check_component(component: &[u8]) -> Result<(), BeneathError> {
+    if matches!(component, b"" | b"." | b"..") || component.contains(&b'/') {
+        return Err(BeneathError::Io(io::Error::new(
             io::ErrorKind::InvalidInput,
             format!("{:?} is no name for a file", String::from_utf8_lossy(component)),
-        ))),
-        _ => Ok(()),
+        )));
     }
+    Ok(())
 }
 
 /// Opens one part of a path after the other, each in the directory before it.

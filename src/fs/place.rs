@@ -15,6 +15,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::beneath::{BeneathError, check_component};
 use super::temp::{self, TempFile};
 use super::{meta, open, walk};
 use crate::model::{FileKind, Metadata, Timestamp};
@@ -53,7 +54,15 @@ impl Place {
     }
 
     /// Another name in the same directory.
-    pub(super) fn sibling(&self, name: CString) -> Self {
+    ///
+    /// # Errors
+    /// It is no single proper component.
+    pub fn sibling(&self, name: &[u8]) -> Result<Self, BeneathError> {
+        check_component(name)?;
+        Ok(self.renamed(open::c_string(name)?))
+    }
+
+    fn renamed(&self, name: CString) -> Self {
         Self { parent: self.shared_parent(), name }
     }
 
@@ -251,7 +260,7 @@ impl Place {
     /// # Errors
     /// The system has no random numbers.
     pub fn beside(&self) -> io::Result<Self> {
-        Ok(self.sibling(temp::name_beside(&self.name)?))
+        Ok(self.renamed(temp::name_beside(&self.name)?))
     }
 
     /// Its last component.

@@ -1,5 +1,7 @@
 //! What is still to be sent, and to whom.
 
+use std::sync::Arc;
+
 use super::SyncPath;
 
 /// Names one marking of a file for a peer. A file marked again has another version, whoever marked it (the C program
@@ -14,15 +16,15 @@ pub struct DirtyEntry {
     /// Push without asking for the peer's state, and win a conflict.
     pub forced: bool,
     /// The name this host has towards the peer.
-    pub my_name: String,
-    pub peer: String,
+    pub my_name: Arc<str>,
+    pub peer: Arc<str>,
     pub version: DirtyVersion,
 }
 
 impl From<DirtyEntry> for Mark {
     fn from(entry: DirtyEntry) -> Self {
         let DirtyEntry { path, forced, my_name, peer, .. } = entry;
-        Self { path, my_name, peer, forced }
+        Self { path, my_name: my_name.to_string(), peer: peer.to_string(), forced }
     }
 }
 

@@ -72,6 +72,12 @@ pub struct Metadata {
 }
 
 impl Metadata {
+    /// Bytes of a regular file; 0 for anything else.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        if let FileKind::Regular { size } = self.kind { size } else { 0 }
+    }
+
     #[must_use]
     pub fn is_directory(&self) -> bool {
         self.kind == FileKind::Directory

@@ -5,12 +5,14 @@
 
 use std::cmp::Ordering;
 use std::fmt;
+use std::sync::Arc;
 
 use super::encoding;
 
-/// A canonical name: absolute (`/`, `/a/b`) or below a prefix (`%name%`, `%name%/a/b`). Raw bytes, not encoded.
+/// A canonical name: absolute (`/`, `/a/b`) or below a prefix (`%name%`, `%name%/a/b`). Raw bytes, not encoded. Clones share
+/// them.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct SyncPath(Box<[u8]>);
+pub struct SyncPath(Arc<[u8]>);
 
 /// Why a name was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -1,5 +1,8 @@
 //! How names and other strings stand in the tables, and which stretches of the order of names a scope takes in.
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
 use crate::model::{Scope, SyncPath, encoding};
 
 /// Which bytes a database takes in its text columns.
@@ -43,6 +46,22 @@ pub(super) fn read_path(text: &[u8]) -> Option<SyncPath> {
 /// Reads a host name from a table.
 pub(super) fn read_host(text: &[u8]) -> String {
     String::from_utf8_lossy(&encoding::decode(text)).into_owned()
+}
+
+/// Host names from a table in which the rows have few of them: each is kept once.
+#[derive(Debug, Default)]
+pub(super) struct HostNames(HashSet<Arc<str>>);
+
+impl HostNames {
+    pub(super) fn read(&mut self, text: &[u8]) -> Arc<str> {
+        let name = read_host(text);
+        if let Some(known) = self.0.get(name.as_str()) {
+            return Arc::clone(known);
+        }
+        let name: Arc<str> = name.into();
+        self.0.insert(Arc::clone(&name));
+        name
+    }
 }
 
 /// A stretch of the order of names, by their keys.

@@ -235,7 +235,7 @@ async fn stale_changes_are_skipped_with_their_marks(bench: &Bench) {
     let marked: Vec<_> = dirty(&store).await.into_iter().map(|entry| (entry.path.to_string(), entry.peer)).collect();
     let expected: Vec<_> = ["/a", "/c", "/fresh", "/unknown"]
         .iter()
-        .flat_map(|name| ["p1", "p2"].map(|peer| ((*name).to_owned(), peer.to_owned())))
+        .flat_map(|name| ["p1", "p2"].map(|peer| ((*name).to_owned(), peer.into())))
         .collect();
     assert_eq!(marked, expected);
     let scheduled: Vec<_> = scheduled(&store).await.into_iter().map(|(_, path)| path).collect();
@@ -250,7 +250,7 @@ async fn clearing_never_forgets_a_later_marking(bench: &Bench) {
     assert_eq!(store.clear(&read).await.unwrap(), 2);
     let left = dirty(&store).await;
     assert_eq!(left.len(), 1);
-    assert_eq!((&left[0].path, left[0].peer.as_str()), (&path("/a"), "p1"));
+    assert_eq!((&left[0].path, &*left[0].peer), (&path("/a"), "p1"));
     assert_ne!(left[0].version, read[0].version);
     // What is gone and comes again is another marking, though no row has been there in between.
     assert_eq!(store.clear(&left).await.unwrap(), 1);
@@ -264,7 +264,7 @@ async fn marking_replaces_and_forcing_sets(bench: &Bench) {
     store.mark(vec![mark("/a", "p1"), forced.clone(), mark("/a", "p2")], vec![]).await.unwrap();
     let entries = dirty(&store).await;
     assert_eq!(entries.len(), 2);
-    assert!(entries[0].forced && entries[0].my_name == "other", "the last one counts");
+    assert!(entries[0].forced && *entries[0].my_name == *"other", "the last one counts");
     assert_eq!(
         store.dirty_peers().await.unwrap(),
         [("me".into(), "p2".into()), ("other".into(), "p1".into())] as [(String, String); 2]
@@ -450,7 +450,7 @@ async fn receives_are_recorded_in_one_go(bench: &Bench) {
     assert_eq!(store.file(&path("/b")).await.unwrap(), None);
     let marked: Vec<_> = dirty(&store).await.into_iter().map(|mark| (mark.path.to_string(), mark.peer)).collect();
     let left = [("/a", "third"), ("/b", "third"), ("/c", "sender"), ("/c", "third")];
-    assert_eq!(marked, left.map(|(name, peer)| (name.to_owned(), peer.to_owned())));
+    assert_eq!(marked, left.map(|(name, peer)| (name.to_owned(), peer.into())));
     assert_eq!(scheduled(&store).await, ["/a", "/b"].map(|name| ("reload".to_owned(), path(name))));
     // Without intents, and twice for one file: the later one counts.
     let receipts = vec![(None, receipt("/a", None)), (None, receipt("/a", Some("v1:newer")))];
@@ -485,7 +485,7 @@ async fn files_are_known_with_their_marks(bench: &Bench) {
         .iter()
         .map(|known| {
             let record = known.record.as_ref().map(|record| record.path.clone());
-            (record, known.marks.iter().map(|mark| mark.peer.as_str()).collect::<Vec<_>>())
+            (record, known.marks.iter().map(|mark| &*mark.peer).collect::<Vec<_>>())
         })
         .collect();
     let expected = [(None, vec![]), (Some(name), vec!["p3"]), (Some(path("/a")), vec!["p1", "p2"]), (None, vec!["p1"])];

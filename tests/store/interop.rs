@@ -124,7 +124,7 @@ async fn turns(bench: &Bench, odd: &[&[u8]]) {
     }
     let first = dirty(&store).await;
     assert_eq!(os(&first.iter().map(|entry| entry.path.clone()).collect::<Vec<_>>()), node.marked());
-    assert!(first.iter().all(|entry| entry.my_name == "1.csync2.test" && entry.peer == "2.csync2.test"));
+    assert!(first.iter().all(|entry| &*entry.my_name == "1.csync2.test" && &*entry.peer == "2.csync2.test"));
 
     // Ours writes; the C program finds every row by its own spelling.
     for record in files(&store, vec![Scope::All]).await {

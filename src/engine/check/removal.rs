@@ -132,8 +132,8 @@ fn gone(config: &Config, candidates: Vec<FileRecord>, errors: &mut Vec<String>) 
                     return false;
                 }
             };
-            let checker = checkers.entry(local.root.clone()).or_insert_with(|| PresenceChecker::new(&local.root));
-            match checker.check(&local.relative) {
+            let checker = checkers.entry(local.root().to_owned()).or_insert_with(|| PresenceChecker::new(local.root()));
+            match checker.check(local.relative()) {
                 Presence::Gone | Presence::BehindSymlink => true,
                 Presence::Present(_) => false,
                 Presence::Unknown(error) => {
@@ -213,7 +213,7 @@ fn guard_directories(config: &Config, record: &FileRecord) -> Vec<PathBuf> {
     let mut directories = Vec::new();
     let Ok(local) = config.local(path) else { return directories };
     if path.split_prefix().is_some() {
-        directories.push(local.root.clone());
+        directories.push(local.root().to_owned());
     }
     let place = local.absolute();
     let rules = config.groups.iter().flat_map(|group| &group.rules);

@@ -75,7 +75,7 @@ fn includes(group: &Group) -> impl Iterator<Item = SyncPath> {
 
 /// SIG, for its first answer.
 async fn describe(connection: &mut Connection, group: &Group, path: &SyncPath) -> Result<Vec<u8>, WireError> {
-    let question = Request::Sig { key: group.key.clone(), file: path.as_bytes().to_vec() };
+    let question = Request::Sig { key: group.key.to_string(), file: path.as_bytes().to_vec() };
     let answer = ask(connection, question).await?;
     if Reply::parse(&answer).is_ok() {
         inquiry::hear(connection).await?;
@@ -142,7 +142,7 @@ async fn ask_for(node: &Node, pair: &Pair, paths: &[SyncPath], report: &mut Repo
 }
 
 fn fetch_of(group: &Group, path: &SyncPath) -> Request {
-    Request::Fetch { key: group.key.clone(), file: path.as_bytes().to_vec() }
+    Request::Fetch { key: group.key.to_string(), file: path.as_bytes().to_vec() }
 }
 
 async fn ask(connection: &mut Connection, request: Request) -> Result<Vec<u8>, WireError> {

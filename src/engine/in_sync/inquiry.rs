@@ -56,8 +56,8 @@ pub(super) async fn list(node: &Node, pair: &Pair, scope: &Scope) -> Result<(Sor
 fn keys(node: &Node, pair: &Pair) -> Vec<String> {
     let mut keys: Vec<String> = Vec::new();
     for group in node.config.groups.iter().filter(|group| pair.is_in(group)) {
-        if !keys.contains(&group.key) {
-            keys.push(group.key.clone());
+        if keys.iter().all(|key| **key != *group.key) {
+            keys.push(group.key.to_string());
         }
     }
     keys

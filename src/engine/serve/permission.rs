@@ -130,7 +130,7 @@ pub(super) async fn mark_for_groups_of(peer: &Peer, path: &SyncPath) -> Result<(
         }
         for host in &group.hosts {
             let is_marked =
-                marked.iter().any(|entry| entry.peer == host.name) || marks.iter().any(|mark| mark.peer == host.name);
+                marked.iter().any(|entry| *entry.peer == *host.name) || marks.iter().any(|mark| mark.peer == host.name);
             if !is_marked {
                 let (my_name, peer) = (group.my_name.clone(), host.name.clone());
                 marks.push(Mark { path: path.clone(), my_name, peer, forced: false });

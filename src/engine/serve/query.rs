@@ -95,7 +95,7 @@ pub(super) fn signature_of(basis: Option<&std::fs::File>) -> Result<Spooled, Ref
 pub(super) async fn measure(file: &Admitted, what: Measure) -> Result<i64, EngineError> {
     let place = file.place.clone();
     step("GETTM", move || match what {
-        Measure::Mtime(unit) => match fs::presence(&place.root, &place.relative) {
+        Measure::Mtime(unit) => match fs::presence(place.root(), place.relative()) {
             Presence::Present(metadata) => mtime_number(metadata.mtime, unit),
             _ => -1,
         },

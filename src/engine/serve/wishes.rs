@@ -28,7 +28,7 @@ impl Wishes {
     /// Takes a file in. One that is gone here is none: whether it was removed is for a check to say.
     pub(super) async fn add(&mut self, peer: &Peer, file: &Admitted) -> Result<Reply, EngineError> {
         let place = file.place.clone();
-        let is_here = move || matches!(presence(&place.root, &place.relative), Presence::Present(_));
+        let is_here = move || matches!(presence(place.root(), place.relative()), Presence::Present(_));
         if !step("FETCH", is_here).await? {
             return Ok(Reply::PathNotFound);
         }
@@ -47,7 +47,7 @@ impl Wishes {
         paths.dedup();
         let mut marks: Vec<Mark> = Vec::new();
         for (path, known) in paths.iter().zip(node.store.known(paths.clone()).await?) {
-            if known.marks.iter().all(|mark| mark.peer != peer.name) {
+            if known.marks.iter().all(|mark| *mark.peer != *peer.name) {
                 marks.extend(mark::marks(&node.config, path, false).into_iter().filter(|mark| mark.peer == peer.name));
             }
         }

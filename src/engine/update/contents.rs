@@ -20,7 +20,7 @@ use crate::model::{FileKind, Metadata, Timestamp};
 const SMALL: u64 = 64 << 10;
 
 /// Contents that are kept, in bytes.
-const ROOM: usize = 16 << 20;
+const ROOM: usize = 4 << 20;
 
 /// Digests of larger files that are kept.
 const DIGESTS: usize = 4_096;
@@ -237,7 +237,7 @@ mod tests {
     impl Scratch {
         fn put(&self, name: &str, content: &[u8]) -> LocalPath {
             std::fs::write(self.0.path().join(name), content).unwrap();
-            LocalPath { root: self.0.path().to_owned(), relative: name.as_bytes().to_vec() }
+            LocalPath::within(self.0.path(), name)
         }
     }
 
@@ -271,7 +271,7 @@ mod tests {
         }
         std::fs::remove_file(scratch.0.path().join("small")).unwrap();
         assert!(contents.open(&mut Locator::default(), &scratch.put("other", b"")).is_ok());
-        let gone = LocalPath { root: scratch.0.path().to_owned(), relative: b"small".to_vec() };
+        let gone = LocalPath::within(scratch.0.path(), "small");
         assert!(contents.open(&mut Locator::default(), &gone).is_err(), "what is gone is not in the cache");
     }
 

@@ -269,7 +269,7 @@ mod tests {
     fn pushed(content: &[u8], pack: bool) -> Vec<Push> {
         let scratch = tempfile::tempdir().unwrap();
         std::fs::write(scratch.path().join("f"), content).unwrap();
-        let place = LocalPath { root: scratch.path().to_owned(), relative: b"f".to_vec() };
+        let place = LocalPath::within(scratch.path(), "f");
         let mut feed = Feed::default();
         feed.push(Wanted {
             id: 1,

@@ -1,25 +1,21 @@
 //! One file on its way to one peer: what is to be done, and how far it has come.
 
-use crate::config::LocalPath;
 use crate::engine::tally::Fate;
-use crate::model::{DirtyEntry, FileKind, Metadata, SyncPath};
+use crate::engine::update::plan::Candidate;
+use crate::model::{Metadata, SyncPath};
 use crate::wire::batch::Theirs;
 
-/// A file to be brought to the state it has here.
+/// A file to be brought to the state it has here. There is one for each dirty row of each peer that is served: what it
+/// holds itself is small, and the rest is shared.
 #[derive(Debug)]
 pub(super) struct Job {
-    pub(super) entry: DirtyEntry,
-    /// The pre-shared key of the group that the file is pushed in.
-    pub(super) key: String,
-    pub(super) place: LocalPath,
+    pub(super) candidate: Candidate,
     /// What is here; `None`: the file is gone and is to be removed there.
     pub(super) metadata: Option<Metadata>,
-    /// Push without asking what the peer has. A won conflict sets it as well.
-    pub(super) forced: bool,
     /// Counts up whenever the job begins anew or ends early: answers to an earlier attempt no longer matter.
     pub(super) attempt: u32,
     /// Answers to this attempt that are still to come before the outcome is known.
-    pub(super) outstanding: usize,
+    pub(super) outstanding: u32,
     pub(super) progress: Progress,
     pub(super) due: Due,
     pub(super) past: Past,
@@ -111,12 +107,9 @@ pub(super) struct Nest {
 }
 
 impl Job {
-    pub(super) fn new(entry: DirtyEntry, key: String, place: LocalPath, metadata: Option<Metadata>) -> Self {
+    pub(super) fn new(candidate: Candidate, metadata: Option<Metadata>) -> Self {
         Self {
-            forced: entry.forced,
-            entry,
-            key,
-            place,
+            candidate,
             metadata,
             attempt: 0,
             outstanding: 0,
@@ -134,12 +127,12 @@ impl Job {
     }
 
     pub(super) fn path(&self) -> &SyncPath {
-        &self.entry.path
+        &self.candidate.place.path
     }
 
     /// The two fields that every command about it begins with.
     pub(super) fn key_and_file(&self) -> (String, Vec<u8>) {
-        (self.key.clone(), self.entry.path.as_bytes().to_vec())
+        (self.candidate.key.to_string(), self.path().as_bytes().to_vec())
     }
 
     pub(super) fn is_removal(&self) -> bool {
@@ -156,10 +149,7 @@ impl Job {
 
     /// Bytes of a regular file.
     pub(super) fn length(&self) -> u64 {
-        match self.metadata.as_ref().map(|metadata| &metadata.kind) {
-            Some(FileKind::Regular { size }) => *size,
-            _ => 0,
-        }
+        self.metadata.as_ref().map_or(0, Metadata::length)
     }
 
     /// What came of it, once it is over.

@@ -208,7 +208,7 @@ mod tests {
     #[test]
     fn only_the_same_content_is_equal() {
         let directory = tempfile::tempdir().unwrap();
-        let place = LocalPath { root: directory.path().to_owned(), relative: b"f".to_vec() };
+        let place = LocalPath::within(directory.path(), "f");
         let signature_of = |content: &[u8]| {
             let mut signature = Vec::new();
             delta::signature(&mut &*content, &mut signature).unwrap();
@@ -251,7 +251,7 @@ mod tests {
     fn a_large_file_that_is_new_there_is_sent_while_it_is_read() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("f");
-        let place = LocalPath { root: directory.path().to_owned(), relative: b"f".to_vec() };
+        let place = LocalPath::within(directory.path(), "f");
         let content: Vec<u8> =
             (0..3_000_001_u32).map(|number| number.wrapping_mul(2_654_435_761).to_le_bytes()[3]).collect();
         for (before, changed) in [(3_000_001, false), (2_000_000, true), (3_500_000, true)] {

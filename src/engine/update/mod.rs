@@ -90,6 +90,8 @@ struct Common {
     /// Names whoever claims the peers.
     holder: String,
     contents: Arc<Contents>,
+    /// Files that are planned at once for one peer.
+    room: usize,
     /// As [`UpdateOptions::stop`].
     stop: CancellationToken,
     /// As [`UpdateOptions::tally`].
@@ -108,7 +110,8 @@ pub async fn update(node: &Arc<Node>, scopes: Vec<Scope>, options: &UpdateOption
     let contents = Arc::new(Contents::for_peers(work.len()));
     let (dry_run, stop, tally) = (options.dry_run, options.stop.clone(), Arc::clone(&options.tally));
     let holder = options.holder.clone().unwrap_or_else(recover::holder);
-    let run = Arc::new(Common { node: Arc::clone(node), dry_run, holder, contents, stop, tally });
+    let room = room(work.len().min(node.config.max_parallel_peers));
+    let run = Arc::new(Common { node: Arc::clone(node), dry_run, holder, contents, room, stop, tally });
     let (mut tasks, mut peers) = (JoinSet::new(), HashMap::new());
     for peer in work {
         let (run, places, served) = (Arc::clone(&run), Arc::clone(&places), peer.clone());
@@ -147,6 +150,17 @@ pub async fn update(node: &Arc<Node>, scopes: Vec<Scope>, options: &UpdateOption
         total.forecasts.extend(outcome.forecasts);
     }
     Ok(total)
+}
+
+/// Files that are planned at once in a run: what is known of each takes some hundred bytes.
+const ROOM: usize = 1 << 14;
+
+/// Fewer for one peer would have it wait.
+const ROOM_OF_ONE: usize = 1 << 11;
+
+/// What a peer's part of it is, with so many peers.
+fn room(peers: usize) -> usize {
+    (ROOM / peers.max(1)).max(ROOM_OF_ONE)
 }
 
 async fn serve(run: &Arc<Common>, peer: &str, filter: DirtyFilter, outcome: &mut Outcome) {
@@ -188,14 +202,16 @@ async fn serve_rows(
         outcome.report.unfinished = true;
         return Ok(());
     };
-    let entries = store.dirty(filter).await;
-    if let Ok(entries) = &entries
-        && !entries.is_empty()
-    {
-        session::serve_peer(run, peer, entries.clone(), outcome).await;
-    }
+    let served = match store.dirty(filter).await {
+        Ok(entries) if entries.is_empty() => Ok(()),
+        Ok(entries) => {
+            session::serve_peer(run, peer, entries, outcome).await;
+            Ok(())
+        }
+        Err(error) => Err(error),
+    };
     claimed.release().await?;
-    entries.map(drop)
+    served
 }
 
 /// Waits until the peer has run its actions: scripts count on them when we return. Others may push to it meanwhile.

@@ -1,34 +1,38 @@
 //! Which dirty rows concern a peer, and what is to be done about each, by what is on this disk.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::io;
+use std::sync::Arc;
 
 use super::job::Job;
 use crate::config::LocalPath;
 use crate::engine::check::removal;
 use crate::engine::{EngineError, Node, Report, blocking, membership};
 use crate::fs::{Presence, PresenceChecker};
-use crate::model::{DirtyEntry, FileKind, Scope, SyncPath};
+use crate::model::{DirtyEntry, DirtyVersion, FileKind, Scope, SyncPath};
 
-/// A dirty row of a file that is shared with its peer.
+/// A dirty row of a file that is shared with its peer: without the two names, which many rows have in common.
 #[derive(Debug)]
 pub(super) struct Candidate {
-    pub(super) entry: DirtyEntry,
+    pub(super) place: LocalPath,
     /// The pre-shared key of the group that decides about the file.
-    key: String,
-    place: LocalPath,
+    pub(super) key: Arc<str>,
+    pub(super) version: DirtyVersion,
+    /// Push without asking what the peer has. A won conflict sets it as well.
+    pub(super) forced: bool,
 }
 
 impl Candidate {
     /// `None` when no group of ours shares the file with the peer under the row's name: the row stays.
-    pub(super) fn of(node: &Node, entry: DirtyEntry, report: &mut Report) -> Option<Self> {
+    pub(super) fn of(node: &Node, entry: &DirtyEntry, report: &mut Report) -> Option<Self> {
+        let DirtyEntry { forced, version, .. } = *entry;
         let group = membership::group_with_peer(&node.config, &entry.path, Some(&entry.my_name), &entry.peer);
         let Some(group) = group else {
             tracing::debug!("{} is in no common group with {}: its row stays.", entry.path, entry.peer);
             return None;
         };
         match node.config.local(&entry.path) {
-            Ok(place) => Some(Self { key: group.key.clone(), place, entry }),
+            Ok(place) => Some(Self { place, key: Arc::clone(&group.key), version, forced }),
             Err(error) => {
                 report.error(format_args!("ERROR: {}: {error} It stays dirty for {}.", entry.path, entry.peer));
                 None
@@ -38,13 +42,15 @@ impl Candidate {
 }
 
 /// The candidates by the name that we have towards the peer: each is a HELLO of its own.
-pub(super) fn by_name(node: &Node, entries: Vec<DirtyEntry>, report: &mut Report) -> BTreeMap<String, Vec<Candidate>> {
-    let mut names: BTreeMap<String, Vec<Candidate>> = BTreeMap::new();
-    for candidate in entries.into_iter().filter_map(|entry| Candidate::of(node, entry, report)) {
-        match names.get_mut(&candidate.entry.my_name) {
-            Some(candidates) => candidates.push(candidate),
-            None => _ = names.insert(candidate.entry.my_name.clone(), vec![candidate]),
-        }
+pub(super) fn by_name(
+    node: &Node,
+    entries: Vec<DirtyEntry>,
+    report: &mut Report,
+) -> BTreeMap<Arc<str>, Vec<Candidate>> {
+    let mut names: BTreeMap<Arc<str>, Vec<Candidate>> = BTreeMap::new();
+    for entry in entries {
+        let Some(candidate) = Candidate::of(node, &entry, report) else { continue };
+        names.entry(entry.my_name).or_default().push(candidate);
     }
     names
 }
@@ -56,16 +62,27 @@ pub(super) struct Plan {
     pub(super) removals: Vec<Job>,
     /// In name order: a directory comes before what is in it.
     pub(super) pushes: Vec<Job>,
+    /// What is to be pushed after these, likewise in order: it is looked at again when its turn has come.
+    pub(super) later: VecDeque<Candidate>,
+    /// Bytes of the regular files among `later`.
+    pub(super) later_bytes: u64,
 }
 
-/// Looks at each file. What cannot be looked at is reported, and its row stays.
-pub(super) async fn look(node: &Node, candidates: Vec<Candidate>, report: &mut Report) -> Result<Plan, EngineError> {
-    let (mut plan, unknown) = blocking("update", move || look_at_all(candidates)).await?;
+/// Looks at each file, and plans all removals, but no more than `room` pushes. What cannot be looked at is reported, and its
+/// row stays dirty for `peer`.
+pub(super) async fn look(
+    node: &Node,
+    peer: &str,
+    mut candidates: Vec<Candidate>,
+    room: usize,
+    report: &mut Report,
+) -> Result<Plan, EngineError> {
+    candidates.sort_by(|one, other| one.place.path.cmp(&other.place.path));
+    let (mut plan, unknown) = blocking("update", move || look_at_all(candidates, room)).await?;
     plan.removals = believable(node, plan.removals, report).await?;
-    plan.removals.sort_by(|one, other| other.path().cmp(one.path()));
-    plan.pushes.sort_by(|one, other| one.path().cmp(other.path()));
-    for (candidate, error) in unknown {
-        let (name, peer) = (candidate.place.absolute(), candidate.entry.peer);
+    plan.removals.reverse();
+    for (place, error) in unknown {
+        let name = place.absolute();
         report.error(format_args!("ERROR: cannot look at {}: {error}. It stays dirty for {peer}.", name.display()));
     }
     Ok(plan)
@@ -94,26 +111,29 @@ async fn believable(node: &Node, removals: Vec<Job>, report: &mut Report) -> Res
     Ok(removals.into_iter().filter(|job| !doubtful.contains(job.path())).collect())
 }
 
-fn look_at_all(candidates: Vec<Candidate>) -> (Plan, Vec<(Candidate, io::Error)>) {
+fn look_at_all(candidates: Vec<Candidate>, room: usize) -> (Plan, Vec<(LocalPath, io::Error)>) {
     let (mut plan, mut unknown) = (Plan::default(), Vec::new());
     let mut checker: Option<(std::path::PathBuf, PresenceChecker)> = None;
     for candidate in candidates {
-        let root = &candidate.place.root;
+        let root = candidate.place.root();
         if checker.as_ref().is_none_or(|(known, _)| known != root) {
-            checker = Some((root.clone(), PresenceChecker::new(root)));
+            checker = Some((root.to_owned(), PresenceChecker::new(root)));
         }
         let Some((_, checker)) = &mut checker else { continue };
-        let presence = checker.check(&candidate.place.relative);
-        let Candidate { entry, key, place } = candidate;
-        match presence {
+        match checker.check(candidate.place.relative()) {
             // Sockets are never sent; but what a socket has taken the place of is gone.
             Presence::Present(metadata) if metadata.kind == FileKind::Socket => {
-                let entry = DirtyEntry { forced: false, ..entry };
-                plan.removals.push(Job::new(entry, key, place, None));
+                plan.removals.push(Job::new(Candidate { forced: false, ..candidate }, None));
             }
-            Presence::Present(metadata) => plan.pushes.push(Job::new(entry, key, place, Some(metadata))),
-            Presence::Gone | Presence::BehindSymlink => plan.removals.push(Job::new(entry, key, place, None)),
-            Presence::Unknown(error) => unknown.push((Candidate { entry, key, place }, error)),
+            Presence::Present(metadata) if plan.pushes.len() < room => {
+                plan.pushes.push(Job::new(candidate, Some(metadata)));
+            }
+            Presence::Present(metadata) => {
+                plan.later.push_back(candidate);
+                plan.later_bytes += metadata.length();
+            }
+            Presence::Gone | Presence::BehindSymlink => plan.removals.push(Job::new(candidate, None)),
+            Presence::Unknown(error) => unknown.push((candidate.place, error)),
         }
     }
     (plan, unknown)

@@ -58,7 +58,7 @@ pub(super) async fn converse(
     run: &Arc<Common>,
     peer: &str,
     mut exchange: Exchange,
-    names: BTreeMap<String, Vec<Candidate>>,
+    names: BTreeMap<Arc<str>, Vec<Candidate>>,
     outcome: &mut Outcome,
 ) {
     let mut left: usize = names.values().map(Vec::len).sum();

@@ -11,7 +11,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{IsolationLevel, Row, RowStream};
 
 use super::super::error::Result;
-use super::super::spelling::{Range, Spelling, key, read_host, read_path};
+use super::super::spelling::{HostNames, Range, Spelling, key, read_host, read_path};
 use super::super::{CHUNK, Hint, HintVersion, Intent, IntentId, Known};
 use super::Answer;
 use super::together;
@@ -236,8 +236,9 @@ pub(super) async fn known(client: &Object, paths: &[SyncPath]) -> Answer<Vec<Kno
             known.entry(path).or_default().record = Some(record);
         }
     }
+    let mut names = HostNames::default();
     for row in &marks {
-        if let Some(mark) = mark(row)? {
+        if let Some(mark) = mark(row, &mut names)? {
             let path = mark.path.clone();
             known.entry(path).or_default().marks.push(mark);
         }
@@ -251,13 +252,13 @@ pub(super) async fn known(client: &Object, paths: &[SyncPath]) -> Answer<Vec<Kno
 const MARK_COLUMNS: &str = "filename, forced, myname, peername, version";
 
 /// `None`: the name is malformed.
-pub(super) fn mark(row: &Row) -> Answer<Option<DirtyEntry>> {
+pub(super) fn mark(row: &Row, names: &mut HostNames) -> Answer<Option<DirtyEntry>> {
     let Some(path) = read_path(text(row, 0)?) else { return Ok(None) };
     Ok(Some(DirtyEntry {
         path,
         forced: row.try_get::<_, i32>(1)? != 0,
-        my_name: read_host(text(row, 2)?),
-        peer: read_host(text(row, 3)?),
+        my_name: names.read(text(row, 2)?),
+        peer: names.read(text(row, 3)?),
         version: DirtyVersion(row.try_get(4)?),
     }))
 }
@@ -269,7 +270,7 @@ pub(super) async fn dirty(
     ranges: &[Range],
 ) -> Answer<Vec<DirtyEntry>> {
     let peer = peer.map(|peer| Text(spelling.write(peer.as_bytes())));
-    let mut entries = Vec::new();
+    let (mut entries, mut names) = (Vec::new(), HostNames::default());
     for range in ranges {
         let Bounds { low, high } = Bounds::of(range);
         let mut sql = format!("SELECT {MARK_COLUMNS} FROM dirty WHERE name_key >= $1");
@@ -284,7 +285,7 @@ pub(super) async fn dirty(
         }
         let statement = client.prepare_cached(&sql).await?;
         for row in client.query(&statement, &parameters).await? {
-            entries.extend(mark(&row)?.filter(|mark| is_within(range, mark.path.as_bytes())));
+            entries.extend(mark(&row, &mut names)?.filter(|mark| is_within(range, mark.path.as_bytes())));
         }
     }
     Ok(entries)

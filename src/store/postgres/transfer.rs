@@ -10,7 +10,7 @@ use tokio_postgres::types::ToSql;
 
 use super::super::CHUNK;
 use super::super::error::Result;
-use super::super::spelling::Spelling;
+use super::super::spelling::{HostNames, Spelling};
 use super::super::transfer::{Batch, Contents, Outcome, Row, Seen};
 use super::{Answer, read, write};
 
@@ -109,7 +109,7 @@ async fn send(transaction: &Transaction<'_>, sink: &Sender<Result<Vec<Row>>>) ->
     let columns: [(&str, &str, RowOf); 6] = [
         ("file", record_columns, |row| Ok(read::record(row)?.map_or(Row::Malformed, Row::File))),
         ("dirty", "filename, forced, myname, peername, 0::bigint", |row| {
-            Ok(read::mark(row)?.map_or(Row::Malformed, |entry| Row::Dirty(entry.into())))
+            Ok(read::mark(row, &mut HostNames::default())?.map_or(Row::Malformed, |entry| Row::Dirty(entry.into())))
         }),
         ("hint", "DISTINCT filename, recursive", |row| Ok(Row::Hint(read::hint(row)?))),
         ("action", "filename, command, logfile", |row| Ok(read::action(row)?.map_or(Row::Malformed, Row::Action))),

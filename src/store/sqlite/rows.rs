@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row, Statement, ToSql, Transaction, params};
 
-use super::super::spelling::{self, Range, Spelling, read_host, read_path};
+use super::super::spelling::{self, HostNames, Range, Spelling, read_host, read_path};
 use super::super::{Change, Claim, Hint, HintVersion, Intent, IntentId, Known, Receipt};
 use crate::model::{
     ActionVersion, Checktxt, DirtyEntry, DirtyVersion, FileRecord, Fingerprint, Fingerprinter, Job, JobFile, Mark,
@@ -371,7 +371,7 @@ fn marks_within(
     let version = if extended { "version" } else { "0" };
     let select = format!("SELECT filename, forced, myname, peername, {version} FROM dirty");
     let peer = peer.map(|peer| write(peer.as_bytes()));
-    let mut entries = Vec::new();
+    let (mut entries, mut names) = (Vec::new(), HostNames::default());
     for range in ranges {
         let mut parameters = range_parameters(range);
         let mut condition = String::new();
@@ -382,20 +382,20 @@ fn marks_within(
         let mut statement = snapshot.prepare_cached(&over_range(&select, range, &condition))?;
         let mut rows = statement.query(rusqlite::params_from_iter(parameters.iter().map(|text| Text(text))))?;
         while let Some(row) = rows.next()? {
-            entries.extend(dirty_entry(row)?);
+            entries.extend(dirty_entry(row, &mut names)?);
         }
     }
     Ok(entries)
 }
 
 /// `None`: the name is malformed.
-pub(super) fn dirty_entry(row: &Row<'_>) -> rusqlite::Result<Option<DirtyEntry>> {
+pub(super) fn dirty_entry(row: &Row<'_>, names: &mut HostNames) -> rusqlite::Result<Option<DirtyEntry>> {
     let Some(path) = read_path(&bytes(row, 0)?) else { return Ok(None) };
     Ok(Some(DirtyEntry {
         path,
         forced: number(row, 1)? != 0,
-        my_name: read_host(&bytes(row, 2)?),
-        peer: read_host(&bytes(row, 3)?),
+        my_name: names.read(&bytes(row, 2)?),
+        peer: names.read(&bytes(row, 3)?),
         version: DirtyVersion(number(row, 4)?),
     }))
 }

@@ -5,6 +5,7 @@ use tokio::sync::mpsc::Receiver;
 
 use super::super::CHUNK;
 use super::super::error::Result;
+use super::super::spelling::HostNames;
 use super::super::transfer::{Batch, Contents, Outcome, Row, Seen};
 use super::rows;
 
@@ -77,7 +78,8 @@ fn read_within(
     let tables: [(&str, &str, RowOf); 6] = [
         ("file", file_columns, |row| Ok(rows::record(row)?.map_or(Row::Malformed, Row::File))),
         ("dirty", "filename, forced, myname, peername, 0", |row| {
-            Ok(rows::dirty_entry(row)?.map_or(Row::Malformed, |entry| Row::Dirty(entry.into())))
+            Ok(rows::dirty_entry(row, &mut HostNames::default())?
+                .map_or(Row::Malformed, |entry| Row::Dirty(entry.into())))
         }),
         ("hint", "DISTINCT filename, recursive", |row| Ok(Row::Hint(rows::hint(row)?))),
         ("action", "filename, command, logfile", |row| Ok(rows::action(row)?.map_or(Row::Malformed, Row::Action))),

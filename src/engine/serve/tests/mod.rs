@@ -129,7 +129,7 @@ impl Story {
         let scopes = vec![Scope::File(path(name))];
         let filter = DirtyFilter { peer: None, scopes };
         let entries = self.served().await.store.dirty(filter).await.unwrap();
-        entries.into_iter().map(|entry| entry.peer).collect()
+        entries.into_iter().map(|entry| entry.peer.to_string()).collect()
     }
 
     /// The checktxt that is known of a file.

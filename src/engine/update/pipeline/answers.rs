@@ -10,8 +10,9 @@ use crate::engine::update::confirmed::Confirmed;
 use crate::engine::update::exchange::{Answer, Awaited, Data, Question};
 use crate::engine::update::job::{Due, Progress};
 use crate::engine::update::local::{self, Compared, Prepared, Sent};
+use crate::engine::update::plan::Candidate;
 use crate::model::errors::chain;
-use crate::model::{Checktxt, FileKind, MtimeUnit};
+use crate::model::{Checktxt, DirtyEntry, FileKind, MtimeUnit};
 use crate::wire::Reply;
 
 impl Pipeline<'_> {
@@ -151,7 +152,7 @@ impl Pipeline<'_> {
             return Ok(true);
         }
         let Some(signature) = signature else { return Ok(false) };
-        let (place, contents) = (job.place.clone(), Arc::clone(self.contents));
+        let (place, contents) = (job.candidate.place.clone(), Arc::clone(self.contents));
         let compared = blocking("update", move || local::compare(&contents, &place, &signature)).await?;
         // A file that cannot be read is found out, and said, when its delta is made.
         let Ok(Compared { metadata, digest: Some(digest) }) = compared else { return Ok(false) };
@@ -180,7 +181,7 @@ impl Pipeline<'_> {
     /// The peer waits for the delta.
     async fn on_basis(&mut self, patch: Awaited, signature: Vec<u8>) -> Result<(), SessionError> {
         let (number, delta) = (patch.number, Awaited { question: Question::Change, ..patch });
-        let (place, contents) = (self.jobs[number].place.clone(), Arc::clone(self.contents));
+        let (place, contents) = (self.jobs[number].candidate.place.clone(), Arc::clone(self.contents));
         let prepared = blocking("update", move || local::prepare(&contents, &place, &signature)).await?;
         let sent = match prepared {
             Ok(Prepared::Delta { length, delta: body, sent }) => {
@@ -189,7 +190,7 @@ impl Pipeline<'_> {
             }
             Ok(Prepared::Whole { length, delta: body, whole }) => {
                 self.exchange.send_delta(delta, Some((length, body)));
-                let (place, contents) = (self.jobs[number].place.clone(), Arc::clone(self.contents));
+                let (place, contents) = (self.jobs[number].candidate.place.clone(), Arc::clone(self.contents));
                 blocking("update", move || whole.send(&contents, &place)).await?
             }
             Err(error) => {
@@ -201,7 +202,7 @@ impl Pipeline<'_> {
             Ok(sent) => sent,
             Err(error) => {
                 // The peer leaves its file as it is, and the session goes on.
-                let place = self.jobs[number].place.absolute();
+                let place = self.jobs[number].candidate.place.absolute();
                 self.fail(number, Some(&format!("{}: {}", place.display(), chain(&error))));
                 return Ok(());
             }
@@ -250,8 +251,10 @@ impl Pipeline<'_> {
             }
         }
         job.progress = Progress::Done;
-        let (state, digest) = (job.metadata.clone(), job.digest);
-        self.confirmed.push(Confirmed { entry: job.entry.clone(), state, digest });
+        let Candidate { ref place, forced, version, .. } = job.candidate;
+        let (my_name, peer) = (self.pair.my_name.into(), self.pair.peer.into());
+        let entry = DirtyEntry { path: place.path.clone(), forced, my_name, peer, version };
+        self.confirmed.push(Confirmed { entry, state: job.metadata.clone(), digest: job.digest });
         self.is_over(number);
     }
 

@@ -129,13 +129,13 @@ impl Pipeline<'_> {
     fn offer(&mut self, number: usize, time_only: bool, frames: &mut Vec<u8>) {
         let id = self.offered.next_id;
         let job = &self.jobs[number];
-        let offer = offer(id, job.metadata.as_ref(), job.path(), job.forced, time_only);
+        let offer = offer(id, job.metadata.as_ref(), job.path(), job.candidate.forced, time_only);
         let bytes = offer.bytes();
         let frame = Push::Offer(offer).encode();
         if frame.len() > HEADER + MAX_BODY {
             return self.fail(number, Some("its names are longer than a frame may be; shorten them"));
         }
-        self.offered.use_key(&job.key, frames);
+        self.offered.use_key(&job.candidate.key, frames);
         frames.extend(frame);
         tracing::trace!("Local> OFFER {}", job.path());
         let job = &mut self.jobs[number];
@@ -216,7 +216,7 @@ impl Pipeline<'_> {
         if let Some(number) = subject {
             let job = &mut self.jobs[number];
             job.past.streamed = true;
-            let (place, insist) = (job.place.clone(), job.past.resent);
+            let (place, insist) = (job.candidate.place.clone(), job.past.resent);
             let contents = Arc::clone(self.contents);
             let pack = self.node.config.compression;
             self.exchange.send_content(Wanted { id, place, contents, insist, pack, theirs });
@@ -241,7 +241,7 @@ impl Pipeline<'_> {
             }
             Err(error) => {
                 self.close(id);
-                let place = self.jobs[number].place.absolute();
+                let place = self.jobs[number].candidate.place.absolute();
                 self.fail(number, Some(&format!("{}: {}", place.display(), strerror(&error))));
             }
             Ok(Whole { changed: true, .. }) if insisted => {
@@ -265,13 +265,13 @@ impl Pipeline<'_> {
     /// Takes note of how a file is now that was away when its content was to be read: removed, or there again, as editors replace
     /// files. `false`: it has been so too often, or its removal is not to be believed.
     async fn has_another_state(&mut self, number: usize) -> Result<bool, SessionError> {
-        let (path, place) = (self.jobs[number].path().clone(), self.jobs[number].place.clone());
+        let (path, place) = (self.jobs[number].path().clone(), self.jobs[number].candidate.place.clone());
         let past = &mut self.jobs[number].past;
         past.vanished += 1;
         if past.vanished > VANISHED {
             return Ok(false);
         }
-        let now = match blocking("update", move || presence(&place.root, &place.relative)).await? {
+        let now = match blocking("update", move || presence(place.root(), place.relative())).await? {
             Presence::Present(metadata) if metadata.kind != FileKind::Socket => Some(metadata),
             Presence::Gone | Presence::BehindSymlink => {
                 let record = self.node.store.file(&path).await.map_err(EngineError::from)?;
@@ -291,7 +291,7 @@ impl Pipeline<'_> {
         let mut questions = Vec::new();
         for (id, digest) in compares {
             let Some(offered) = self.offered.open.get(&id) else { return Err(out_of_step(id).into()) };
-            questions.push((id, digest, self.jobs[offered.number].place.clone()));
+            questions.push((id, digest, self.jobs[offered.number].candidate.place.clone()));
         }
         if questions.is_empty() {
             return Ok(());
@@ -321,8 +321,8 @@ impl Pipeline<'_> {
                 }
                 // A file that cannot be read is found out, and said, when its content is sent.
                 _ => {
-                    let offer = offer(id, job.metadata.as_ref(), job.path(), job.forced, false);
-                    self.offered.use_key(&job.key, &mut frames);
+                    let offer = offer(id, job.metadata.as_ref(), job.path(), job.candidate.forced, false);
+                    self.offered.use_key(&job.candidate.key, &mut frames);
                     frames.extend(Push::Offer(Offer { differs: true, ..offer }).encode());
                 }
             }

@@ -49,7 +49,7 @@ impl Pipeline<'_> {
             let theirs = there.then(|| dialect.mtime(theirs));
             conflict::by_mtime(group.auto, &dialect.comparable(metadata.mtime), theirs.as_ref())
         } else {
-            let place = job.place.clone();
+            let place = job.candidate.place.clone();
             let ours = blocking("update", move || local::size(&place)).await?;
             conflict::by_size(group.auto, ours, there.then(|| u64::try_from(theirs).unwrap_or_default()))
         };
@@ -80,7 +80,7 @@ impl Pipeline<'_> {
         if asked == Step::AskMtime {
             return Ok(conflict::by_mtime(group.auto, &metadata.mtime, theirs.map(|theirs| theirs.mtime).as_ref()));
         }
-        let place = job.place.clone();
+        let place = job.candidate.place.clone();
         let ours = blocking("update", move || local::size(&place)).await?;
         Ok(conflict::by_size(group.auto, ours, theirs.map(|theirs| theirs.size)))
     }
@@ -101,7 +101,7 @@ impl Pipeline<'_> {
             job.path(),
             peer = self.pair.peer
         );
-        job.forced = true;
+        job.candidate.forced = true;
         job.begin_anew();
         self.ready.push(Reverse(number));
     }
@@ -129,7 +129,7 @@ impl Pipeline<'_> {
 
     /// What the user can do about a conflict that nothing has decided.
     pub(super) fn remedy(&self, number: usize) -> String {
-        let here = self.jobs[number].place.absolute();
+        let here = self.jobs[number].candidate.place.absolute();
         let needs_no_quotes = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-+,:@%=".contains(byte);
         let is_plain = here.as_os_str().as_bytes().iter().all(needs_no_quotes);
         let operand = if is_plain { here.display().to_string() } else { "FILE".to_owned() };

@@ -7,22 +7,21 @@ use crate::engine::update::{Forecast, Prospect};
 impl Pipeline<'_> {
     /// This is all that comes of a job: what waits for it goes on.
     pub(super) fn forecast(&mut self, number: usize, prospect: Prospect) {
-        self.jobs[number].progress = Progress::Done;
-        self.forecasts.push((number, prospect));
+        let job = &mut self.jobs[number];
+        job.progress = Progress::Done;
+        let (forced, path) = (job.candidate.forced, job.path().clone());
+        let forecast = Forecast { prospect, forced, peer: self.pair.peer.to_owned(), path };
+        let forecasts = if job.is_removal() { &mut self.forecasts.0 } else { &mut self.forecasts.1 };
+        forecasts.push(forecast);
         self.release(number);
     }
 
     /// Removals first, deepest first, then the rest in name order.
     pub(super) fn sorted_forecasts(&mut self) -> Vec<Forecast> {
-        let forecasts = std::mem::take(&mut self.forecasts);
-        let (mut removals, mut pushes): (Vec<_>, Vec<_>) =
-            forecasts.into_iter().partition(|&(number, _)| self.jobs[number].is_removal());
-        removals.sort_by(|&(one, _), &(other, _)| self.jobs[other].path().cmp(self.jobs[one].path()));
-        pushes.sort_by(|&(one, _), &(other, _)| self.jobs[one].path().cmp(self.jobs[other].path()));
-        let line = |(number, prospect): (usize, Prospect)| {
-            let job = &self.jobs[number];
-            Forecast { prospect, forced: job.forced, peer: self.pair.peer.to_owned(), path: job.path().clone() }
-        };
-        removals.into_iter().chain(pushes).map(line).collect()
+        let (mut removals, mut pushes) = std::mem::take(&mut self.forecasts);
+        removals.sort_by(|one, other| other.path.cmp(&one.path));
+        pushes.sort_by(|one, other| one.path.cmp(&other.path));
+        removals.append(&mut pushes);
+        removals
     }
 }

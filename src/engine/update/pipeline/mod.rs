@@ -82,6 +82,12 @@ pub(super) struct Pipeline<'a> {
     dry_run: bool,
     contents: &'a Arc<Contents>,
     stop: &'a CancellationToken,
+    /// Pushes that are planned at once.
+    room: usize,
+    /// What is to be pushed when these are over, in name order.
+    later: VecDeque<Candidate>,
+    /// The files have been looked at.
+    is_planned: bool,
     jobs: Vec<Job>,
     /// The files that are pushed, by name.
     index: HashMap<SyncPath, usize>,
@@ -104,8 +110,8 @@ pub(super) struct Pipeline<'a> {
     /// What to do about refusals, as far as it was said.
     advised: HashSet<String>,
     report: Report,
-    /// With the number of its job.
-    forecasts: Vec<(usize, Prospect)>,
+    /// Of removals, and of pushes.
+    forecasts: (Vec<Forecast>, Vec<Forecast>),
 }
 
 impl<'a> Pipeline<'a> {
@@ -117,6 +123,9 @@ impl<'a> Pipeline<'a> {
             dry_run: run.dry_run,
             contents: &run.contents,
             stop: &run.stop,
+            room: run.room,
+            later: VecDeque::new(),
+            is_planned: false,
             jobs: Vec::new(),
             index: HashMap::new(),
             ready: BinaryHeap::new(),
@@ -130,7 +139,7 @@ impl<'a> Pipeline<'a> {
             reported_parents: HashSet::new(),
             advised: HashSet::new(),
             report: Report::default(),
-            forecasts: Vec::new(),
+            forecasts: Default::default(),
         }
     }
 
@@ -139,23 +148,42 @@ impl<'a> Pipeline<'a> {
         let all = candidates.len();
         let worked = self.work(candidates).await;
         let recorded = self.record_all().await;
-        let left = if self.jobs.is_empty() { all } else { self.jobs.iter().filter(|job| !job.is_over()).count() };
+        let under_way = self.jobs.iter().filter(|job| !job.is_over()).count();
+        let left = if self.is_planned { self.later.len() + under_way } else { all };
         self.report.unfinished = left > 0 && self.stop.is_cancelled();
-        let is_explained = worked.is_err() || self.report.unfinished || self.jobs.is_empty();
+        let is_explained = worked.is_err() || self.report.unfinished;
         debug_assert!(left == 0 || is_explained, "jobs were forgotten");
         let forecasts = self.sorted_forecasts();
         Worked { report: self.report, forecasts, left, result: worked.and(recorded) }
     }
 
     async fn work(&mut self, candidates: Vec<Candidate>) -> Result<(), SessionError> {
-        let Plan { removals, mut pushes } = plan::look(self.node, candidates, &mut self.report).await?;
+        let Plan { removals, mut pushes, later, later_bytes } = self.look(candidates).await?;
+        self.is_planned = true;
+        let bytes = later_bytes + pushes.iter().map(Job::length).sum::<u64>();
+        self.exchange.tally.add(removals.len() + pushes.len() + later.len(), bytes);
+        self.later = later;
         self.add_removals(removals);
         self.drain().await?;
         let emptied: HashSet<SyncPath> = self.jobs.iter().filter_map(|removal| removal.path().parent()).collect();
-        for job in &mut pushes {
-            job.obstacles.directory = emptied.contains(job.path());
+        let mut gone = Vec::new();
+        loop {
+            for job in &mut pushes {
+                job.obstacles.directory = emptied.contains(job.path());
+            }
+            self.add_pushes(pushes);
+            self.drain().await?;
+            if self.later.is_empty() || self.stop.is_cancelled() {
+                break;
+            }
+            self.forget();
+            let next = self.later.drain(..self.room.min(self.later.len())).collect();
+            let plan = self.look(next).await?;
+            gone.extend(plan.removals);
+            pushes = plan.pushes;
         }
-        self.add_pushes(pushes);
+        gone.sort_by(|one: &Job, other| other.path().cmp(one.path()));
+        self.add_removals(gone);
         self.drain().await?;
         // A directory whose time was disputed comes round again.
         while !self.untimed.is_empty() && !self.stop.is_cancelled() {
@@ -163,6 +191,24 @@ impl<'a> Pipeline<'a> {
             self.drain().await?;
         }
         self.leave().await
+    }
+
+    async fn look(&mut self, candidates: Vec<Candidate>) -> Result<Plan, EngineError> {
+        plan::look(self.node, self.pair.peer, candidates, self.room, &mut self.report).await
+    }
+
+    /// Lets go of what is over, when nothing is under way: what is to come needs to know of directories alone.
+    fn forget(&mut self) {
+        self.jobs.retain(|job| job.is_directory() || !job.is_over());
+        self.jobs.shrink_to_fit();
+        (self.index, self.untimed) = (HashMap::with_capacity(self.jobs.len()), Vec::new());
+        for (number, job) in self.jobs.iter_mut().enumerate() {
+            job.other_spelling = None;
+            self.index.insert(job.path().clone(), number);
+            if job.progress == Progress::Untimed {
+                self.untimed.push(number);
+            }
+        }
     }
 
     /// Sends and receives until nothing is left to do.
@@ -204,7 +250,7 @@ impl<'a> Pipeline<'a> {
     fn next_decided(&mut self) -> Option<Task> {
         loop {
             let task = self.decided.pop_front()?;
-            let must_follow = matches!(task, Task::Change(number) if self.jobs[number].forced);
+            let must_follow = matches!(task, Task::Change(number) if self.jobs[number].candidate.forced);
             if must_follow || !self.stop.is_cancelled() {
                 return Some(task);
             }
@@ -214,7 +260,7 @@ impl<'a> Pipeline<'a> {
     fn open(&mut self, number: usize) {
         let job = &self.jobs[number];
         let (key, file) = job.key_and_file();
-        if !job.forced {
+        if !job.candidate.forced {
             self.ask(number, &Request::Sig { key, file }, Question::Signature);
         } else if self.dry_run {
             self.announce(number);
@@ -281,7 +327,7 @@ impl<'a> Pipeline<'a> {
         // what MKLINK cannot replace would get the link's owner.
         let attributes_wait = match metadata.kind {
             FileKind::Directory => false,
-            FileKind::Symlink { .. } => job.forced || job.obstacles.directory,
+            FileKind::Symlink { .. } => job.candidate.forced || job.obstacles.directory,
             _ => true,
         };
         if attributes_wait {

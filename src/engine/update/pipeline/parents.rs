@@ -65,9 +65,14 @@ impl Pipeline<'_> {
         let mut rows = self.node.store.files(vec![Scope::Tree(top.clone())]);
         while let Some(chunk) = rows.recv().await {
             let known = chunk?.into_iter().map(|record| record.path);
-            below.extend(known.filter(|path| *path != top && !self.index.contains_key(path)));
+            below.extend(known.filter(|path| *path != top && !self.is_planned(path)));
         }
         self.adopt(below, false).await
+    }
+
+    fn is_planned(&self, path: &SyncPath) -> bool {
+        let is_later = || self.later.binary_search_by(|candidate| candidate.place.path.cmp(path)).is_ok();
+        self.index.contains_key(path) || is_later()
     }
 
     /// Makes files part of this run: those that are here and that the peer shares.
@@ -77,22 +82,23 @@ impl Pipeline<'_> {
             let unmarked = |path: &SyncPath| DirtyEntry {
                 path: path.clone(),
                 forced: false,
-                my_name: pair.my_name.to_owned(),
-                peer: pair.peer.to_owned(),
+                my_name: pair.my_name.into(),
+                peer: pair.peer.into(),
                 version: DirtyVersion(0),
             };
-            let candidates = paths.iter().filter_map(|path| Candidate::of(node, unmarked(path), &mut self.report));
+            let candidates = paths.iter().filter_map(|path| Candidate::of(node, &unmarked(path), &mut self.report));
             let candidates: Vec<Candidate> = candidates.collect();
-            let mut jobs = plan::look(self.node, candidates, &mut self.report).await?.pushes;
+            let mut jobs = plan::look(self.node, pair.peer, candidates, CHUNK, &mut self.report).await?.pushes;
             jobs.retain(|job| !as_parents || job.is_directory());
             let mut rows = rows(node, pair, jobs.iter().map(Job::path), self.dry_run).await?;
             for job in &mut jobs {
                 job.adopted = as_parents;
                 if let Some(row) = rows.iter().position(|row| row.path == *job.path()) {
-                    job.entry = rows.swap_remove(row);
-                    job.forced = job.entry.forced;
+                    let DirtyEntry { forced, version, .. } = rows.swap_remove(row);
+                    (job.candidate.forced, job.candidate.version) = (forced, version);
                 }
             }
+            self.exchange.tally.add(jobs.len(), jobs.iter().map(Job::length).sum());
             self.add_pushes(jobs);
         }
         Ok(())

@@ -11,7 +11,7 @@ use crate::model::SyncPath;
 
 impl Pipeline<'_> {
     pub(super) fn add_removals(&mut self, removals: Vec<Job>) {
-        self.exchange.tally.add(removals.len(), 0);
+        let first = self.jobs.len();
         let mut numbers: HashMap<SyncPath, usize> = HashMap::new();
         for mut job in removals {
             job.other_spelling = self.other_spelling(&job, &numbers);
@@ -19,7 +19,7 @@ impl Pipeline<'_> {
             self.ready.push(Reverse(self.jobs.len()));
             self.jobs.push(job);
         }
-        for number in 0..self.jobs.len() {
+        for number in first..self.jobs.len() {
             let mut directory = self.jobs[number].path().parent();
             while let Some(path) = directory {
                 if let Some(&above) = numbers.get(&path) {
@@ -33,7 +33,7 @@ impl Pipeline<'_> {
     }
 
     pub(super) fn add_pushes(&mut self, pushes: Vec<Job>) {
-        self.exchange.tally.add(pushes.len(), pushes.iter().map(Job::length).sum());
+        self.jobs.reserve_exact(pushes.len());
         for mut job in pushes {
             let number = self.jobs.len();
             job.other_spelling = self.other_spelling(&job, &self.index);
@@ -50,7 +50,7 @@ impl Pipeline<'_> {
 
     /// The last of the known jobs for the same file under another name: as a plain path, or below another prefix.
     fn other_spelling(&self, job: &Job, known: &HashMap<SyncPath, usize>) -> Option<usize> {
-        let names = self.node.config.names_of(job.place.absolute().as_os_str().as_bytes());
+        let names = self.node.config.names_of(job.candidate.place.absolute().as_os_str().as_bytes());
         names.iter().filter_map(|name| known.get(name)).copied().max()
     }
 

@@ -135,6 +135,8 @@ impl Home {
         let exchange = Exchange::start(connection, self.dialect, Arc::new(PeerTally::of("p")));
         let run = Arc::new(Common {
             node: Arc::clone(&self.node),
+            // So little that most is planned in several parts.
+            room: 3,
             dry_run,
             holder: recover::holder(),
             contents: Arc::default(),
