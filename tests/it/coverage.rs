@@ -78,9 +78,9 @@ fn the_index_of_the_manual_leads_to_every_option_and_word() {
     let known: BTreeSet<String> = known.collect();
     assert!(known.len() > 25, "{help}");
     options.extend(known);
-    check_index("Options", &options, |text, option| match option.starts_with("--") {
-        true => text.contains(option),
-        false => uses_option(&text.replace('`', " "), option),
+    check_index("Options", &options, |text, option| {
+        let is_long = option.starts_with("--");
+        if is_long { text.contains(option) } else { uses_option(&text.replace('`', " "), option) }
     });
     check_index("Words of the configuration", &words_of_the_configuration(), |text, word| {
         stands_alone(text, word, |after| !after.is_alphanumeric() && after != '-')
@@ -114,8 +114,8 @@ fn part_of(document: &str, anchor: &str) -> Option<String> {
         let title = line.trim_start_matches('#').trim().to_lowercase();
         title.replace(|one: char| !one.is_alphanumeric() && one != ' ' && one != '-', "").replace(' ', "-")
     };
-    let mut lines =
-        document.lines().skip_while(|line| !anchor.is_empty() && !(line.starts_with('#') && anchor_of(line) == anchor));
+    let is_start = |line: &str| anchor.is_empty() || line.starts_with('#') && anchor_of(line) == anchor;
+    let mut lines = document.lines().skip_while(|line| !is_start(line));
     let heading = lines.next()?;
     let ends = |line: &&str| anchor.is_empty() || !(line.starts_with("## ") || line.starts_with("### "));
     Some(std::iter::once(heading).chain(lines.take_while(ends)).collect::<Vec<_>>().join("\n"))

@@ -52,6 +52,12 @@ END
     On("alpha", "csync2 -x"),
 ];
 
+fn prepare(hosts: &Hosts) {
+    for step in PREPARED {
+        step.take(hosts);
+    }
+}
+
 /// A second configuration.
 const TWO: &str = "cp /etc/csync2.cfg /etc/csync2_two.cfg
     for host in beta gamma; do scp /etc/csync2_two.cfg $host:/etc/; done";
@@ -90,7 +96,7 @@ fn the_commands_of_readme_and_manual_work() {
     drop(hosts);
     let hosts = Hosts::bare(&["alpha", "beta", "gamma"]);
     hosts.serve_postgres();
-    PREPARED.iter().for_each(|step| step.take(&hosts));
+    prepare(&hosts);
     Document::read("docs/manual.md").run(
         &hosts,
         &[
@@ -131,14 +137,18 @@ fn the_commands_of_readme_and_manual_work() {
 fn the_commands_of_operations_and_migration_work() {
     let hosts = Hosts::bare(&["alpha", "beta", "gamma"]);
     hosts.serve_postgres();
-    PREPARED.iter().for_each(|step| step.take(&hosts));
+    prepare(&hosts);
     Document::read("docs/operations.md").run(&hosts, &[]);
     let changed = "echo changed > /etc/motd; csync2 -cr /";
     let url = "csync2 --import-db /var/lib/csync2 -D pgsql://csync2@db.example.net/csync2_alpha";
     Document::read("docs/migration.md").run(&hosts, &[(url, &[On("alpha", changed)])]);
 }
 
-/// The commands that no test runs are those of the table, which has the reasons.
+/// The documents that the tests above run.
+const RUN: [&str; 5] =
+    ["README.md", "docs/manual.md", "docs/migration.md", "docs/operations.md", "docs/walkthrough.md"];
+
+/// Every block is run by a test, or marked. The commands that no test runs are those of the table, which has the reasons.
 #[test]
 fn what_is_not_run_has_a_reason() {
     let testing = Document::read("docs/testing.md").text;
@@ -149,6 +159,9 @@ fn what_is_not_run_has_a_reason() {
     let mut marked = BTreeSet::new();
     for name in all() {
         for block in Document::read(&name).blocks {
+            let is_told =
+                RUN.contains(&name.as_str()) || block.words.is_empty() || block.words.contains(&"norun".to_owned());
+            assert!(is_told || block.words == ["sql"], "{name}:{}: no test runs this document", block.line);
             if block.words.first().is_some_and(|word| word == "sh") && block.words.contains(&"norun".to_owned()) {
                 marked.insert(block.name().to_owned());
             }
@@ -171,7 +184,7 @@ fn all() -> Vec<String> {
     let docs = fs::read_dir(root().join("docs")).expect("read docs");
     let names = docs.map(|entry| entry.expect("an entry").file_name().into_string().expect("a name"));
     let mut names: Vec<String> = names
-        .filter(|name| name.ends_with(".md") && !["testing.md", "performance.md"].contains(&name.as_str()))
+        .filter(|name| !["testing.md", "performance.md"].contains(&name.as_str()))
         .map(|name| format!("docs/{name}"))
         .collect();
     names.push("README.md".to_owned());
@@ -237,7 +250,9 @@ impl Document {
         for block in &self.blocks {
             let words: Vec<&str> = block.words.iter().map(String::as_str).collect();
             if let Some((_, steps)) = before.next_if(|(name, _)| block.name() == *name) {
-                steps.iter().for_each(|step| step.take(hosts));
+                for step in *steps {
+                    step.take(hosts);
+                }
             }
             match words.as_slice() {
                 ["sh"] => self.commands(&hosts["alpha"], block, 0),
@@ -299,7 +314,7 @@ fn screen(hosts: &Hosts, text: &str) -> String {
         match command {
             "csync2 -ii &" => {
                 hosts[host].serve();
-                let _ = writeln!(seen, "{}", READY);
+                let _ = writeln!(seen, "{READY}");
             }
             "kill %1" => hosts[host].stop(),
             command => {

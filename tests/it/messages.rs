@@ -123,7 +123,7 @@ fn every_message_is_explained_and_every_explained_message_is_said() {
 #[test]
 fn entries_are_told_from_what_they_are_not() {
     let is_entry_of = |entry: &str, words: &str| {
-        Text::new(String::new(), with_gaps(words), true).is_of(&Entry::new(entry.to_owned()))
+        Text::new(String::new(), &with_gaps(words), true).is_of(&Entry::new(entry.to_owned()))
     };
     let said = "connect to {peer} port {port}: {}{hint}";
     assert!(is_entry_of("… connect to NAME port N: …", said));
@@ -138,7 +138,7 @@ fn entries_are_told_from_what_they_are_not() {
 }
 
 impl Text {
-    fn new(place: String, words: String, is_message: bool) -> Self {
+    fn new(place: String, words: &str, is_message: bool) -> Self {
         let has_letters = words.contains(' ') && words.chars().filter(|one| one.is_alphabetic()).count() >= 8;
         let line = words.trim().replace('\n', " ");
         let cases = has_letters.then(|| pattern(&format!("…{}…", line.replace(GAP, "…")), false));
@@ -167,7 +167,7 @@ fn texts() -> Vec<Text> {
             let words = with_gaps(&literal.text);
             let line = source[..literal.at].matches('\n').count() + 1;
             let is_message = literal.is_message(is_result, &words);
-            texts.push(Text::new(format!("src/{name}:{line}"), words, is_message));
+            texts.push(Text::new(format!("src/{name}:{line}"), &words, is_message));
         }
     }
     texts

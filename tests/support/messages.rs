@@ -31,10 +31,10 @@ impl Entry {
 
 /// Whether the document explains a line of the log, or the line only continues a message or tells the time.
 pub(crate) fn is_explained(line: &str) -> bool {
+    static PATTERNS: OnceLock<Vec<Vec<Part>>> = OnceLock::new();
     if [" ", "TIMESTAMP: ", "TOTALTIME: "].iter().any(|begin| line.starts_with(begin)) {
         return true;
     }
-    static PATTERNS: OnceLock<Vec<Vec<Part>>> = OnceLock::new();
     // Here names may hold blanks.
     let any = |part: Part| if part == Part::Name { Part::Any } else { part };
     let all = || entries().into_iter().flat_map(|entry| entry.patterns).map(|one| one.into_iter().map(any).collect());
