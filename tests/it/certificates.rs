@@ -279,18 +279,18 @@ fn a_replaced_node_comes_back_by_the_recipe() {
 fn an_authority_is_made_by_the_recipe() {
     let manual = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/manual.md")).unwrap();
     let recipe = manual.split_once("**An authority of one's own.**").unwrap().1.split_once("## Database").unwrap().0;
-    let commands: Vec<&str> = recipe.lines().filter_map(|line| line.strip_prefix("    ")).collect();
-    let (once, rest) = commands.split_at(2);
-    let (for_each, words) = rest.split_at(3);
+    let mut blocks = recipe.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let (once, for_each) = (blocks.next().expect("a block"), blocks.next().expect("a block"));
+    let words: Vec<&str> = recipe.lines().filter(|line| line.starts_with("    tls-")).collect();
     let cluster = OURS.cluster(["alpha", "beta"]).build();
     let shell = |commands: &str| {
         let mut shell = std::process::Command::new("sh");
         shell.args(["-ec", commands]).current_dir(cluster.directory());
         crate::support::process::run(shell).success()
     };
-    shell(&once.join("\n"));
+    shell(once);
     for node in cluster.nodes() {
-        shell(&for_each.join("\n").replace("DNS:beta", &format!("IP:{}", node.host)).replace("beta", &node.host));
+        shell(&for_each.replace("DNS:beta", &format!("IP:{}", node.host)).replace("beta", &node.host));
         for file in ["ca.pem", "host.pem", "host.key"] {
             fs::copy(cluster.directory().join(file), node.system_dir().join(file)).unwrap();
         }

@@ -1,11 +1,13 @@
 //! docs/coverage.md is complete and true: every entry of the help text, every word of the configuration and every command
-//! of the protocol has its row, and each test that a row names exists and uses what the row is about.
+//! of the protocol has its row, and each test that a row names exists and uses what the row is about. So is the index of
+//! docs/manual.md.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
-use csync2::cli::options::OPTIONS;
+use csync2::cli::options::{OPTIONS, Spelling};
 
 /// A row of the document: what it is about, and the tests that it names.
 struct Row {
@@ -21,6 +23,10 @@ fn every_option_has_a_test() {
 
 #[test]
 fn every_word_of_the_configuration_has_a_test() {
+    check("Words of the configuration", &words_of_the_configuration(), uses_statement);
+}
+
+fn words_of_the_configuration() -> BTreeSet<String> {
     let keywords = source("src/config/lexer.rs");
     let keywords = keywords.split_once("keywords! {\n").expect("the keywords").1;
     let keywords = keywords.split_once("\n}").expect("the keywords").0;
@@ -29,7 +35,7 @@ fn every_word_of_the_configuration_has_a_test() {
     let settings = settings.split_once("];").expect("the settings").0;
     let mut words: BTreeSet<String> = literals(keywords).chain(literals(settings)).collect();
     words.insert("config".to_owned());
-    check("Words of the configuration", &words, uses_statement);
+    words
 }
 
 #[test]
@@ -38,6 +44,81 @@ fn every_command_of_the_protocol_has_a_test() {
     let commands = requests.split("b\"").skip(1).map(|rest| rest.split('"').next().unwrap_or_default().to_owned());
     let is_command = |text: &String| text.len() > 2 && text.bytes().all(|byte| byte.is_ascii_uppercase());
     check("Commands of the protocol", &commands.filter(is_command).collect(), uses_command);
+}
+
+#[test]
+fn every_option_and_word_has_an_example_in_the_manual() {
+    let manual = source("docs/manual.md");
+    let blocks: Vec<&str> = manual.split("```sh").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    let blocks = blocks.join("\n");
+    let has_example = |spelling: &Spelling| match spelling {
+        Spelling::Letter(letter) => uses_option(&blocks, &format!("-{letter}")),
+        Spelling::Long(name) => blocks.contains(&format!("--{name}")),
+    };
+    let without: Vec<_> = OPTIONS.iter().map(|option| option.spelling).filter(|one| !has_example(one)).collect();
+    assert!(without.is_empty(), "no example for {without:?}");
+    let refused = "no-cygwin-lowercase";
+    let words = words_of_the_configuration();
+    let without: Vec<_> = words.iter().filter(|word| *word != refused && !uses_statement(&manual, word)).collect();
+    assert!(without.is_empty(), "no example for {without:?}");
+}
+
+/// Those of the program, and those that the C program tells of.
+#[test]
+fn the_index_of_the_manual_leads_to_every_option_and_word() {
+    let spelled = |spelling: &Spelling| match spelling {
+        Spelling::Letter(letter) => format!("-{letter}"),
+        Spelling::Long(name) => format!("--{name}"),
+    };
+    let mut options: BTreeSet<String> = OPTIONS.iter().map(|option| spelled(&option.spelling)).collect();
+    let help = Command::new("/usr/sbin/csync2").arg("-?").env("CSYNC2_SYSTEM_DIR", "/nonexistent").output();
+    let help = help.expect("the C program is installed");
+    let help = String::from_utf8([help.stdout, help.stderr].concat()).expect("a text");
+    let known = help.lines().filter_map(|line| line.strip_prefix("\t-")?.get(..1).map(|letter| format!("-{letter}")));
+    let known: BTreeSet<String> = known.collect();
+    assert!(known.len() > 25, "{help}");
+    options.extend(known);
+    check_index("Options", &options, |text, option| {
+        let is_long = option.starts_with("--");
+        if is_long { text.contains(option) } else { uses_option(&text.replace('`', " "), option) }
+    });
+    check_index("Words of the configuration", &words_of_the_configuration(), |text, word| {
+        stands_alone(text, word, |after| !after.is_alphanumeric() && after != '-')
+    });
+}
+
+/// The part of the index has exactly these subjects, and each is found where the index leads.
+fn check_index(part: &str, subjects: &BTreeSet<String>, is_in: fn(&str, &str) -> bool) {
+    let manual = source("docs/manual.md");
+    let index = manual.split_once("\n## Index\n").expect("the index").1;
+    let rows = index.split_once(&format!("\n### {part}\n")).expect("the part").1;
+    let rows = rows.split_once("\n### ").map_or(rows, |(rows, _)| rows);
+    let mut listed = BTreeSet::new();
+    for (subjects, leads) in rows.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | ")) {
+        for subject in subjects.split("` `") {
+            assert!(listed.insert(subject.to_owned()), "two rows for {subject}");
+            for target in leads.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+                let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+                let document = if file.is_empty() { manual.clone() } else { source(&format!("docs/{file}")) };
+                let text = part_of(&document, anchor).unwrap_or_else(|| panic!("{subject}: there is no {target}"));
+                assert!(is_in(&text, subject), "{subject} is not in {target}");
+            }
+        }
+    }
+    assert_eq!(listed, *subjects, "{part} of the index");
+}
+
+/// What stands below the heading that has the anchor, down to the next heading.
+fn part_of(document: &str, anchor: &str) -> Option<String> {
+    let anchor_of = |line: &str| {
+        let title = line.trim_start_matches('#').trim().to_lowercase();
+        title.replace(|one: char| !one.is_alphanumeric() && one != ' ' && one != '-', "").replace(' ', "-")
+    };
+    let is_start = |line: &str| anchor.is_empty() || line.starts_with('#') && anchor_of(line) == anchor;
+    let mut lines = document.lines().skip_while(|line| !is_start(line));
+    let heading = lines.next()?;
+    let ends = |line: &&str| anchor.is_empty() || !(line.starts_with("## ") || line.starts_with("### "));
+    Some(std::iter::once(heading).chain(lines.take_while(ends)).collect::<Vec<_>>().join("\n"))
 }
 
 #[test]

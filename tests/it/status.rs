@@ -299,6 +299,10 @@ fn a_long_push_shows_how_far_it_is_and_leaves_nothing() {
     let (text, code) = on_a_terminal(&["-uv"], "/301 files, ");
     assert_eq!(code, Some(0), "{text}");
     assert!(text.contains(" left"), "{text}");
+    let manual = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/manual.md")).expect("docs");
+    let shown = manual.lines().find(|line| line.contains(" files, ") && line.contains(" left")).expect("a bar");
+    let bars: Vec<String> = text.split(['\r', '\n']).filter(|line| line.contains(" left")).map(bar_shape).collect();
+    assert!(bars.contains(&bar_shape(shown)), "{shown} is not among {bars:#?}");
     // Each line of the log stands alone, from the first column on.
     let lines: Vec<&str> = text.split(['\r', '\n']).map(|line| line.trim_start_matches("\u{1b}[2K")).collect();
     let updates = lines.iter().filter(|line| line.contains("Updating ")).count();
@@ -309,6 +313,17 @@ fn a_long_push_shows_how_far_it_is_and_leaves_nothing() {
     }
     let end = text.rsplit("Finished with 0 errors.").next().expect("an end");
     assert!(!end.contains("files, "), "the bars are gone: {end:?}");
+}
+
+/// A bar without its host, its length and its figures.
+fn bar_shape(line: &str) -> String {
+    let says = line.rsplit(']').next().unwrap_or(line);
+    let word = |word: &str| match word {
+        "B" | "KiB" => "B".to_owned(),
+        "B/s," | "KiB/s," => "B/s,".to_owned(),
+        figure => shape_of(figure).replace("0.0", "0"),
+    };
+    says.split(' ').map(word).collect::<Vec<_>>().join(" ")
 }
 
 #[test]

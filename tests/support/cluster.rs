@@ -25,7 +25,7 @@ use super::tree::{Tree, assert_same, join};
 pub(crate) const KEY: &str = "KKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKK";
 
 /// Printed by both programs once they listen.
-const READY: &str = "Csync2 daemon running. Waiting for connections.";
+pub(crate) const READY: &str = "Csync2 daemon running. Waiting for connections.";
 
 /// What a cluster will be. The texts may hold `{NAME}` for a node's host name and `{NAME.tree}` for its tree.
 pub(crate) struct Builder {

@@ -10,6 +10,8 @@ pub(crate) mod cluster;
 pub(crate) mod cutting;
 pub(crate) mod database;
 pub(crate) mod differential;
+pub(crate) mod hosts;
+pub(crate) mod messages;
 pub(crate) mod postgres;
 pub(crate) mod postgres_proxy;
 pub(crate) mod process;
@@ -20,6 +22,7 @@ pub(crate) mod tree;
 
 pub(crate) use cast::{Cast, Program, scenarios};
 pub(crate) use database::Table;
+pub(crate) use hosts::Hosts;
 pub(crate) use postgres::Postgres;
 pub(crate) use syslog::Syslog;
 pub(crate) use tree::{Tree, assert_same, dir, fifo, link, tree};

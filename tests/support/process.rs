@@ -1,5 +1,6 @@
 //! Processes: one that runs to its end under a time limit, and one that serves until its value is dropped.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -11,6 +12,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::cast::Program;
+use super::messages;
+
 /// Far more than anything here takes: a process that needs longer hangs.
 const LIMIT: Duration = Duration::from_secs(240);
 
@@ -21,6 +25,8 @@ pub(crate) struct Output {
     pub(crate) stderr: Vec<u8>,
     /// None: ended by a signal.
     pub(crate) code: Option<i32>,
+    /// It is our program's, and called without `-v`.
+    is_level_0: bool,
 }
 
 impl Output {
@@ -43,10 +49,13 @@ impl Output {
         self
     }
 
-    /// Some line of stderr contains this text.
+    /// Some line of stderr contains this text, and if it is a message of ours it is explained in docs/operations.md.
     #[track_caller]
     pub(crate) fn logs(self, expected: &str) -> Self {
         assert!(self.stderr_text().contains(expected), "`{expected}` is missing in stderr of {self:?}");
+        for line in self.stderr_text().lines().filter(|line| self.is_level_0 && line.contains(expected)) {
+            assert!(messages::is_explained(line), "docs/operations.md does not explain `{line}`");
+        }
         self
     }
 
@@ -101,6 +110,12 @@ pub(crate) fn run(command: Command) -> Output {
 /// Runs to the end with `input` on stdin (a pipe); kills and panics after [`LIMIT`].
 pub(crate) fn run_with_input(mut command: Command, input: &[u8]) -> Output {
     let shown = format!("{command:?}");
+    let is_ours = command.get_program() == Program::Ours.path();
+    let is_verbose = |word: &OsStr| {
+        let word = word.as_encoded_bytes();
+        word.starts_with(b"-") && !word.starts_with(b"--") && word.contains(&b'v')
+    };
+    let is_level_0 = is_ours && !command.get_args().any(is_verbose);
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -123,7 +138,7 @@ pub(crate) fn run_with_input(mut command: Command, input: &[u8]) -> Output {
     writer.join().expect("write to stdin");
     let status = child.wait().expect("wait for a child");
     assert_eq!(status.signal(), None, "{shown} was killed\n{}", String::from_utf8_lossy(&stderr));
-    Output { command: shown, stdout, stderr, code: status.code() }
+    Output { command: shown, stdout, stderr, code: status.code(), is_level_0 }
 }
 
 fn collect(mut pipe: impl Read + Send + 'static) -> mpsc::Receiver<Vec<u8>> {

@@ -10,7 +10,6 @@ use crate::engine::contact::{self, advice};
 use crate::engine::membership::{self, Purpose};
 use crate::engine::{Node, Report};
 use crate::model::SyncPath;
-use crate::model::errors::chain;
 use crate::wire::{Connection, OctetHeader, Reply, Request, WireError};
 
 /// Requests that are under way at a time: their answers fit into what a socket holds.
@@ -31,7 +30,7 @@ impl Trouble {
         let consequence = "Nothing was asked of it; join again when that is put right.";
         match self {
             Self::Connection(error) => contact::report_failure(report, &pair.peer, error, consequence),
-            _ => report.error(format_args!("ERROR: {}: {}. {consequence}", pair.peer, chain(self))),
+            _ => report.error(format_args!("ERROR: {}: {} {consequence}", pair.peer, self.sentence())),
         }
     }
 }

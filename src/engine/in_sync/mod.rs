@@ -178,9 +178,14 @@ impl Trouble {
             }
             _ => {}
         }
+        report.error(format_args!("ERROR: {peer}: {what} cannot be compared: {}", self.sentence()));
+    }
+
+    /// What is wrong, with a full stop.
+    fn sentence(&self) -> String {
         let reason = chain(self);
         let stop = if reason.ends_with(['.', '?', '!']) { "" } else { "." };
-        report.error(format_args!("ERROR: {peer}: {what} cannot be compared: {reason}{stop}"));
+        reason + stop
     }
 }
 
