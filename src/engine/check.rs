@@ -143,7 +143,7 @@ async fn check_target(
     report.unfinished = stop.is_cancelled();
     if known.unseen() > 0 && !report.unfinished {
         let removed = find_removed(node, &scopes, &known, &walked.failures, options, &mut report).await?;
-        let changes = removed.into_iter().map(|record| removal_of(node, record, options)).collect();
+        let changes = removed.into_iter().map(|record| removal_of(node, record, options));
         write_in_chunks(node, changes, &mut stale, &tally.check).await?;
     }
     report.merge(examine(node, stale, options).await?);
@@ -332,7 +332,7 @@ pub async fn examine_all(
             }
         }
         paths = Vec::new();
-        write_in_chunks(node, changes, &mut paths, &CheckTally::default()).await?;
+        write_in_chunks(node, changes.into_iter(), &mut paths, &CheckTally::default()).await?;
         if Instant::now() >= patience {
             break;
         }
@@ -433,11 +433,11 @@ async fn write(node: &Node, changes: Vec<Change>) -> Result<Written, EngineError
 /// Writes any number of changes; names whose rows changed meanwhile are added to `stale`.
 async fn write_in_chunks(
     node: &Node,
-    changes: Vec<Change>,
+    changes: impl Iterator<Item = Change>,
     stale: &mut Vec<SyncPath>,
     tally: &CheckTally,
 ) -> Result<(), EngineError> {
-    let mut changes = changes.into_iter().peekable();
+    let mut changes = changes.peekable();
     while changes.peek().is_some() {
         let chunk = changes.by_ref().take(detector::CHUNK).collect();
         stale.extend(write(node, chunk).await?.announce(tally));

@@ -12,7 +12,7 @@ use crate::fs::{Presence, PresenceChecker};
 use crate::model::{DirtyEntry, DirtyVersion, FileKind, Scope, SyncPath};
 
 /// A dirty row of a file that is shared with its peer: without the two names, which many rows have in common.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Candidate {
     pub(super) place: LocalPath,
     /// The pre-shared key of the group that decides about the file.
@@ -59,7 +59,7 @@ pub(super) fn by_name(
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     /// In the order of the work: what lies in a directory goes before it.
-    pub(super) removals: Vec<Job>,
+    pub(super) removals: VecDeque<Candidate>,
     /// In name order: a directory comes before what is in it.
     pub(super) pushes: Vec<Job>,
     /// What is to be pushed after these, likewise in order: it is looked at again when its turn has come.
@@ -80,7 +80,6 @@ pub(super) async fn look(
     candidates.sort_by(|one, other| one.place.path.cmp(&other.place.path));
     let (mut plan, unknown) = blocking("update", move || look_at_all(candidates, room)).await?;
     plan.removals = believable(node, plan.removals, report).await?;
-    plan.removals.reverse();
     for (place, error) in unknown {
         let name = place.absolute();
         report.error(format_args!("ERROR: cannot look at {}: {error}. It stays dirty for {peer}.", name.display()));
@@ -93,11 +92,16 @@ const CHUNK: usize = 500;
 
 /// The removals that are no missing file system. A file that still has its row was not found to be removed by a check:
 /// the same doubts apply to it as there.
-async fn believable(node: &Node, removals: Vec<Job>, report: &mut Report) -> Result<Vec<Job>, EngineError> {
+async fn believable(
+    node: &Node,
+    mut removals: VecDeque<Candidate>,
+    report: &mut Report,
+) -> Result<VecDeque<Candidate>, EngineError> {
     let mut doubtful: HashSet<SyncPath> = HashSet::new();
     let mut said: HashSet<String> = HashSet::new();
-    for some in removals.chunks(CHUNK) {
-        let mut rows = node.store.files(some.iter().map(|job| Scope::File(job.path().clone())).collect());
+    for some in removals.make_contiguous().chunks(CHUNK) {
+        let files = some.iter().map(|removal| Scope::File(removal.place.path.clone()));
+        let mut rows = node.store.files(files.collect());
         while let Some(chunk) = rows.recv().await {
             for record in chunk? {
                 let Some(disbelief) = removal::disbelief(&node.config, &record) else { continue };
@@ -108,7 +112,8 @@ async fn believable(node: &Node, removals: Vec<Job>, report: &mut Report) -> Res
             }
         }
     }
-    Ok(removals.into_iter().filter(|job| !doubtful.contains(job.path())).collect())
+    removals.retain(|removal| !doubtful.contains(&removal.place.path));
+    Ok(removals)
 }
 
 fn look_at_all(candidates: Vec<Candidate>, room: usize) -> (Plan, Vec<(LocalPath, io::Error)>) {
@@ -123,7 +128,7 @@ fn look_at_all(candidates: Vec<Candidate>, room: usize) -> (Plan, Vec<(LocalPath
         match checker.check(candidate.place.relative()) {
             // Sockets are never sent; but what a socket has taken the place of is gone.
             Presence::Present(metadata) if metadata.kind == FileKind::Socket => {
-                plan.removals.push(Job::new(Candidate { forced: false, ..candidate }, None));
+                plan.removals.push_front(Candidate { forced: false, ..candidate });
             }
             Presence::Present(metadata) if plan.pushes.len() < room => {
                 plan.pushes.push(Job::new(candidate, Some(metadata)));
@@ -132,7 +137,7 @@ fn look_at_all(candidates: Vec<Candidate>, room: usize) -> (Plan, Vec<(LocalPath
                 plan.later.push_back(candidate);
                 plan.later_bytes += metadata.length();
             }
-            Presence::Gone | Presence::BehindSymlink => plan.removals.push(Job::new(candidate, None)),
+            Presence::Gone | Presence::BehindSymlink => plan.removals.push_front(candidate),
             Presence::Unknown(error) => unknown.push((candidate.place, error)),
         }
     }

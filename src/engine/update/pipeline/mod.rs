@@ -82,9 +82,15 @@ pub(super) struct Pipeline<'a> {
     dry_run: bool,
     contents: &'a Arc<Contents>,
     stop: &'a CancellationToken,
-    /// Pushes that are planned at once.
+    /// Files that are planned at once.
     room: usize,
-    /// What is to be pushed when these are over, in name order.
+    /// What is to be removed when that is over, in the order of the work.
+    removals: VecDeque<Candidate>,
+    /// Directories of ours that hold what could not be removed.
+    occupied: HashSet<SyncPath>,
+    /// Where something was removed: there may be a directory.
+    emptied: HashSet<SyncPath>,
+    /// What is to be pushed when that is over, in name order.
     later: VecDeque<Candidate>,
     /// The files have been looked at.
     is_planned: bool,
@@ -124,6 +130,9 @@ impl<'a> Pipeline<'a> {
             contents: &run.contents,
             stop: &run.stop,
             room: run.room,
+            removals: VecDeque::new(),
+            occupied: HashSet::new(),
+            emptied: HashSet::new(),
             later: VecDeque::new(),
             is_planned: false,
             jobs: Vec::new(),
@@ -149,7 +158,7 @@ impl<'a> Pipeline<'a> {
         let worked = self.work(candidates).await;
         let recorded = self.record_all().await;
         let under_way = self.jobs.iter().filter(|job| !job.is_over()).count();
-        let left = if self.is_planned { self.later.len() + under_way } else { all };
+        let left = if self.is_planned { self.removals.len() + self.later.len() + under_way } else { all };
         self.report.unfinished = left > 0 && self.stop.is_cancelled();
         let is_explained = worked.is_err() || self.report.unfinished;
         debug_assert!(left == 0 || is_explained, "jobs were forgotten");
@@ -162,29 +171,25 @@ impl<'a> Pipeline<'a> {
         self.is_planned = true;
         let bytes = later_bytes + pushes.iter().map(Job::length).sum::<u64>();
         self.exchange.tally.add(removals.len() + pushes.len() + later.len(), bytes);
-        self.later = later;
-        self.add_removals(removals);
-        self.drain().await?;
-        let emptied: HashSet<SyncPath> = self.jobs.iter().filter_map(|removal| removal.path().parent()).collect();
-        let mut gone = Vec::new();
+        (self.removals, self.later) = (removals, later);
+        self.remove_all().await?;
+        let mut gone = VecDeque::new();
         loop {
-            for job in &mut pushes {
-                job.obstacles.directory = emptied.contains(job.path());
-            }
             self.add_pushes(pushes);
             self.drain().await?;
             if self.later.is_empty() || self.stop.is_cancelled() {
                 break;
             }
             self.forget();
-            let next = self.later.drain(..self.room.min(self.later.len())).collect();
-            let plan = self.look(next).await?;
-            gone.extend(plan.removals);
-            pushes = plan.pushes;
+            let next: Vec<Candidate> = self.later.iter().take(self.room).cloned().collect();
+            let count = next.len();
+            let mut plan = self.look(next).await?;
+            self.later.drain(..count);
+            plan.removals.append(&mut gone);
+            (gone, pushes) = (plan.removals, plan.pushes);
         }
-        gone.sort_by(|one: &Job, other| other.path().cmp(one.path()));
-        self.add_removals(gone);
-        self.drain().await?;
+        self.removals.append(&mut gone);
+        self.remove_all().await?;
         // A directory whose time was disputed comes round again.
         while !self.untimed.is_empty() && !self.stop.is_cancelled() {
             self.decided.extend(std::mem::take(&mut self.untimed).into_iter().map(Task::Time));
@@ -197,8 +202,26 @@ impl<'a> Pipeline<'a> {
         plan::look(self.node, self.pair.peer, candidates, self.room, &mut self.report).await
     }
 
+    async fn remove_all(&mut self) -> Result<(), SessionError> {
+        while !self.removals.is_empty() && !self.stop.is_cancelled() {
+            self.forget();
+            let next = self.removals.drain(..self.room.min(self.removals.len()));
+            let next = next.map(|candidate| Job::new(candidate, None)).collect();
+            self.add_removals(next);
+            self.drain().await?;
+        }
+        Ok(())
+    }
+
     /// Lets go of what is over, when nothing is under way: what is to come needs to know of directories alone.
     fn forget(&mut self) {
+        for failed in self.jobs.iter().filter(|job| job.is_removal() && job.progress == Progress::Failed) {
+            let mut above = failed.path().parent();
+            while let Some(directory) = above {
+                above = directory.parent();
+                self.occupied.insert(directory);
+            }
+        }
         self.jobs.retain(|job| job.is_directory() || !job.is_over());
         self.jobs.shrink_to_fit();
         (self.index, self.untimed) = (HashMap::with_capacity(self.jobs.len()), Vec::new());

@@ -15,6 +15,8 @@ impl Pipeline<'_> {
         let mut numbers: HashMap<SyncPath, usize> = HashMap::new();
         for mut job in removals {
             job.other_spelling = self.other_spelling(&job, &numbers);
+            job.nest.occupied = self.occupied.contains(job.path());
+            self.emptied.extend(job.path().parent());
             numbers.insert(job.path().clone(), self.jobs.len());
             self.ready.push(Reverse(self.jobs.len()));
             self.jobs.push(job);
@@ -36,6 +38,7 @@ impl Pipeline<'_> {
         self.jobs.reserve_exact(pushes.len());
         for mut job in pushes {
             let number = self.jobs.len();
+            job.obstacles.directory = self.emptied.contains(job.path());
             job.other_spelling = self.other_spelling(&job, &self.index);
             let directory = job.path().parent().and_then(|parent| self.index.get(&parent).copied());
             self.index.insert(job.path().clone(), number);
