@@ -41,7 +41,7 @@ fn main() -> ExitCode {
 /// is more than what is in use. One for each processor, and two at least, is as fast.
 fn share_free_memory() {
     #[cfg(target_env = "gnu")]
-    {
+    if std::env::var_os("MALLOC_ARENA_MAX").is_none() {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let heaps = libc::c_int::try_from(processors.max(2)).unwrap_or(libc::c_int::MAX);
         // SAFETY: it sets a number, before any other thread is started.

@@ -68,6 +68,13 @@ pub(super) struct Plan {
     pub(super) later_bytes: u64,
 }
 
+impl Plan {
+    /// Files that wait.
+    pub(super) fn len(&self) -> usize {
+        self.removals.len() + self.pushes.len() + self.later.len()
+    }
+}
+
 /// Looks at each file, and plans all removals, but no more than `room` pushes. What cannot be looked at is reported, and its
 /// row stays dirty for `peer`.
 pub(super) async fn look(

@@ -21,6 +21,8 @@ impl Pipeline<'_> {
         let (mut removals, mut pushes) = std::mem::take(&mut self.forecasts);
         removals.sort_by(|one, other| other.path.cmp(&one.path));
         pushes.sort_by(|one, other| one.path.cmp(&other.path));
+        // What was forced, and comes into a directory that is missing there as well, was let go in between.
+        pushes.dedup_by(|one, other| one.path == other.path);
         removals.append(&mut pushes);
         removals
     }

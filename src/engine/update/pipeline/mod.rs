@@ -84,16 +84,14 @@ pub(super) struct Pipeline<'a> {
     stop: &'a CancellationToken,
     /// Files that are planned at once.
     room: usize,
-    /// What is to be removed when that is over, in the order of the work.
-    removals: VecDeque<Candidate>,
+    /// What was planned and is not under way.
+    plan: Plan,
+    /// The files have been looked at.
+    is_planned: bool,
     /// Directories of ours that hold what could not be removed.
     occupied: HashSet<SyncPath>,
     /// Where something was removed: there may be a directory.
     emptied: HashSet<SyncPath>,
-    /// What is to be pushed when that is over, in name order.
-    later: VecDeque<Candidate>,
-    /// The files have been looked at.
-    is_planned: bool,
     jobs: Vec<Job>,
     /// The files that are pushed, by name.
     index: HashMap<SyncPath, usize>,
@@ -130,11 +128,10 @@ impl<'a> Pipeline<'a> {
             contents: &run.contents,
             stop: &run.stop,
             room: run.room,
-            removals: VecDeque::new(),
+            plan: Plan::default(),
+            is_planned: false,
             occupied: HashSet::new(),
             emptied: HashSet::new(),
-            later: VecDeque::new(),
-            is_planned: false,
             jobs: Vec::new(),
             index: HashMap::new(),
             ready: BinaryHeap::new(),
@@ -158,7 +155,7 @@ impl<'a> Pipeline<'a> {
         let worked = self.work(candidates).await;
         let recorded = self.record_all().await;
         let under_way = self.jobs.iter().filter(|job| !job.is_over()).count();
-        let left = if self.is_planned { self.removals.len() + self.later.len() + under_way } else { all };
+        let left = if self.is_planned { self.plan.len() + under_way } else { all };
         self.report.unfinished = left > 0 && self.stop.is_cancelled();
         let is_explained = worked.is_err() || self.report.unfinished;
         debug_assert!(left == 0 || is_explained, "jobs were forgotten");
@@ -167,29 +164,21 @@ impl<'a> Pipeline<'a> {
     }
 
     async fn work(&mut self, candidates: Vec<Candidate>) -> Result<(), SessionError> {
-        let Plan { removals, mut pushes, later, later_bytes } = self.look(candidates).await?;
+        self.plan = self.look(candidates).await?;
         self.is_planned = true;
-        let bytes = later_bytes + pushes.iter().map(Job::length).sum::<u64>();
-        self.exchange.tally.add(removals.len() + pushes.len() + later.len(), bytes);
-        (self.removals, self.later) = (removals, later);
-        self.remove_all().await?;
-        let mut gone = VecDeque::new();
+        let bytes = self.plan.later_bytes + self.plan.pushes.iter().map(Job::length).sum::<u64>();
+        self.exchange.tally.add(self.plan.len(), bytes);
         loop {
+            self.remove_all().await?;
+            let pushes = std::mem::take(&mut self.plan.pushes);
             self.add_pushes(pushes);
             self.drain().await?;
-            if self.later.is_empty() || self.stop.is_cancelled() {
+            if self.plan.later.is_empty() || self.stop.is_cancelled() {
                 break;
             }
             self.forget();
-            let next: Vec<Candidate> = self.later.iter().take(self.room).cloned().collect();
-            let count = next.len();
-            let mut plan = self.look(next).await?;
-            self.later.drain(..count);
-            plan.removals.append(&mut gone);
-            (gone, pushes) = (plan.removals, plan.pushes);
+            self.plan_more().await?;
         }
-        self.removals.append(&mut gone);
-        self.remove_all().await?;
         // A directory whose time was disputed comes round again.
         while !self.untimed.is_empty() && !self.stop.is_cancelled() {
             self.decided.extend(std::mem::take(&mut self.untimed).into_iter().map(Task::Time));
@@ -202,11 +191,26 @@ impl<'a> Pipeline<'a> {
         plan::look(self.node, self.pair.peer, candidates, self.room, &mut self.report).await
     }
 
+    /// Plans what comes next. If some of it is gone meanwhile, all that is left is looked at: what is gone goes first, also
+    /// where it comes later.
+    async fn plan_more(&mut self) -> Result<(), EngineError> {
+        let next: Vec<Candidate> = self.plan.later.iter().take(self.room).cloned().collect();
+        let count = next.len();
+        let plan = self.look(next).await?;
+        if plan.removals.is_empty() {
+            self.plan.later.drain(..count);
+            self.plan.pushes = plan.pushes;
+        } else {
+            self.plan = self.look(self.plan.later.iter().cloned().collect()).await?;
+        }
+        Ok(())
+    }
+
     async fn remove_all(&mut self) -> Result<(), SessionError> {
-        while !self.removals.is_empty() && !self.stop.is_cancelled() {
+        while !self.plan.removals.is_empty() && !self.stop.is_cancelled() {
             self.forget();
-            let next = self.removals.drain(..self.room.min(self.removals.len()));
-            let next = next.map(|candidate| Job::new(candidate, None)).collect();
+            let next = self.plan.removals.len().min(self.room);
+            let next = self.plan.removals.drain(..next).map(|candidate| Job::new(candidate, None)).collect();
             self.add_removals(next);
             self.drain().await?;
         }

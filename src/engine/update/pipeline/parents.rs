@@ -71,7 +71,7 @@ impl Pipeline<'_> {
     }
 
     fn is_planned(&self, path: &SyncPath) -> bool {
-        let is_later = || self.later.binary_search_by(|candidate| candidate.place.path.cmp(path)).is_ok();
+        let is_later = || self.plan.later.binary_search_by(|candidate| candidate.place.path.cmp(path)).is_ok();
         self.index.contains_key(path) || is_later()
     }
 

@@ -306,25 +306,29 @@ async fn a_missing_directory_is_made_with_what_is_known_in_it() {
 #[tokio::test]
 async fn what_there_was_no_room_for_is_looked_at_when_its_turn_comes() {
     let home = Home::new().await;
-    let files = ["d/a", "d/b", "d/c", "d/e", "d/f", "d/g", "x", "y"];
-    home.put(&["d/"]);
+    let files = ["d/a", "d/b", "d/c", "d/e", "d/f", "d/g", "x", "y/1", "y/2", "y/3", "y/4"];
+    home.put(&["d/", "y/"]);
     home.put(&files);
-    home.know(&["d"]).await;
+    home.know(&["d", "y"]).await;
     home.know(&files).await;
     home.mark(&files, false).await;
-    let removed = home.path("y");
-    let peer = Peer::new(&["%d%", "%d%/y"]).scripted(move |command, name| {
+    home.mark(&["y"], false).await;
+    let directory = home.path("y");
+    let there = ["%d%", "%d%/y", "%d%/y/1", "%d%/y/2", "%d%/y/3", "%d%/y/4"];
+    let peer = Peer::new(&there).scripted(move |command, name| {
         if command == "PATCH" && name.ends_with('c') {
-            fs::remove_file(&removed).unwrap();
+            fs::remove_dir_all(&directory).unwrap();
+            fs::write(&directory, "a file").unwrap();
         }
         Act::Normally
     });
     let (outcome, peer) = home.update(peer).await;
     assert_eq!(outcome.report.errors, 0, "{:?}", heard(&peer));
-    let made = ["%d%", "%d%/d", "%d%/d/a", "%d%/d/b", "%d%/d/c", "%d%/d/e", "%d%/d/f", "%d%/d/g", "%d%/x"];
-    assert!(locked(&peer).names.iter().eq(made), "{:?}", heard(&peer));
+    let made = ["", "/d", "/d/a", "/d/b", "/d/c", "/d/e", "/d/f", "/d/g", "/x", "/y"].map(|name| format!("%d%{name}"));
+    assert!(locked(&peer).names.iter().eq(&made), "{:?}", heard(&peer));
     assert!(files[..7].iter().all(|name| count(&peer, &format!("DELTA {name}")) == 1), "{:?}", heard(&peer));
-    assert_eq!((count(&peer, "MKDIR d"), heard(&peer).last().unwrap().as_str()), (1, "SETIME d"));
+    assert_eq!((count(&peer, "MKDIR d"), count(&peer, "DELTA y")), (1, 1));
+    assert_eq!(heard(&peer).last().unwrap(), "SETIME d");
     assert_eq!(home.dirty().await, [""; 0]);
 }
 
