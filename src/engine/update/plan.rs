@@ -48,9 +48,10 @@ pub(super) fn by_name(
     report: &mut Report,
 ) -> BTreeMap<Arc<str>, Vec<Candidate>> {
     let mut names: BTreeMap<Arc<str>, Vec<Candidate>> = BTreeMap::new();
+    let count = entries.len();
     for entry in entries {
         let Some(candidate) = Candidate::of(node, &entry, report) else { continue };
-        names.entry(entry.my_name).or_default().push(candidate);
+        names.entry(entry.my_name).or_insert_with(|| Vec::with_capacity(count)).push(candidate);
     }
     names
 }
@@ -126,12 +127,13 @@ async fn believable(
 fn look_at_all(candidates: Vec<Candidate>, room: usize) -> (Plan, Vec<(LocalPath, io::Error)>) {
     let (mut plan, mut unknown) = (Plan::default(), Vec::new());
     let mut checker: Option<(std::path::PathBuf, PresenceChecker)> = None;
-    for candidate in candidates {
+    // In the place of what was given: for many peers at once, another copy would count.
+    let later = candidates.into_iter().filter_map(|candidate| {
         let root = candidate.place.root();
         if checker.as_ref().is_none_or(|(known, _)| known != root) {
             checker = Some((root.to_owned(), PresenceChecker::new(root)));
         }
-        let Some((_, checker)) = &mut checker else { continue };
+        let (_, checker) = checker.as_mut()?;
         match checker.check(candidate.place.relative()) {
             // Sockets are never sent; but what a socket has taken the place of is gone.
             Presence::Present(metadata) if metadata.kind == FileKind::Socket => {
@@ -141,12 +143,14 @@ fn look_at_all(candidates: Vec<Candidate>, room: usize) -> (Plan, Vec<(LocalPath
                 plan.pushes.push(Job::new(candidate, Some(metadata)));
             }
             Presence::Present(metadata) => {
-                plan.later.push_back(candidate);
                 plan.later_bytes += metadata.length();
+                return Some(candidate);
             }
             Presence::Gone | Presence::BehindSymlink => plan.removals.push_front(candidate),
             Presence::Unknown(error) => unknown.push((candidate.place, error)),
         }
-    }
+        None
+    });
+    plan.later = later.collect::<Vec<_>>().into();
     (plan, unknown)
 }
