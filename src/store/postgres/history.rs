@@ -109,15 +109,15 @@ async fn record_marking(client: &Object, now: i64) -> Answer<()> {
     write::execute(client, sql, &[&now]).await.map(drop)
 }
 
-/// One pass over both tables. A size is what stands behind the type of a regular file.
+/// One pass over both tables. A size is what stands behind the type of a regular file; it is read once a file, however many
+/// peers the file is dirty for.
 const PENDING: &str = "
-SELECT peername, count(*), count(*) FILTER (WHERE forced <> 0), min(version),
-    coalesce(sum(CASE WHEN size <> '' AND length(size) < 19 AND translate(size, '0123456789', '') = '' THEN size::bigint END),
-        0)::bigint
-FROM (
-    SELECT dirty.peername, dirty.forced, dirty.version, split_part(file.checktxt, '%3Atype=reg%3Asize=', 2) AS size
-    FROM dirty LEFT JOIN file ON file.name_digest = dirty.name_digest
-) AS marks
+SELECT peername, count(*), count(*) FILTER (WHERE forced <> 0), min(version), coalesce(sum(bytes), 0)::bigint
+FROM dirty LEFT JOIN (
+    SELECT name_digest,
+        CASE WHEN size <> '' AND length(size) < 19 AND translate(size, '0123456789', '') = '' THEN size::bigint END AS bytes
+    FROM (SELECT name_digest, split_part(checktxt, '%3Atype=reg%3Asize=', 2) AS size FROM file) AS texts
+) AS sizes ON sizes.name_digest = dirty.name_digest
 GROUP BY peername";
 
 /// How the state stands. Each table is read as of one moment.
