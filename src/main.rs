@@ -38,12 +38,12 @@ fn main() -> ExitCode {
 }
 
 /// glibc's threads keep what they have freed to themselves, in up to eight heaps for each processor: with many peers, that
-/// is more than what is in use. One for each processor, and two at least, is as fast.
+/// is as much as what is in use. Three for each processor are as fast; fewer cost a check a tenth of its time.
 fn share_free_memory() {
     #[cfg(target_env = "gnu")]
     if std::env::var_os("MALLOC_ARENA_MAX").is_none() {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let heaps = libc::c_int::try_from(processors.max(2)).unwrap_or(libc::c_int::MAX);
+        let heaps = libc::c_int::try_from(3 * processors).unwrap_or(libc::c_int::MAX);
         // SAFETY: it sets a number, before any other thread is started.
         #[allow(unsafe_code)]
         unsafe {

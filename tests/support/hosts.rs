@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::fs;
 use std::io;
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener};
 use std::ops::Index;
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -93,8 +93,18 @@ impl Hosts {
         };
         let far = thread::spawn(listen).join().expect("listen");
         let target = socket.clone();
-        thread::spawn(move || local.incoming().flatten().for_each(|client| forward_local(client, &target)));
-        thread::spawn(move || far.incoming().flatten().for_each(|client| forward_far(client, &socket)));
+        thread::spawn(move || {
+            for client in local.incoming().flatten() {
+                let twin = client.try_clone().expect("a handle");
+                forward([client, twin], |client| client.shutdown(Shutdown::Write), &target);
+            }
+        });
+        thread::spawn(move || {
+            for client in far.incoming().flatten() {
+                let twin = client.try_clone().expect("a handle");
+                forward([client, twin], |client| client.shutdown(Shutdown::Write), &socket);
+            }
+        });
     }
 }
 
@@ -147,18 +157,16 @@ impl Host {
     }
 }
 
-fn forward_local(client: UnixStream, socket: &Path) {
+/// Passes on what a client and the server at a socket say to each other. `client`: it, twice.
+fn forward<C>(client: [C; 2], end: impl FnOnce(&C) -> io::Result<()> + Send + 'static, socket: &Path)
+where
+    C: io::Read + io::Write + Send + 'static,
+{
+    let [from_client, to_client] = client;
     let server = UnixStream::connect(socket).expect("connect to PostgreSQL");
-    let (from_client, to_server) = (client.try_clone().expect("a handle"), server.try_clone().expect("a handle"));
+    let to_server = server.try_clone().expect("a handle");
     thread::spawn(move || pass(from_client, to_server, |server| server.shutdown(Shutdown::Write)));
-    thread::spawn(move || pass(server, client, |client| client.shutdown(Shutdown::Write)));
-}
-
-fn forward_far(client: TcpStream, socket: &Path) {
-    let server = UnixStream::connect(socket).expect("connect to PostgreSQL");
-    let (from_client, to_server) = (client.try_clone().expect("a handle"), server.try_clone().expect("a handle"));
-    thread::spawn(move || pass(from_client, to_server, |server| server.shutdown(Shutdown::Write)));
-    thread::spawn(move || pass(server, client, |client| client.shutdown(Shutdown::Write)));
+    thread::spawn(move || pass(server, to_client, end));
 }
 
 /// Passes on what comes, and that nothing more will.

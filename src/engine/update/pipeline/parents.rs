@@ -65,12 +65,12 @@ impl Pipeline<'_> {
         let mut rows = self.node.store.files(vec![Scope::Tree(top.clone())]);
         while let Some(chunk) = rows.recv().await {
             let known = chunk?.into_iter().map(|record| record.path);
-            below.extend(known.filter(|path| *path != top && !self.is_planned(path)));
+            below.extend(known.filter(|path| *path != top && !self.has_in_plan(path)));
         }
         self.adopt(below, false).await
     }
 
-    fn is_planned(&self, path: &SyncPath) -> bool {
+    fn has_in_plan(&self, path: &SyncPath) -> bool {
         let is_later = || self.plan.later.binary_search_by(|candidate| candidate.place.path.cmp(path)).is_ok();
         self.index.contains_key(path) || is_later()
     }
