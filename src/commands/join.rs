@@ -1,6 +1,6 @@
 //! `--join PEER`: brings this host into step with a running one. What both have alike is taken over without being sent; what is
 //! missing or different here is pushed by the peer; what exists only here stays, and is named. Marks nothing for any other host,
-//! and asks for no removal: so nothing that runs loses anything by it.
+//! asks for no removal, and leads to none: so nothing that runs loses anything by it.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -23,6 +23,8 @@ struct Compared {
     only_here: usize,
     /// Changed here since they were last known: not to be overwritten.
     changed_here: usize,
+    /// Removed here since, and dirty: a push would remove them on the peer.
+    removed_here: Vec<SyncPath>,
     /// Shared only in groups in which the peer is a slave, and may not push.
     from_a_slave: usize,
 }
@@ -92,8 +94,7 @@ impl Run {
         };
         self.report.merge(report);
         if willingness == Willingness::Unable {
-            let config = if node.config_name.is_empty() { String::new() } else { format!(" -C {}", node.config_name) };
-            let my_name = &pair.my_name;
+            let (config, my_name) = (self.config_option(), &pair.my_name);
             self.report.error(format_args!(
                 "ERROR: {peer} cannot be asked for files: it runs another csync2. There, have it push them: `csync2{config} -TUI {peer} \
                  {my_name} && csync2{config} -u -P {my_name}`; then join again, to see that nothing is missing."
@@ -156,6 +157,8 @@ impl Run {
         };
         if side == Side::LocalOnly {
             compared.only_here += 1;
+        } else if dirty.contains(&path) && side == Side::RemoteOnly {
+            compared.removed_here.push(path);
         } else if dirty.contains(&path) {
             compared.changed_here += 1;
         } else if !may_push(&pair.peer) {
@@ -165,9 +168,10 @@ impl Run {
         }
     }
 
-    fn tell(&self, pair: &Pair, found: &Compared) -> anyhow::Result<()> {
-        let peer = &pair.peer;
-        let Compared { equal, wanted, only_here, changed_here, from_a_slave } = found;
+    /// Says what was found. What keeps this host from being in step afterwards is counted.
+    fn tell(&mut self, pair: &Pair, found: &Compared) -> anyhow::Result<()> {
+        let Pair { my_name, peer } = pair;
+        let Compared { equal, wanted, only_here, changed_here, removed_here, from_a_slave } = found;
         self.say(&format!(
             "{peer}: {equal} files are equal, and are not sent. {} are missing or different here: that host's are to come.",
             wanted.len()
@@ -187,7 +191,22 @@ impl Run {
                 "{peer}: {from_a_slave} are not to come from there, where it is a slave: join one that is none"
             ))?;
         }
+        if let Some(first) = removed_here.first() {
+            let config = self.config_option();
+            self.report.error(format_args!(
+                "ERROR: {peer}: {} files that it has were removed here, the first of them {first}, and wait to be sent (csync2 -M): \
+                 the next csync2 -u removes them there. To have one back instead: there, `csync2{config} -mF FILE && \
+                 csync2{config} -u -P {my_name}`.",
+                removed_here.len()
+            ));
+        }
         Ok(())
+    }
+
+    /// What a command line on the peer needs for it to be about this configuration.
+    fn config_option(&self) -> String {
+        let name = &self.node.config_name;
+        if name.is_empty() { String::new() } else { format!(" -C {name}") }
     }
 
     /// Groups of this host that the peer is not in.

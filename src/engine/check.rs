@@ -58,7 +58,7 @@ pub struct CheckOptions {
 pub enum Marks {
     #[default]
     Everything,
-    /// Known files that have changed. New ones are taken in, and those that are gone forgotten (`--join`).
+    /// Known files that have changed. New ones are taken in, and those that are gone forgotten: they are to come anew (`--join`).
     Changes,
     /// Nothing: the file table is filled (`-I`).
     Nothing,
@@ -232,7 +232,7 @@ async fn find_removed(
             note_others(node, scopes, known, &mut removals).await?;
         }
         let (worker, count) = (Arc::clone(node), known.len());
-        removals = blocking("check", move || removals.judged(&worker.config, count)).await?;
+        removals = blocking("check", move || removals.judged(&worker.config, count, options.marks)).await?;
     }
     removals.errors.into_iter().for_each(|error| report.error(error));
     Ok(removals.removed)

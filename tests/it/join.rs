@@ -160,6 +160,65 @@ fn what_was_changed_here_since_is_kept_and_sent_by_a_push() {
     assert!(!beta.path("new").exists());
 }
 
+/// Two that serve and agree. `alpha` has joined `beta`.
+fn joined() -> Cluster {
+    let cluster = OURS.cluster(["alpha", "beta"]).build();
+    let (alpha, beta) = (&cluster["alpha"], &cluster["beta"]);
+    beta.put(&many(20));
+    beta.csync2(["-cIr", "/"]).success();
+    beta.serve();
+    alpha.serve();
+    run(join(alpha, beta)).success();
+    cluster
+}
+
+#[test]
+fn a_lost_disk_is_filled_again_and_removes_nothing() {
+    let cluster = joined();
+    let (alpha, beta) = (&cluster["alpha"], &cluster["beta"]);
+    let before = beta.tree();
+    fs::remove_dir_all(alpha.tree_dir()).unwrap();
+    let told = run(join(alpha, beta)).exits(1).logs("is missing, and with it all").logs("join with --allow-mass-removal");
+    assert!(!told.stderr_text().contains("csync2 -c"), "a check would remove them there: {told:?}");
+    alpha.csync2(["-d", "--allow-mass-removal", "--join", &beta.host]).success();
+    assert_eq!((alpha.rows(Table::File), alpha.rows(Table::Dirty)), (vec![], vec![]));
+    fs::create_dir(alpha.tree_dir()).unwrap();
+    run(join(alpha, beta)).success();
+    alpha.csync2(["-x"]).success();
+    crate::support::assert_same(&before, &beta.tree());
+    cluster.expect_agreement();
+
+    // Where the directory was made before, there is nothing to ask.
+    fs::remove_dir_all(alpha.tree_dir()).unwrap();
+    fs::create_dir(alpha.tree_dir()).unwrap();
+    run(join(alpha, beta)).success();
+    crate::support::assert_same(&before, &beta.tree());
+    cluster.expect_agreement();
+}
+
+#[test]
+fn a_removal_that_waits_to_be_sent_is_told_with_what_it_does() {
+    let cluster = joined();
+    let (alpha, beta) = (&cluster["alpha"], &cluster["beta"]);
+    let file = "d1/f1";
+    alpha.remove(file);
+    alpha.csync2(["-c", alpha.path(file).to_str().unwrap()]).success();
+    for arguments in [&["--join", &beta.host][..], &["-d", "--join", &beta.host]] {
+        let told = run(alpha.command(Program::Ours, arguments)).exits(1);
+        let told = told.logs("1 files that it has were removed here, the first of them %d%/d1/f1, and wait to be sent");
+        let told = told.stdout_text();
+        assert!(told.contains("0 are missing or different here") && !told.contains("changed here"), "{told}");
+    }
+    assert!(!alpha.path(file).exists() && beta.path(file).exists());
+    // What the line says is the way back.
+    beta.csync2(["-mF", beta.path(file).to_str().unwrap()]).success();
+    beta.csync2(["-u", "-P", &alpha.host]).success();
+    run(join(alpha, beta)).success();
+    alpha.csync2(["-u"]).success();
+    cluster.expect_agreement();
+    assert_eq!(beta.read(file), "x");
+}
+
 #[test]
 fn what_is_marked_before_wins() {
     let cluster = story(OURS, 20);

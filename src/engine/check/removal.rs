@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::Marks;
 use crate::config::{Config, MaxRemovals, RuleKind};
 use crate::fs::{self, Presence, PresenceChecker};
 use crate::model::errors::strerror;
@@ -69,13 +70,16 @@ impl Removals {
 
     /// Leaves out what is not believed. `known` is the number of files in the scope of the check; those that are still
     /// there were noted.
-    pub(super) fn judged(mut self, config: &Config, known: usize) -> Self {
-        self.refuse_missing_roots(config);
-        self.refuse_too_many(config, known);
+    pub(super) fn judged(mut self, config: &Config, known: usize, marks: Marks) -> Self {
+        self.refuse_missing_roots(config, marks);
+        // A join that forgets them has them come anew.
+        if marks != Marks::Changes {
+            self.refuse_too_many(config, known);
+        }
         self
     }
 
-    fn refuse_missing_roots(&mut self, config: &Config) {
+    fn refuse_missing_roots(&mut self, config: &Config, marks: Marks) {
         let mut refused: HashSet<usize> = HashSet::new();
         for (directory, guard) in &self.guards {
             // A guard inside one that was refused already says nothing new.
@@ -86,10 +90,10 @@ impl Removals {
             let Some(reason) = suspicion(config, directory, &removed) else { continue };
             self.errors.push(format!(
                 "ERROR: {} {reason}, and with it all {} known files there: not marked as removed. Is a file system not \
-                 mounted? If they were removed on purpose, confirm it: csync2 -cr --allow-mass-removal {}",
+                 mounted? {}",
                 directory.display(),
                 removed.len(),
-                directory.display()
+                way_out(directory, marks)
             ));
             refused.extend(&guard.removed);
         }
@@ -145,6 +149,20 @@ fn gone(config: &Config, candidates: Vec<FileRecord>, errors: &mut Vec<String>) 
             }
         })
         .collect()
+}
+
+/// What is to be done where nothing is to be mounted. A join asks for no removal, and does not lead to one.
+fn way_out(directory: &Path, marks: Marks) -> String {
+    let directory = directory.display();
+    match marks {
+        Marks::Everything => {
+            format!("If they were removed on purpose, confirm it: csync2 -cr --allow-mass-removal {directory}")
+        }
+        Marks::Nothing => format!("If they are to be forgotten: csync2 -cIr --allow-mass-removal {directory}"),
+        Marks::Changes => "If they are lost here, make the directory, and join with --allow-mass-removal: they are \
+                           forgotten then, come anew, and are removed nowhere."
+            .to_owned(),
+    }
 }
 
 fn unreadable_message(place: &Path, error: &io::Error) -> String {
