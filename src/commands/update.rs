@@ -18,6 +18,7 @@ impl Run {
         let options = UpdateOptions {
             dry_run: self.settings.dry_run,
             peers: peers.map(|peers| peers.iter().map(|peer| peer.to_lowercase()).collect()),
+            without_removals: false,
             holder: None,
             stop: self.stop.clone(),
             tally: Arc::clone(&self.tally),

@@ -59,13 +59,15 @@ impl Wishes {
 }
 
 impl Session {
-    /// Pushes all that is dirty for the peer, and tells it meanwhile that there is more to wait for. When it has gone, or this
-    /// host is to stop, the push ends after the file in hand, and what is left stays dirty.
+    /// Pushes all that is dirty for the peer and that is here, and tells it meanwhile that there is more to wait for: who lacks
+    /// files does not ask for removals, which stay dirty. When it has gone, or this host is to stop, the push ends after the file
+    /// in hand, and what is left stays dirty.
     pub(super) async fn push(&mut self, peer: &Peer) -> Result<Reply, SessionError> {
         self.wishes.mark(peer).await?;
         let stop = self.stop.child_token();
         let options = UpdateOptions {
             peers: Some(vec![peer.name.clone()]),
+            without_removals: true,
             holder: Some(self.holder.clone()),
             stop: stop.clone(),
             ..UpdateOptions::default()

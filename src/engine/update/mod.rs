@@ -42,6 +42,8 @@ pub struct UpdateOptions {
     pub dry_run: bool,
     /// `-P`: only these peers, in lower case.
     pub peers: Option<Vec<String>>,
+    /// Removes nothing on a peer: what is gone here stays dirty.
+    pub without_removals: bool,
     /// Who claims the peers, where that is not the process as a whole: a session of a daemon.
     pub holder: Option<String>,
     /// Begins no other file once this is cancelled.
@@ -87,6 +89,8 @@ struct Common {
     node: Arc<Node>,
     /// As [`UpdateOptions::dry_run`].
     dry_run: bool,
+    /// As [`UpdateOptions::without_removals`].
+    without_removals: bool,
     /// Names whoever claims the peers.
     holder: String,
     contents: Arc<Contents>,
@@ -108,10 +112,12 @@ pub async fn update(node: &Arc<Node>, scopes: Vec<Scope>, options: &UpdateOption
     let work: Vec<String> = with_rows.into_iter().filter(wanted).collect();
     let places = Arc::new(Semaphore::new(node.config.max_parallel_peers.max(1)));
     let contents = Arc::new(Contents::for_peers(work.len()));
-    let (dry_run, stop, tally) = (options.dry_run, options.stop.clone(), Arc::clone(&options.tally));
+    let (dry_run, without_removals) = (options.dry_run, options.without_removals);
+    let (stop, tally) = (options.stop.clone(), Arc::clone(&options.tally));
     let holder = options.holder.clone().unwrap_or_else(recover::holder);
     let room = room(work.len().min(node.config.max_parallel_peers));
-    let run = Arc::new(Common { node: Arc::clone(node), dry_run, holder, contents, room, stop, tally });
+    let run =
+        Arc::new(Common { node: Arc::clone(node), dry_run, without_removals, holder, contents, room, stop, tally });
     let (mut tasks, mut peers) = (JoinSet::new(), HashMap::new());
     for peer in work {
         let (run, places, served) = (Arc::clone(&run), Arc::clone(&places), peer.clone());

@@ -263,7 +263,7 @@ impl Pipeline<'_> {
     }
 
     /// Takes note of how a file is now that was away when its content was to be read: removed, or there again, as editors replace
-    /// files. `false`: it has been so too often, or its removal is not to be believed.
+    /// files. `false`: it has been so too often, or its removal is not to be believed, or not asked for.
     async fn has_another_state(&mut self, number: usize) -> Result<bool, SessionError> {
         let (path, place) = (self.jobs[number].path().clone(), self.jobs[number].candidate.place.clone());
         let past = &mut self.jobs[number].past;
@@ -274,6 +274,9 @@ impl Pipeline<'_> {
         let now = match blocking("update", move || presence(place.root(), place.relative())).await? {
             Presence::Present(metadata) if metadata.kind != FileKind::Socket => Some(metadata),
             Presence::Gone | Presence::BehindSymlink => {
+                if self.without_removals {
+                    return Ok(false);
+                }
                 let record = self.node.store.file(&path).await.map_err(EngineError::from)?;
                 if record.is_some_and(|record| removal::disbelief(&self.node.config, &record).is_some()) {
                     return Ok(false);

@@ -80,6 +80,7 @@ pub(super) struct Pipeline<'a> {
     pair: Pair<'a>,
     exchange: &'a mut Exchange,
     dry_run: bool,
+    without_removals: bool,
     contents: &'a Arc<Contents>,
     stop: &'a CancellationToken,
     /// Files that are planned at once.
@@ -125,6 +126,7 @@ impl<'a> Pipeline<'a> {
             pair,
             exchange,
             dry_run: run.dry_run,
+            without_removals: run.without_removals,
             contents: &run.contents,
             stop: &run.stop,
             room: run.room,
@@ -188,7 +190,11 @@ impl<'a> Pipeline<'a> {
     }
 
     async fn look(&mut self, candidates: Vec<Candidate>) -> Result<Plan, EngineError> {
-        plan::look(self.node, self.pair.peer, candidates, self.room, &mut self.report).await
+        let mut plan = plan::look(self.node, self.pair.peer, candidates, self.room, &mut self.report).await?;
+        if self.without_removals {
+            plan.removals.clear();
+        }
+        Ok(plan)
     }
 
     /// Plans what comes next. If some of it is gone meanwhile, all that is left is looked at: what is gone goes first, also

@@ -138,6 +138,7 @@ impl Home {
             // So little that most is planned in several parts.
             room: 3,
             dry_run,
+            without_removals: false,
             holder: recover::holder(),
             contents: Arc::default(),
             stop: self.stop.clone(),
