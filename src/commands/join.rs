@@ -2,24 +2,26 @@
 //! missing or different here is pushed by the peer; what exists only here stays, and is named. Marks nothing for any other host,
 //! asks for no removal, and leads to none: so nothing that runs loses anything by it.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::Run;
 use crate::cli::Status;
 use crate::engine::check::{CheckOptions, Marks};
-use crate::engine::in_sync::{self, Difference, Findings, Found, Options, Pair, Side, Willingness};
+use crate::engine::in_sync::{self, Difference, Fetched, Findings, Found, Options, Pair, Side, Willingness};
 use crate::engine::membership::{self, Purpose};
 use crate::engine::reach::{self, Listening};
 use crate::engine::selection::Target;
-use crate::model::{Scope, SyncPath};
-use crate::store::DirtyFilter;
+use crate::model::{Checktxt, Scope, SyncPath};
+use crate::store::{DirtyFilter, StoreError};
 
 /// What a comparison comes to, for one pair.
 #[derive(Debug, Default)]
 struct Compared {
     equal: usize,
-    /// Missing or different here: to be pushed by the peer.
-    wanted: Vec<SyncPath>,
+    /// Not here: to be pushed by the peer.
+    missing: Vec<SyncPath>,
+    /// Here in another state: likewise.
+    different: Vec<SyncPath>,
     only_here: usize,
     /// Changed here since they were last known: not to be overwritten.
     changed_here: usize,
@@ -28,6 +30,22 @@ struct Compared {
     /// Shared only in groups in which the peer is a slave, and may not push.
     from_a_slave: usize,
 }
+
+/// What the tables still say of the files that were asked for, and what there is to it.
+#[derive(Debug, Default)]
+struct Left {
+    /// They have not come.
+    failed: Vec<SyncPath>,
+    /// They are gone where they were to come from.
+    lost: Vec<SyncPath>,
+    /// They are here as they are there. It is the table there that says otherwise: of the state at its last check.
+    unchecked: Vec<SyncPath>,
+    /// Of these, those that were so before.
+    not_sent: usize,
+}
+
+/// Names in one query.
+const CHUNK: usize = 1_000;
 
 impl Run {
     pub(super) async fn join(&mut self, peer: &str) -> anyhow::Result<Status> {
@@ -82,18 +100,18 @@ impl Run {
     async fn join_pair(&mut self, pair: &Pair) -> anyhow::Result<()> {
         let Some(found) = self.compare_to_join(pair, true).await? else { return Ok(()) };
         self.tell(pair, &found)?;
-        if self.settings.dry_run || found.wanted.is_empty() {
+        let wanted = [&found.missing[..], &found.different].concat();
+        if self.settings.dry_run || wanted.is_empty() {
             return Ok(());
         }
         let (node, peer) = (self.node.clone(), &pair.peer);
-        let Some((willingness, report)) =
-            self.stop.run_until_cancelled(in_sync::fetch(&node, pair, &found.wanted)).await
-        else {
+        let before = self.states(&found.different).await?;
+        let Some(fetched) = self.stop.run_until_cancelled(in_sync::fetch(&node, pair, &wanted)).await else {
             self.report.unfinished = true;
             return Ok(());
         };
-        self.report.merge(report);
-        if willingness == Willingness::Unable {
+        if fetched.willingness == Willingness::Unable {
+            self.report.merge(fetched.report);
             let (config, my_name) = (self.config_option(), &pair.my_name);
             self.report.error(format_args!(
                 "ERROR: {peer} cannot be asked for files: it runs another csync2. There, have it push them: `csync2{config} -TUI {peer} \
@@ -101,14 +119,73 @@ impl Run {
             ));
             return Ok(());
         }
-        let Some(left) = self.compare_to_join(pair, false).await? else { return Ok(()) };
-        let arrived = found.wanted.len().saturating_sub(left.wanted.len());
+        let Some(now) = self.compare_to_join(pair, false).await? else { return Ok(()) };
+        let left = self.what_is_left(&wanted, &before, &fetched, now).await?;
+        self.report.merge(fetched.report);
+        self.tell_what_came(peer, wanted.len(), &left)
+    }
+
+    /// The states in which files are known.
+    async fn states(&self, paths: &[SyncPath]) -> Result<HashMap<SyncPath, Checktxt>, StoreError> {
+        let mut states = HashMap::new();
+        for some in paths.chunks(CHUNK) {
+            let records = self.node.store.records(some).await?;
+            states.extend(records.into_iter().map(|record| (record.path, record.checktxt)));
+        }
+        Ok(states)
+    }
+
+    /// `before`: the states in which files were known that were here.
+    async fn what_is_left(
+        &self,
+        wanted: &[SyncPath],
+        before: &HashMap<SyncPath, Checktxt>,
+        fetched: &Fetched,
+        now: Compared,
+    ) -> Result<Left, StoreError> {
+        let asked: HashSet<&SyncPath> = wanted.iter().collect();
+        let states = self.states(&now.different).await?;
+        let mut left = Left::default();
+        for path in now.missing {
+            if fetched.lost.contains(&path) { left.lost.push(path) } else { left.failed.push(path) }
+        }
+        for path in now.different {
+            let has_come = before.get(&path) != states.get(&path);
+            if fetched.lost.contains(&path) {
+                left.lost.push(path);
+            } else if asked.contains(&path) && (has_come || fetched.willingness == Willingness::Pushed) {
+                left.not_sent += usize::from(!has_come);
+                left.unchecked.push(path);
+            } else {
+                left.failed.push(path);
+            }
+        }
+        Ok(left)
+    }
+
+    fn tell_what_came(&mut self, peer: &str, wanted: usize, left: &Left) -> anyhow::Result<()> {
+        let Left { failed, lost, unchecked, not_sent } = left;
+        let arrived = wanted.saturating_sub(failed.len() + lost.len() + not_sent);
         self.say(&format!("{peer}: {arrived} files have come."))?;
-        if let Some(first) = left.wanted.first() {
+        if let Some(first) = unchecked.first() {
+            self.say(&format!(
+                "{peer}: {} files have changed there since they were last checked, the first of them {first}: they are here as they \
+                 are there now. Its table does not know it yet: csync2 -cr / there",
+                unchecked.len()
+            ))?;
+        }
+        if let Some(first) = lost.first() {
+            self.say(&format!(
+                "{peer}: {} files are gone there since they were last checked, the first of them {first}: they cannot come. Its table \
+                 does not know it yet: csync2 -cr / there",
+                lost.len()
+            ))?;
+        }
+        if let Some(first) = failed.first() {
             self.report.error(format_args!(
                 "ERROR: {peer}: {} files have not come, the first of them {first}. The log of {peer} says why; what is marked there goes \
                  with its next push. Join again when that is put right.",
-                left.wanted.len()
+                failed.len()
             ));
         }
         Ok(())
@@ -163,18 +240,20 @@ impl Run {
             compared.changed_here += 1;
         } else if !may_push(&pair.peer) {
             compared.from_a_slave += 1;
+        } else if side == Side::RemoteOnly {
+            compared.missing.push(path);
         } else {
-            compared.wanted.push(path);
+            compared.different.push(path);
         }
     }
 
     /// Says what was found. What keeps this host from being in step afterwards is counted.
     fn tell(&mut self, pair: &Pair, found: &Compared) -> anyhow::Result<()> {
         let Pair { my_name, peer } = pair;
-        let Compared { equal, wanted, only_here, changed_here, removed_here, from_a_slave } = found;
+        let Compared { equal, missing, different, only_here, changed_here, removed_here, from_a_slave } = found;
         self.say(&format!(
             "{peer}: {equal} files are equal, and are not sent. {} are missing or different here: that host's are to come.",
-            wanted.len()
+            missing.len() + different.len()
         ))?;
         if *only_here > 0 {
             self.say(&format!(

@@ -178,7 +178,8 @@ fn a_lost_disk_is_filled_again_and_removes_nothing() {
     let (alpha, beta) = (&cluster["alpha"], &cluster["beta"]);
     let before = beta.tree();
     fs::remove_dir_all(alpha.tree_dir()).unwrap();
-    let told = run(join(alpha, beta)).exits(1).logs("is missing, and with it all").logs("join with --allow-mass-removal");
+    let told =
+        run(join(alpha, beta)).exits(1).logs("is missing, and with it all").logs("join with --allow-mass-removal");
     assert!(!told.stderr_text().contains("csync2 -c"), "a check would remove them there: {told:?}");
     alpha.csync2(["-d", "--allow-mass-removal", "--join", &beta.host]).success();
     assert_eq!((alpha.rows(Table::File), alpha.rows(Table::Dirty)), (vec![], vec![]));
@@ -217,6 +218,60 @@ fn a_removal_that_waits_to_be_sent_is_told_with_what_it_does() {
     alpha.csync2(["-u"]).success();
     cluster.expect_agreement();
     assert_eq!(beta.read(file), "x");
+}
+
+#[test]
+fn a_removal_that_waits_where_it_runs_does_not_come_with_a_join() {
+    let cluster = OURS.cluster(["alpha", "beta"]).build();
+    let (alpha, beta) = (&cluster["alpha"], &cluster["beta"]);
+    beta.put(&tree! { "removed" => "before", "new" => "content", "same" => "equal" });
+    beta.csync2(["-cr", "/"]).success();
+    copy(beta, alpha);
+    alpha.remove("new");
+    beta.remove("removed");
+    beta.csync2(["-cr", "/"]).success();
+    beta.serve();
+    alpha.serve();
+    let told = run(join(alpha, beta)).success().stdout_text();
+    assert!(told.contains("1 exist only here (L): neither sent nor removed"), "{told}");
+    assert_eq!((alpha.read("new"), alpha.read("removed")), ("content".into(), "before".into()));
+    let waiting = beta.rows(Table::Dirty);
+    assert!(
+        matches!(waiting.as_slice(), [only] if only.contains("removed")),
+        "what is equal is no longer dirty: {waiting:?}"
+    );
+    beta.csync2(["-u"]).success();
+    assert!(!alpha.path("removed").exists());
+    cluster.expect_agreement();
+}
+
+#[test]
+fn what_has_changed_where_it_runs_without_a_check_comes_and_is_told() {
+    let cluster = joined();
+    let (alpha, beta) = (&cluster["alpha"], &cluster["beta"]);
+    beta.put(&tree! { "d1/f1" => "another content", "d2/f2" => "one more" });
+    beta.remove("d3/f3");
+    alpha.remove("d1/f1");
+    alpha.remove("d3/f3");
+    let told = run(join(alpha, beta)).success().stdout_text();
+    assert!(told.contains("1 files have come."), "{told}");
+    assert!(
+        told.contains("1 files have changed there since they were last checked, the first of them %d%/d1/f1"),
+        "{told}"
+    );
+    assert!(
+        told.contains("1 files are gone there since they were last checked, the first of them %d%/d3/f3"),
+        "{told}"
+    );
+    assert_eq!(alpha.read("d1/f1"), "another content");
+    assert!(!alpha.path("d3/f3").exists());
+    // It is so until that host looks.
+    let again = run(join(alpha, beta)).success().stdout_text();
+    assert!(again.contains("0 files have come.") && again.contains("1 files have changed there since"), "{again}");
+    beta.csync2(["-cr", "/"]).success();
+    let again = run(join(alpha, beta)).success().stdout_text();
+    assert!(again.contains("1 files have come.") && !again.contains("since they were last checked"), "{again}");
+    assert_eq!(alpha.read("d2/f2"), "one more");
 }
 
 #[test]

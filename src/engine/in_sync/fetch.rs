@@ -3,6 +3,8 @@
 //! The classic protocol has no way to ask for a push, and its MARK marks a file for other hosts, too, where it might win over
 //! a change of theirs. So that is asked of our own program alone (FETCH and PUSH); of any other, an administrator must do it.
 
+use std::collections::HashSet;
+
 use super::{Pair, Trouble, inquiry};
 use crate::config::{Group, RuleKind};
 use crate::engine::check::removal::literal_directory;
@@ -15,13 +17,24 @@ use crate::wire::{Connection, OctetHeader, Reply, Request, WireError};
 /// Requests that are under way at a time: their answers fit into what a socket holds.
 const AT_ONCE: usize = 200;
 
-/// Whether a peer can be asked for files.
+/// What a peer made of being asked for files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Willingness {
-    /// What could be pushed is here.
+    /// All that is on its disk is here as it is there.
     Pushed,
+    /// Some of it may not be; why is in the report.
+    Failed,
     /// It is another csync2, or an older one.
     Unable,
+}
+
+/// What came of asking.
+#[derive(Debug)]
+pub struct Fetched {
+    pub willingness: Willingness,
+    /// What it knows, and has not on its disk.
+    pub lost: HashSet<SyncPath>,
+    pub report: Report,
 }
 
 impl Trouble {
@@ -95,17 +108,16 @@ fn denied(node: &Node, pair: &Pair, path: &SyncPath, answer: &[u8], report: &mut
 }
 
 /// Has the peer push these files, and waits until it has. What it denies, and what is said of the push as a whole, is counted.
-pub async fn fetch(node: &Node, pair: &Pair, paths: &[SyncPath]) -> (Willingness, Report) {
-    let mut report = Report::default();
-    let asked = ask_for(node, pair, paths, &mut report).await;
-    let willingness = asked.unwrap_or_else(|trouble| {
-        trouble.report_unasked(pair, &mut report);
-        Willingness::Pushed
-    });
-    (willingness, report)
+pub async fn fetch(node: &Node, pair: &Pair, paths: &[SyncPath]) -> Fetched {
+    let mut fetched = Fetched { willingness: Willingness::Failed, lost: HashSet::new(), report: Report::default() };
+    if let Err(trouble) = ask_for(node, pair, paths, &mut fetched).await {
+        trouble.report_unasked(pair, &mut fetched.report);
+    }
+    fetched
 }
 
-async fn ask_for(node: &Node, pair: &Pair, paths: &[SyncPath], report: &mut Report) -> Result<Willingness, Trouble> {
+async fn ask_for(node: &Node, pair: &Pair, paths: &[SyncPath], fetched: &mut Fetched) -> Result<(), Trouble> {
+    let Fetched { willingness, lost, report } = fetched;
     let (mut connection, _) = inquiry::greet(node, pair).await?;
     for paths in paths.chunks(AT_ONCE) {
         let mut asked = Vec::new();
@@ -119,7 +131,11 @@ async fn ask_for(node: &Node, pair: &Pair, paths: &[SyncPath], report: &mut Repo
             let answer = inquiry::hear(&mut connection).await?;
             match Reply::parse(&answer) {
                 // The peer answers the others in the same way.
-                Reply::UnknownCommand => return Ok(Willingness::Unable),
+                Reply::UnknownCommand => {
+                    *willingness = Willingness::Unable;
+                    return Ok(());
+                }
+                Reply::PathNotFound => drop(lost.insert(path.clone())),
                 reply if reply.is_ok() => {}
                 _ => denied(node, pair, path, &answer, report),
             }
@@ -130,15 +146,17 @@ async fn ask_for(node: &Node, pair: &Pair, paths: &[SyncPath], report: &mut Repo
         let answer = inquiry::hear(&mut connection).await?;
         match Reply::parse(&answer) {
             Reply::Pushing => {}
-            Reply::CmdFinished => break,
+            Reply::CmdFinished => {
+                *willingness = if report.errors == 0 { Willingness::Pushed } else { Willingness::Failed };
+                break;
+            }
             _ => {
                 report.error(format_args!("ERROR: {}: {}", pair.peer, String::from_utf8_lossy(&answer)));
                 break;
             }
         }
     }
-    part(connection).await?;
-    Ok(Willingness::Pushed)
+    part(connection).await
 }
 
 fn fetch_of(group: &Group, path: &SyncPath) -> Request {

@@ -24,7 +24,7 @@ use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
 
 pub use self::differences::{Difference, Differences, Side};
-pub use self::fetch::{Willingness, examine, fetch};
+pub use self::fetch::{Fetched, Willingness, examine, fetch};
 use super::contact::{self, SessionError};
 use super::membership::{self, Purpose};
 use super::{EngineError, Node, Report};
