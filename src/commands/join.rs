@@ -29,6 +29,8 @@ struct Compared {
     removed_here: Vec<SyncPath>,
     /// Shared only in groups in which the peer is a slave, and may not push.
     from_a_slave: usize,
+    /// In no group of ours that has both hosts: the configurations differ.
+    not_shared: Vec<SyncPath>,
 }
 
 /// What the tables still say of the files that were asked for, and what there is to it.
@@ -46,6 +48,16 @@ struct Left {
 
 /// Names in one query.
 const CHUNK: usize = 1_000;
+
+impl Compared {
+    /// Whether the peer's table has no file that it shares with us.
+    fn is_all_ours(&self) -> bool {
+        let Self { equal, missing, different, only_here: _, changed_here, removed_here, from_a_slave, not_shared } =
+            self;
+        let lists = [missing, different, removed_here, not_shared];
+        equal + changed_here + from_a_slave + lists.map(Vec::len).iter().sum::<usize>() == 0
+    }
+}
 
 impl Run {
     pub(super) async fn join(&mut self, peer: &str) -> anyhow::Result<Status> {
@@ -228,17 +240,17 @@ impl Run {
     /// What becomes of a difference.
     fn sort(&self, pair: &Pair, difference: Difference, dirty: &HashSet<SyncPath>, compared: &mut Compared) {
         let Difference { side, path, .. } = difference;
-        let may_push = |peer: &str| {
-            membership::groups_of(&self.node.config, &path, Purpose::Sync)
-                .any(|group| group.hosts.iter().any(|host| host.name == peer && !host.slave))
-        };
+        let hosts = membership::groups_of(&self.node.config, &path, Purpose::Sync).flat_map(|group| &group.hosts);
+        let slave_in: Vec<bool> = hosts.filter(|host| host.name == pair.peer).map(|host| host.slave).collect();
         if side == Side::LocalOnly {
             compared.only_here += 1;
+        } else if slave_in.is_empty() {
+            compared.not_shared.push(path);
         } else if dirty.contains(&path) && side == Side::RemoteOnly {
             compared.removed_here.push(path);
         } else if dirty.contains(&path) {
             compared.changed_here += 1;
-        } else if !may_push(&pair.peer) {
+        } else if slave_in.iter().all(|&is_slave| is_slave) {
             compared.from_a_slave += 1;
         } else if side == Side::RemoteOnly {
             compared.missing.push(path);
@@ -250,7 +262,8 @@ impl Run {
     /// Says what was found. What keeps this host from being in step afterwards is counted.
     fn tell(&mut self, pair: &Pair, found: &Compared) -> anyhow::Result<()> {
         let Pair { my_name, peer } = pair;
-        let Compared { equal, missing, different, only_here, changed_here, removed_here, from_a_slave } = found;
+        let Compared { equal, missing, different, only_here, changed_here, removed_here, from_a_slave, not_shared } =
+            found;
         self.say(&format!(
             "{peer}: {equal} files are equal, and are not sent. {} are missing or different here: that host's are to come.",
             missing.len() + different.len()
@@ -269,6 +282,19 @@ impl Run {
             self.say(&format!(
                 "{peer}: {from_a_slave} are not to come from there, where it is a slave: join one that is none"
             ))?;
+        }
+        if found.is_all_ours() {
+            let config = self.config_option();
+            self.report.error(format_args!(
+                "ERROR: {peer} knows no files that it shares with this host: `csync2{config} -cr /` there, then join again."
+            ));
+        }
+        if let Some(first) = not_shared.first() {
+            self.report.error(format_args!(
+                "ERROR: {peer} has {} files for this host that no group here shares with it, the first of them {first}: they do not \
+                 come. Compare csync2.cfg of both hosts, then join again.",
+                not_shared.len()
+            ));
         }
         if let Some(first) = removed_here.first() {
             let config = self.config_option();

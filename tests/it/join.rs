@@ -301,6 +301,41 @@ fn a_slave_joins_its_master_and_not_the_other_way() {
 }
 
 #[test]
+fn a_host_that_was_never_checked_has_nothing_to_join() {
+    let cluster = OURS.cluster(["alpha", "beta"]).build();
+    let (alpha, beta) = (&cluster["alpha"], &cluster["beta"]);
+    beta.put(&tree! { "f" => "not known yet" });
+    alpha.put(&tree! { "g" => "this host's own" });
+    beta.serve();
+    alpha.serve();
+    let said = "knows no files that it shares with this host: `csync2 -cr /` there, then join again.";
+    run(join(alpha, beta)).exits(1).logs(said);
+    beta.csync2(["-cr", "/"]).success();
+    run(join(alpha, beta)).success();
+    assert_eq!(alpha.read("f"), "not known yet");
+}
+
+#[test]
+fn files_that_only_the_other_configuration_has_are_no_slaves() {
+    let cluster = OURS.cluster(["alpha", "beta"]).build();
+    let (alpha, beta) = (&cluster["alpha"], &cluster["beta"]);
+    let config = alpha.system_dir().join("csync2.cfg");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("include %d%;", "include %d%; exclude only*;")).unwrap();
+    beta.put(&tree! { "f" => "content", "only1" => "there", "only2" => "more there" });
+    beta.csync2(["-cIr", "/"]).success();
+    beta.serve();
+    alpha.serve();
+    for arguments in [&["-d", "--join", &beta.host][..], &["--join", &beta.host]] {
+        let told = run(alpha.command(Program::Ours, arguments)).exits(1);
+        let told =
+            told.logs("has 2 files for this host that no group here shares with it, the first of them %d%/only1");
+        assert!(!told.stdout_text().contains("slave"), "{told:?}");
+    }
+    assert_eq!((alpha.read("f").as_str(), alpha.path("only1").exists()), ("content", false));
+}
+
+#[test]
 fn what_is_in_the_way_is_told_before_anything_is_done() {
     for server in [Program::Ours, Program::Reference] {
         let cluster = Cast { server, ..OURS }.cluster(["alpha", "beta", "gamma"]).build();
