@@ -74,6 +74,11 @@ keywords! {
 /// The word that includes a file. No keyword of the grammar: the parser never sees it.
 const CONFIG: &[u8] = b"config";
 
+/// Whether a word has to be quoted in order to be a name.
+pub(super) fn is_keyword(word: &[u8]) -> bool {
+    word == CONFIG || Keyword::from_word(word).is_some()
+}
+
 pub struct Lexer<'i> {
     sources: Vec<SourceText>,
     /// The file being read is the last.
