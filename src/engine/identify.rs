@@ -83,6 +83,14 @@ fn begin_to_look_up(name: String) -> oneshot::Receiver<Vec<IpAddr>> {
     receiver
 }
 
+/// Whether the addresses of another host's name are ours: one of them that of our name, or, where that leads to a loopback
+/// address alone, as on Debian, of this machine. Several hosts on one machine have addresses, loopback ones too, of their own.
+pub(super) fn lead_here(ours: &[IpAddr], theirs: &[IpAddr]) -> bool {
+    let is_loopback_alone = !ours.is_empty() && ours.iter().all(IpAddr::is_loopback);
+    let machine = if is_loopback_alone { own_addresses() } else { Vec::new() };
+    theirs.iter().any(|address| ours.contains(address) || !address.is_loopback() && machine.contains(address))
+}
+
 fn own_addresses() -> Vec<IpAddr> {
     let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
     interfaces.into_iter().map(|interface| interface.ip()).collect()

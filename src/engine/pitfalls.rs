@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +16,7 @@ use crate::config::pattern::{Below, PatternKind};
 use crate::config::{Config, Group, Prefix, Rule, RuleKind, Warning};
 use crate::fs::{Presence, presence};
 use crate::model::{FileKind, SyncPath};
+use crate::store::{Location, PostgresUrl};
 
 /// Everything that deserves a warning, what every run warns about included, in the order of the file. Looks names up for a
 /// few seconds at most.
@@ -28,12 +30,67 @@ pub async fn find(config: &Config) -> Vec<Warning> {
             warnings.extend(behind_a_symlink(config, rule));
         }
     }
+    warnings.extend(config.groups.iter().filter_map(|group| without_files(config, group)));
     warnings.extend(config.prefixes.iter().filter_map(|prefix| linked_prefix(config, prefix)));
+    warnings.extend(shared_database(config));
+    warnings.extend(open_password(config));
     warnings.extend(open_tls_key(config));
     warnings.extend(shared_backups(config).map(Warning::from));
-    warnings.extend(unknown_names(config).await);
+    warnings.extend(misleading_names(config).await);
     warnings.sort_by_key(Warning::span);
     warnings
+}
+
+fn without_files(config: &Config, group: &Group) -> Option<Warning> {
+    let is_empty = group.rules.iter().all(|rule| rule.kind == RuleKind::Exclude);
+    let file = config.files.first().map(|file| file.display().to_string()).unwrap_or_default();
+    is_empty.then(|| format!("the group {} includes nothing: say which files in {file}", group.name).into())
+}
+
+/// Where the configuration says that the state is kept. One that cannot be understood has an error of its own.
+fn database(config: &Config) -> Option<(&Word, PostgresUrl)> {
+    let word = config.document.blocks.iter().find_map(|block| match block {
+        Block::Database(word) => Some(word),
+        _ => None,
+    })?;
+    match Location::resolve(config.database.as_deref(), &config.my_name, "") {
+        Ok(Location::Postgres(url)) => Some((word, url)),
+        _ => None,
+    }
+}
+
+/// The state of one host, which others take for theirs: each would miss the others' files and push their removal.
+fn shared_database(config: &Config) -> Option<Warning> {
+    let (word, url) = database(config)?;
+    if url.is_of_this_machine() {
+        return None;
+    }
+    let ours = Location::Postgres(url);
+    let shares = |name: &&String| {
+        **name != config.my_name
+            && Location::resolve(config.database.as_deref(), name, "").is_ok_and(|theirs| theirs == ours)
+    };
+    let other = config.all_host_names.iter().find(shares)?;
+    let text = format!(
+        "{ours} is the database of {other}, too, where this configuration is the same: hosts that share one take each other's files \
+         for removed. Without a name behind the last slash each has its own, csync2_HOST; or name one for each host with -D"
+    );
+    Some(config.warning(word.span, text))
+}
+
+fn open_password(config: &Config) -> Option<Warning> {
+    let (word, url) = database(config)?;
+    url.password?;
+    let file = &config.document.sources.get(word.span.source)?.file;
+    let is_open = fs::metadata(file).is_ok_and(|metadata| metadata.mode() & 0o004 != 0);
+    is_open.then(|| {
+        let file = file.display();
+        let text = format!(
+            "the password can be read by every user of this host: chmod 640 {file}, or keep it in a password file \
+             (?passfile=/etc/csync2.pgpass)"
+        );
+        config.warning(word.span, text)
+    })
 }
 
 /// For which kind of run a rule takes files in; `None`: for none.
@@ -158,22 +215,32 @@ fn open_tls_key(config: &Config) -> Option<Warning> {
     })
 }
 
-/// Hosts that cannot be reached since their name says nothing, each where it stands first.
-async fn unknown_names(config: &Config) -> Vec<Warning> {
+/// Hosts that cannot be reached since their name says nothing, or leads here, each where it stands first.
+async fn misleading_names(config: &Config) -> Vec<Warning> {
     let peers: BTreeSet<&str> =
         config.groups.iter().flat_map(|group| &group.hosts).map(|host| host.name.as_str()).collect();
     // Of a comma in a name there is a warning already.
-    let names: Vec<String> = peers.into_iter().filter(|name| !name.contains(',')).map(str::to_owned).collect();
-    let addresses = identify::look_up(&names).await;
-    let unknown = names.iter().zip(addresses).filter(|(_, addresses)| addresses.is_empty()).map(|(name, _)| name);
-    let warning = |name: &String| {
-        let text = format!("the host name `{name}` resolves to no address on this host");
-        match place_of(config, name) {
+    let mut names: Vec<String> = peers.into_iter().filter(|name| !name.contains(',')).map(str::to_owned).collect();
+    names.push(config.my_name.clone());
+    let mut addresses = identify::look_up(&names).await;
+    let ours = addresses.pop().unwrap_or_default();
+    let own = &config.my_name;
+    let warning = |(name, addresses): (&String, Vec<IpAddr>)| {
+        let text = if addresses.is_empty() {
+            format!("the host name `{name}` resolves to no address on this host")
+        } else if identify::lead_here(&ours, &addresses) {
+            format!(
+                "the host name `{name}` resolves to an address of this host, {own}: what is pushed to it comes back"
+            )
+        } else {
+            return None;
+        };
+        Some(match place_of(config, name) {
             Some(word) => config.warning(word.span, text),
             None => text.into(),
-        }
+        })
     };
-    unknown.map(warning).collect()
+    names.iter().zip(addresses).filter_map(warning).collect()
 }
 
 /// Where a host is named, as it is reached.
@@ -235,6 +302,58 @@ mod tests {
             "include %p%;",
         ] {
             assert_eq!(of_rules(rules).await, [""; 0], "{rules}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_database_that_several_hosts_would_share_is_told_of() {
+        for (database, is_shared) in [
+            ("pgsql://u@db.example.net/csync2", true),
+            ("pgsql://u@db.example.net/?dbname=csync2", true),
+            ("pgsql://u@db.example.net/", false),
+            ("pgsql://u@/csync2", false),
+            ("pgsql://u@127.0.0.1/csync2", false),
+            ("pgsql:///csync2?host=/run/postgresql", false),
+            ("/srv/csync2.db", false),
+        ] {
+            let text = format!("group {{ host h 127.0.0.1; key k; include /srv; }} database \"{database}\";");
+            let found = warnings(&Scratch::new(), &text).await;
+            let told = found.iter().any(|warning| warning.contains("is the database of 127.0.0.1, too"));
+            assert_eq!(told, is_shared, "{database}: {found:#?}");
+            assert_eq!(found.len(), usize::from(is_shared), "{database}: {found:#?}");
+        }
+        let alone = "group { host h; key k; include /srv; } database \"pgsql://u@db.example.net/csync2\";";
+        assert_eq!(warnings(&Scratch::new(), alone).await, [""; 0]);
+    }
+
+    #[tokio::test]
+    async fn a_password_that_everybody_can_read_is_told_of() {
+        let scratch = Scratch::new();
+        let text = "group { host h 127.0.0.1; key k; include /srv; } database \"pgsql://u:p@127.0.0.1/\";";
+        scratch.write("csync2.cfg", "");
+        std::fs::set_permissions(scratch.path("csync2.cfg"), std::fs::Permissions::from_mode(0o644)).unwrap();
+        let found = warnings(&scratch, text).await;
+        assert!(matches!(found.as_slice(), [only] if only.contains("chmod 640")), "{found:#?}");
+        std::fs::set_permissions(scratch.path("csync2.cfg"), std::fs::Permissions::from_mode(0o640)).unwrap();
+        let source = Source { system_dir: scratch.root(), config_name: String::new() };
+        let selection = Selection { my_name: "h".into(), groups: None };
+        assert!(find(&Config::inspect(&source, &selection).unwrap()).await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_is_this_host_is_told_of() {
+        let source = |scratch: &Scratch| Source { system_dir: scratch.root(), config_name: String::new() };
+        let selection = Selection { my_name: "127.0.0.7".into(), groups: None };
+        for (peer, is_this) in [("localhost.me@127.0.0.7", true), ("127.0.0.8", false)] {
+            let scratch = Scratch::new();
+            scratch.write("csync2.cfg", format!("group {{ host 127.0.0.7 {peer}; key k; include /srv; }}"));
+            scratch.write("k", "k".repeat(64));
+            let config = Config::inspect(&source(&scratch), &selection).unwrap();
+            let told = find(&config)
+                .await
+                .iter()
+                .any(|warning| warning.to_string().contains("what is pushed to it comes back"));
+            assert_eq!(told, is_this, "{peer}");
         }
     }
 

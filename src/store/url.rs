@@ -3,6 +3,7 @@
 //! Text in, values out: nothing is opened here. The one look at the disk is whether a given SQLite path is a directory.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -124,6 +125,15 @@ fn without_password(url: &str) -> String {
 }
 
 impl PostgresUrl {
+    /// Whether the server is meant that runs on the same machine, whichever that is.
+    #[must_use]
+    pub fn is_of_this_machine(&self) -> bool {
+        match self.host.as_deref() {
+            None | Some("localhost") => true,
+            Some(host) => host.starts_with('/') || host.parse().is_ok_and(|address: IpAddr| address.is_loopback()),
+        }
+    }
+
     /// Reads what follows `pgsql://`; `name` is what the default database is called for.
     fn parse(rest: &str, name: &str) -> std::result::Result<Self, String> {
         let (rest, parameters) = rest.split_once('?').unwrap_or((rest, ""));
