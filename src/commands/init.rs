@@ -8,12 +8,15 @@ use std::path::{Path, PathBuf};
 use anyhow::bail;
 
 use super::{certificates, keygen, node_settings};
+use crate::cli::settings::DEFAULT_PORT;
 use crate::cli::{Printer, Settings, Status};
 use crate::config::ast::{Block, Statement};
-use crate::config::{Config, RuleKind, Source, starter};
+use crate::config::{Config, Source, starter};
 use crate::engine::identify::Names;
+use crate::engine::open::OpenError;
 use crate::engine::pitfalls;
 use crate::engine::reach::{self, Listening};
+use crate::model::Scope;
 use crate::model::errors::{chain, strerror};
 use crate::store::Location;
 
@@ -25,6 +28,8 @@ struct Setup<'s> {
     settings: &'s Settings,
     printer: &'s Printer,
     wrong: usize,
+    /// The database has no files yet.
+    knows_nothing: bool,
     /// What the administrator does next, in this order.
     next: Vec<String>,
 }
@@ -32,17 +37,18 @@ struct Setup<'s> {
 /// Each line begins with what it is about: `made`, `kept`, `fine`, `wrong` or `next`.
 ///
 /// # Errors
-/// No other host is named where there is no configuration.
+/// What is named is no host, or no other host is named where there is no configuration: nothing is made then.
 pub(super) async fn run(settings: &Settings, hosts: &[String], printer: &Printer) -> anyhow::Result<Status> {
-    let mut setup = Setup { settings, printer, wrong: 0, next: Vec::new() };
+    let mut setup = Setup { settings, printer, wrong: 0, knows_nothing: false, next: Vec::new() };
     setup.configuration(hosts)?;
     match node_settings(settings, false).inspect().await {
         Err(error) => setup.wrong(&chain(&error))?,
         Ok((config, usable)) => {
+            let is_member = !matches!(usable, Err(OpenError::NotAMember { .. }));
             if let Err(error) = usable {
                 setup.wrong(&chain(&error))?;
             }
-            setup.check(&config, hosts).await?;
+            setup.check(&config, hosts, is_member).await?;
         }
     }
     if setup.wrong > 0 {
@@ -67,22 +73,60 @@ impl Setup<'_> {
 
     /// How csync2 is called on this host.
     fn command(&self, arguments: &str) -> String {
-        let Settings { config_name, bind, port, .. } = self.settings;
-        let config_name = Some(config_name).filter(|name| !name.is_empty()).map(|name| format!("-C {name}"));
-        let name = bind.as_ref().map(|name| format!("-N {name}"));
-        let port = (*port != crate::cli::settings::DEFAULT_PORT).then(|| format!("-p {port}"));
-        let options = [config_name, name, port].into_iter().flatten();
-        let words: Vec<String> =
-            ["csync2".to_owned()].into_iter().chain(options).chain([arguments.to_owned()]).collect();
-        words.join(" ")
+        let Settings { bind, auto_name, database, .. } = self.settings;
+        let name = bind.as_ref().map(|name| format!(" -N {}", quoted(name)));
+        let auto_name = auto_name.then(|| " --auto-name".to_owned());
+        let database = database.as_ref().map(|database| format!(" -D {}", quoted(&self.without_password(database))));
+        let own: String = [name, auto_name, database].into_iter().flatten().collect();
+        format!("csync2{own}{} {arguments}", self.shared_options())
+    }
+
+    /// How it is called on another one, which has a name and a database of its own.
+    fn command_there(&self, arguments: &str) -> String {
+        format!("csync2{} {arguments}", self.shared_options())
+    }
+
+    /// What was given that counts for all hosts.
+    fn shared_options(&self) -> String {
+        let Settings { config_name, port, .. } = self.settings;
+        let config_name = (!config_name.is_empty()).then(|| format!(" -C {config_name}"));
+        let port = (*port != DEFAULT_PORT).then(|| format!(" -p {port}"));
+        [config_name, port].into_iter().flatten().collect()
+    }
+
+    /// A database as it may be shown.
+    fn without_password(&self, database: &str) -> String {
+        let Settings { my_name, config_name, .. } = self.settings;
+        match Location::resolve(Some(database), my_name, config_name) {
+            Ok(location @ Location::Postgres(_)) => location.to_string(),
+            _ => database.to_owned(),
+        }
+    }
+
+    /// How the server is started. The units of systemd have none of the options that were given here; which configuration a
+    /// peer means it says itself.
+    fn how_to_start(&self) -> String {
+        let by_hand = self.command("-ii");
+        let Settings { bind, auto_name, port, database, .. } = self.settings;
+        if bind.is_none() && !auto_name && *port == DEFAULT_PORT && database.is_none() {
+            return format!("start the server: systemctl enable --now csync2.socket, or {by_hand}");
+        }
+        format!(
+            "start the server: {by_hand}. The units of systemd know nothing of these options: systemctl edit csync2-daemon.socket \
+             csync2-daemon.service"
+        )
     }
 
     /// The configuration and its key: made together, since a key that is missing beside a configuration lies on another host.
     fn configuration(&mut self, hosts: &[String]) -> anyhow::Result<()> {
         let Settings { system_dir, config_name, my_name, .. } = self.settings;
         let path = Source { system_dir: system_dir.clone(), config_name: config_name.clone() }.path();
+        starter::check_hosts(hosts).map_err(|reason| anyhow::anyhow!("--init: {reason}. Nothing was made."))?;
         if path.exists() {
             return self.line("kept", &path.display().to_string());
+        }
+        if path.is_symlink() {
+            bail!("{} is a link to nothing: remove it, or make what it leads to. Nothing was made.", path.display());
         }
         let name_of = |host: &String| host.split('@').next().unwrap_or_default().to_owned();
         let mut all = if hosts.iter().any(|host| name_of(host) == *my_name) { vec![] } else { vec![my_name.clone()] };
@@ -103,7 +147,7 @@ impl Setup<'_> {
         self.line("made", &format!("{}: a group of {}", path.display(), all.join(" ")))
     }
 
-    async fn check(&mut self, config: &Config, hosts: &[String]) -> anyhow::Result<()> {
+    async fn check(&mut self, config: &Config, hosts: &[String], is_member: bool) -> anyhow::Result<()> {
         let path = config.files.first().cloned().unwrap_or_default();
         for host in hosts {
             let name = host.split('@').next().unwrap_or_default();
@@ -114,17 +158,12 @@ impl Setup<'_> {
                 ))?;
             }
         }
-        for group in &config.groups {
-            if !group.rules.iter().any(|rule| rule.kind != RuleKind::Exclude) {
-                self.wrong(&format!(
-                    "the group {} includes nothing: say which files in {}",
-                    group.name,
-                    path.display()
-                ))?;
-            }
-        }
         for warning in pitfalls::find(config).await {
             self.wrong(&warning.in_full())?;
+        }
+        if !is_member {
+            // What would be made now would be made for the wrong name.
+            return Ok(());
         }
         self.certificate()?;
         self.database(config).await?;
@@ -169,6 +208,7 @@ impl Setup<'_> {
         match settings.open_store(&location, config).await {
             Ok(store) => {
                 let remarks = store.remarks();
+                self.knows_nothing = store.files(vec![Scope::All]).recv().await.is_none();
                 store.close().await;
                 for remark in remarks {
                     self.wrong(&remark)?;
@@ -191,7 +231,7 @@ impl Setup<'_> {
         {
             self.next.push(format!(
                 "-D was given: the server and every call need it, too, unless csync2.cfg has the word `database' ({location} is used \
-                 here now)"
+                 here now); the other hosts have databases of their own"
             ));
         }
         Ok(())
@@ -218,10 +258,7 @@ impl Setup<'_> {
             }
             Listening::Nobody => match reach::may_listen(config, bind.as_deref(), *port).await {
                 Ok(()) => {
-                    self.next.push(format!(
-                        "start the server: systemctl enable --now csync2.socket, or {}",
-                        self.command("-ii")
-                    ));
+                    self.next.push(self.how_to_start());
                     self.line("fine", &format!("port {port}: free, and nobody listens yet"))
                 }
                 Err(error) => self.wrong(&chain(&error)),
@@ -240,6 +277,12 @@ impl Setup<'_> {
         let listening = futures_util::future::join_all(listening).await;
         let (there, missing): (Vec<_>, Vec<_>) =
             peers.iter().zip(listening).partition(|(_, listening)| *listening == Listening::Csync2);
+        if there.is_empty() && self.knows_nothing {
+            let check = self.command("-cr /");
+            self.next.push(format!(
+                "when the groups include what they should: {check}, for the others to have what is here"
+            ));
+        }
         for (peer, _) in &there {
             self.line("fine", &format!("{peer}: csync2 listens on port {port}"))?;
             self.next.push(format!(
@@ -252,10 +295,11 @@ impl Setup<'_> {
             let files: Vec<String> = files.map(|file| file.display().to_string()).collect();
             let directory = self.settings.system_dir.display();
             self.next.push(format!(
-                "{peer} does not answer on port {port}. Where it is not set up yet: scp -p {} {peer}:{directory}/, and there: csync2 \
-                 --init, start the server, csync2 --join {}",
+                "{peer} does not answer on port {port}. Where it is not set up yet: scp -p {} {peer}:{directory}/, and there: {}, \
+                 start the server, {}",
                 files.join(" "),
-                config.my_name
+                self.command_there("--init"),
+                self.command_there(&format!("--join {}", config.my_name))
             ));
         }
         Ok(())
@@ -276,6 +320,12 @@ fn key_files(config: &Config, system_dir: &Path) -> Vec<PathBuf> {
     keys.sort();
     keys.dedup();
     keys
+}
+
+/// A word for a shell.
+fn quoted(word: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_./:@%+=,-".contains(&byte);
+    if word.bytes().all(is_plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
 }
 
 fn make_directory(directory: &Path) -> std::io::Result<()> {

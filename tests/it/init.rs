@@ -43,7 +43,11 @@ fn mode(path: &Path) -> u32 {
 
 /// What an administrator does with an editor.
 fn fill_in(alpha: &Node) {
-    let config = alpha.system_dir().join("csync2.cfg");
+    fill_in_file(alpha, "csync2.cfg");
+}
+
+fn fill_in_file(alpha: &Node, config: &str) {
+    let config = alpha.system_dir().join(config);
     let text = fs::read_to_string(&config).unwrap();
     let text = text.replace("# include /etc/apache2;", "include %d%;");
     let text = text.replace("/var/backups/csync2", alpha.base().join("backups").to_str().unwrap());
@@ -140,6 +144,64 @@ fn what_is_in_the_way_is_told() {
     let mut command = alpha.bare_command(Program::Ours);
     command.args(["-D", &alpha.database.option(), "-N", "198.51.100.7", "--init"]);
     wrong(run(command).exits(1), "resolves to no address of this machine");
+}
+
+#[test]
+fn the_next_steps_have_the_options_that_were_given() {
+    let cluster = bare_hosts(Backend::Sqlite);
+    let (alpha, beta) = (&cluster["alpha"], &cluster["beta"]);
+    let told = alpha.csync2(["-C", "two", "--init", &beta.host]).exits(1);
+    let next = lines(&told, "next");
+    let there = format!("csync2 -C two -p {}", alpha.port);
+    let here = format!("csync2 -N {} -D {} -C two -p {}", alpha.host, alpha.database.option(), alpha.port);
+    for step in [
+        format!("put right what is wrong, then: {here} --init"),
+        format!("start the server: {here} -ii. The units of systemd know nothing of these options"),
+        format!("{here} -cr /, for the others to have what is here"),
+        format!("{there} --init, start the server, {there} --join {}", alpha.host),
+    ] {
+        assert!(has(&next, &step), "`{step}` is missing in {told:?}");
+    }
+    // Where files are known already there is nothing to begin with.
+    let config = alpha.system_dir().join("csync2_two.cfg");
+    fill_in_file(alpha, "csync2_two.cfg");
+    fs::write(&config, cluster.fill_in(&fs::read_to_string(&config).unwrap())).unwrap();
+    alpha.put(&tree! { "f" => "content" });
+    alpha.csync2(["-C", "two", "-cr", "/"]).success();
+    let told = alpha.csync2(["-C", "two", "--init"]).success();
+    assert!(!has(&lines(&told, "next"), "-cr /"), "{told:?}");
+}
+
+#[test]
+fn nothing_is_made_for_what_is_no_host() {
+    let cluster = bare_hosts(Backend::Sqlite);
+    let (alpha, beta) = (&cluster["alpha"], &cluster["beta"]);
+    for hosts in [&["beta,gamma"][..], &["(gamma)"], &[""], &["beta@"], &["be\"ta"]] {
+        init(alpha, hosts).exits(1).logs("is no host: they are written NAME or NAME@ADDRESS");
+    }
+    init(alpha, &[&beta.host, &beta.host]).exits(1).logs("is named twice");
+    let config = alpha.system_dir().join("csync2.cfg");
+    std::os::unix::fs::symlink("nowhere", &config).unwrap();
+    init(alpha, &[&beta.host]).exits(1).logs("csync2.cfg is a link to nothing");
+    fs::remove_file(config).unwrap();
+    assert_eq!(files(alpha.system_dir()), []);
+    // The right names are not too late.
+    assert!(has(&lines(&init(alpha, &[&beta.host]).exits(1), "made"), "csync2.key_cluster"));
+}
+
+#[test]
+fn nothing_is_made_for_a_host_that_the_configuration_does_not_name() {
+    let cluster = OURS.cluster(["alpha", "beta"]).build();
+    let alpha = &cluster["alpha"];
+    for file in ["csync2_ssl_cert.pem", "csync2_ssl_key.pem"] {
+        fs::remove_file(alpha.system_dir().join(file)).unwrap();
+    }
+    let before = files(alpha.system_dir());
+    let mut command = alpha.bare_command(Program::Ours);
+    command.args(["-N", "gamma", "-D", &alpha.database.option(), "--init"]);
+    let told = run(command).exits(1);
+    assert!(has(&lines(&told, "wrong"), "This host (gamma) is not a member of any configured group."), "{told:?}");
+    assert_eq!((files(alpha.system_dir()), lines(&told, "made")), (before, vec![]));
 }
 
 #[test]
