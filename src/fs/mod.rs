@@ -21,6 +21,6 @@ pub use beneath::{BeneathError, Locator, Resolver, Root};
 pub use large::read_ahead;
 pub use meta::metadata;
 pub use place::{DeviceKind, Place};
-pub use presence::{Presence, PresenceChecker, presence};
+pub use presence::{Presence, PresenceCheckers, presence};
 pub use temp::{NotTakenOver, TempFile};
 pub use walk::{Entry, KindHint, Visitor, walk};
