@@ -1,5 +1,5 @@
-//! The one table of options. The parser's definition, the help text (`usage`) and the man page are made from it, and from
-//! the same definition the completions (tests/packaging.rs): nothing about an option stands anywhere else but what it means.
+//! The one table of options. The parser's definition, the help text (`usage`) and the man page are made from it, and the
+//! completions from that definition (tests/packaging.rs): nothing about an option stands anywhere else but what it means.
 
 use clap::builder::OsStringValueParser;
 use clap::{Arg, ArgAction, Command, ValueHint};

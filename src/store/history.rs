@@ -22,10 +22,11 @@ pub(super) enum Record {
     Marking(i64),
 }
 
-// Statements that both engines take as they are. (In SQLite `$1` is a name; names have numbers in the order in which they come.)
+// Statements that both engines take as they are. (SQLite takes `$1` for a name, and numbers names in the order in which they
+// come.)
 
-/// Writes what came of a session; what the new row does not know stays: `peername, ended, succeeded, failed, error, dialect,
-/// address, milliseconds, sent, removed, equal, refused, bytes`.
+/// Writes what came of a session: `peername, ended, succeeded, failed, error, dialect, address, milliseconds, sent, removed,
+/// equal, refused, bytes`. Where it has NULL, what was known stays.
 pub(super) const SET_PEER: &str = "INSERT INTO csync2_peer \
      VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) ON CONFLICT (peername) DO UPDATE SET \
      ended = excluded.ended, succeeded = coalesce(excluded.succeeded, csync2_peer.succeeded), \

@@ -59,7 +59,7 @@ pub use error::{ErrorKind, StoreError};
 pub use transfer::{Contents, Imported, Source};
 pub use url::{Location, PostgresUrl, SslMode};
 
-/// Names a reading stream may be ahead of its consumer, in chunks of [`CHUNK`] records.
+/// How far a reading stream may be ahead of its consumer, in chunks of [`CHUNK`] records.
 const CHUNKS_AHEAD: usize = 4;
 
 /// Records in one message of [`Store::files`], and fingerprints in one of [`Store::fingerprints`].

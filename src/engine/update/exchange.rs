@@ -1,4 +1,4 @@
-//! The conversation with one peer, in step (spec: protocol.md, 'Pipelining'). Requests go out before earlier answers are
+//! The conversation with one peer, in step (docs/protocol.md, "Pipelining"). Requests go out before earlier answers are
 //! in; each answer is read whole, whatever becomes of it, and comes back with what it belongs to. What is asked and what
 //! answers mean is for `pipeline`.
 //!

@@ -15,8 +15,8 @@ pub(super) fn has_table(connection: &Connection, table: &str) -> rusqlite::Resul
     Ok(connection.query_row(sql, [table], |_| Ok(())).optional()?.is_some())
 }
 
-/// Hands all rows to `take`, in chunks and as one snapshot, until it says that it wants no more. `extended`: whether the tables
-/// have columns of ours.
+/// Hands all rows to `take`, in chunks and as one snapshot, until it says that it wants no more. `extended`: whether the
+/// tables have columns of ours.
 pub(super) fn read(
     connection: &Connection,
     extended: bool,
