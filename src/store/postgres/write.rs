@@ -67,7 +67,7 @@ impl<'r> FileRows<'r> {
         self.expected.push(Text(text));
     }
 
-    /// The columns, in the order of [`FILE_ROWS`].
+    /// The columns, in the order of [`INSERT_FILES`].
     pub(super) fn parameters(&self) -> [&(dyn ToSql + Sync); 8] {
         let Self { names, checktxts, keys, digests, mtimes, ctimes, devices, contents, .. } = self;
         [names, checktxts, keys, digests, mtimes, ctimes, devices, contents]
