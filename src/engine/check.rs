@@ -1,8 +1,8 @@
 //! Update detection: what changed on this disk since the file table was written, and whom that concerns.
 //!
 //! A check reads the table once and keeps a fingerprint of each row in its scope. It walks the disk once, with a thread
-//! for each processor; a file that agrees with its fingerprint is done. One without a row is new. One that does not agree
-//! is looked at again beside its row as it is now ([`compare`]).
+//! for each processor, eight at most; a file that agrees with its fingerprint is done. One without a row is new. One that
+//! does not agree is looked at again beside its row as it is now ([`compare()`]).
 //!
 //! Changes are written in chunks, each file's row together with its dirty rows. A row that somebody else replaced meanwhile
 //! (a session that received the file) is not overwritten: that file is looked at again.
@@ -221,7 +221,9 @@ async fn find_removed(
         let unseen = chunk?.into_iter().filter(|record| known.contains(&record.path) && !known.has_seen(&record.path));
         let (candidates, others): (Vec<_>, Vec<_>) =
             unseen.partition(|record| may_be_removed(node, &record.path, failures));
-        others.iter().for_each(|record| known.see(&record.path));
+        for record in &others {
+            known.see(&record.path);
+        }
         if !candidates.is_empty() {
             let (worker, known) = (Arc::clone(node), Arc::clone(known));
             let consider = move || {

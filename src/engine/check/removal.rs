@@ -44,7 +44,9 @@ impl Removals {
     pub(super) fn consider(&mut self, config: &Config, records: Vec<FileRecord>, known: &Known) {
         let (gone, others): (Vec<_>, Vec<_>) =
             records.into_iter().partition(|record| self.looker.is_gone(config, &record.path, &mut self.errors));
-        others.iter().for_each(|record| known.see(&record.path));
+        for record in &others {
+            known.see(&record.path);
+        }
         // What is above them is looked at after them: a file system that has gone is missing by now.
         let mut places = GuardPlaces::of(config);
         for record in gone {
