@@ -4,8 +4,8 @@
 //! The modules, in the order in which a run passes through them:
 //!
 //! 1. [`cli`] reads what was typed: one mode, its operands, the settings. [`logging`] is where messages go.
-//! 2. [`commands`] has one function per mode. It opens a [`engine::Node`] — [`config`] says which files belong to the
-//!    cluster and who shares them, [`store`] is the state database — and calls the engine.
+//! 2. [`commands`] has one function per mode. It opens a [`engine::Node`] ([`config`] says which files belong to the
+//!    cluster and who shares them, [`store`] is the state database) and calls the engine.
 //! 3. [`engine`] decides everything: [`engine::check`] compares disk and database and marks what changed as dirty,
 //!    [`engine::update`] pushes what is dirty to all peers at once, [`engine::serve`] receives.
 //! 4. [`wire`] speaks the protocol with a peer, [`delta`] makes and applies librsync deltas, [`fs`] touches files.

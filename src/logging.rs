@@ -321,8 +321,8 @@ impl DebugFile {
     }
 }
 
-/// The log holds the groups' keys, and its name may be a well-known one in a directory that everybody writes to: no
-/// link is followed, nothing but a plain file of our own is written to.
+/// Its name may be a well-known one in a directory that everybody writes to: no link is followed, nothing but a plain file
+/// of our own is written to.
 fn open_debug_file(path: &Path) -> io::Result<File> {
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
     let file = OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(flags).open(path)?;

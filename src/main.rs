@@ -17,14 +17,14 @@ fn main() -> ExitCode {
     let printer = Printer::stdout();
     let status = match cli::parse(std::env::args_os(), &Environment::of_process()) {
         Parsed::Run(invocation) => run(*invocation, &printer),
-        Parsed::Help => print(&printer, &cli::options::usage(), Status::Success),
+        Parsed::Help => print(&printer, &cli::usage(), Status::Success),
         Parsed::Version => print(&printer, &format!("csync2 {}\n", env!("CARGO_PKG_VERSION")), Status::Success),
         Parsed::Locked(path) => print(&printer, &format!("Found {}\n", path.display()), Status::Failure),
         Parsed::Usage { complaint } => {
             if let Some(line) = complaint {
                 eprintln!("{line}");
             }
-            print(&printer, &cli::options::usage(), Status::Failure)
+            print(&printer, &cli::usage(), Status::Failure)
         }
         Parsed::Refused { line, log } => start_log(&log, None).map_or_else(
             |status| status,

@@ -11,6 +11,7 @@ pub mod options;
 pub mod output;
 pub mod settings;
 pub mod threshold;
+mod usage;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -21,6 +22,7 @@ pub use operand::WorkingDirectory;
 pub use output::Printer;
 pub use settings::{Environment, Settings};
 pub use threshold::Threshold;
+pub use usage::usage;
 
 use crate::logging::LogOptions;
 

@@ -1,6 +1,6 @@
 //! The modifiers of a run, resolved against the process's environment.
 //!
-//! Nothing is opened here but what says whether a value is valid: the config is read by `config`, the log by `logging`.
+//! Nothing is opened here but what says whether a value is valid: the configuration is read by `config`, the log by `logging`.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};

@@ -403,7 +403,7 @@ fn the_help_text_says_what_the_c_programs_says() {
     let output = Command::new("/usr/sbin/csync2").env("CSYNC2_SYSTEM_DIR", directory.path()).output().unwrap();
     let words = |text: &str| text.split_ascii_whitespace().collect::<Vec<_>>().join(" ");
     let theirs = words(&String::from_utf8_lossy(&output.stdout));
-    let ours = words(&options::usage());
+    let ours = words(&usage());
     let mut shared = 0;
     let own = [
         "-v",

@@ -52,7 +52,7 @@ pub(super) async fn run(settings: &Settings, from: &str, printer: &Printer) -> a
     if imported.under_way > 0 {
         let count = imported.under_way;
         tracing::warn!(
-            "WARNING: {from}: {count} files were being received. What came of them is not known here: `csync2 -c' with the old \
+            "WARNING: {from}: {count} files were being received. What came of them is not known here: `csync2 -c` with the old \
              database ends what was interrupted."
         );
     }

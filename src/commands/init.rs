@@ -230,7 +230,7 @@ impl Setup<'_> {
             && config.database.as_ref() != Some(database)
         {
             self.next.push(format!(
-                "-D was given: the server and every call need it, too, unless csync2.cfg has the word `database' ({location} is used \
+                "-D was given: the server and every call need it, too, unless csync2.cfg has the word `database` ({location} is used \
                  here now); the other hosts have databases of their own"
             ));
         }

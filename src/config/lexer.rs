@@ -1,4 +1,4 @@
-//! Bytes to tokens, odd cases as the C program has them (spec: config.md). `config FILE;` is handled here: the included
+//! Bytes to tokens, odd cases as the C program has them (docs/manual.md). `config FILE;` is handled here: the included
 //! file's tokens simply come next, wherever the word stands.
 //!
 //! What looks arbitrary is kept because files in the field rely on it: a `:` is a token of its own only behind a word

@@ -1,4 +1,4 @@
-//! Tokens to a tree, by recursive descent: one function for each rule of the grammar in spec/config.md.
+//! Tokens to a tree, by recursive descent: one function for each rule of the grammar in docs/manual.md.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Patterns of the configuration, prepared for many comparisons (spec: config.md, "patterns"). What a match means is
+//! Patterns of the configuration, prepared for many comparisons (docs/manual.md, "Patterns"). What a match means is
 //! the engine's business.
 
 use std::ffi::CString;

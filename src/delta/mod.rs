@@ -2,7 +2,7 @@
 //! the bytes come from and go to is for others.
 //!
 //! The formats are those of every csync2: MD4 signatures with blocks of 2,048 bytes and strong sums of 16, and ordinary
-//! deltas. [`signature`] and [`patch`] give what librsync gives, byte for byte. A delta of [`delta`] may differ from
+//! deltas. [`mod@signature`] and [`mod@patch`] give what librsync gives, byte for byte. A delta of [`delta`] may differ from
 //! librsync's for the same files, as long as both make the same file of the basis. librsync itself judges that in the tests.
 //! The batch dialect has [`blocks`] and [`following`] instead.
 

@@ -17,7 +17,7 @@ pub(super) enum Rejection {
          file. If the change was intended, forget the old one with: {command}"
     )]
     Changed { pinned: String, presented: String, command: String },
-    #[error("its certificate {weakness}, and --no-legacy-tls or `legacy-tls no' forbids that here. {remedy}")]
+    #[error("its certificate {weakness}, and --no-legacy-tls or `legacy-tls no` forbids that here. {remedy}")]
     Weak { weakness: String, remedy: String },
     #[error("its certificate {presented} is not accepted: {problem}")]
     NotVouchedFor { presented: String, problem: String },

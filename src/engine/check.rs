@@ -1,8 +1,8 @@
 //! Update detection: what changed on this disk since the file table was written, and whom that concerns.
 //!
 //! A check reads the table once and keeps a fingerprint of each row in its scope. It walks the disk once, with a thread
-//! for each processor; a file that agrees with its fingerprint is done. One without a row is new. One that does not agree
-//! is looked at again beside its row as it is now ([`compare`]).
+//! for each processor, eight at most; a file that agrees with its fingerprint is done. One without a row is new. One that
+//! does not agree is looked at again beside its row as it is now ([`compare()`]).
 //!
 //! Changes are written in chunks, each file's row together with its dirty rows. A row that somebody else replaced meanwhile
 //! (a session that received the file) is not overwritten: that file is looked at again.
@@ -38,7 +38,7 @@ use super::membership::{self, Purpose};
 use super::selection::{self, Target};
 use super::tally::{CheckTally, RunTally};
 use super::{EngineError, Node, Report, blocking, content, mark, notice};
-use crate::fs::{Presence, PresenceChecker, presence};
+use crate::fs::{Presence, PresenceCheckers};
 use crate::model::errors::strerror;
 use crate::model::{Checktxt, FileRecord, Metadata, Scope, SyncPath};
 use crate::store::{Change, StoreError};
@@ -143,10 +143,9 @@ async fn check_target(
     report.unfinished = stop.is_cancelled();
     if known.unseen() > 0 && !report.unfinished {
         let removed = find_removed(node, &scopes, &known, &walked.failures, options, &mut report).await?;
-        let changes = removed.into_iter().map(|record| removal_of(node, record, options));
-        write_in_chunks(node, changes, &mut stale, &tally.check).await?;
+        stale.extend(write_removals(node, &removed, &known, options, &tally.check).await?);
     }
-    report.merge(examine(node, stale, options).await?);
+    report.merge(examine_all(node, stale, options, &tally.check).await?.report);
     tally.check.end();
     Ok(report)
 }
@@ -188,12 +187,12 @@ async fn look_again(
     let rows = look_up(node, &paths).await?;
     let node = Arc::clone(node);
     blocking("check", move || {
-        let mut checkers: HashMap<PathBuf, PresenceChecker> = HashMap::new();
+        let mut checkers = PresenceCheckers::default();
         let change = |path: SyncPath| {
             let local = node.config.local(&path).ok()?;
-            let checker = checkers.entry(local.root().to_owned()).or_insert_with(|| PresenceChecker::new(local.root()));
+            let presence = checkers.check(local.root(), local.relative());
             // One that has gone since it was found is left to the next check.
-            let Presence::Present(metadata) = checker.check(local.relative()) else { return None };
+            let Presence::Present(metadata) = presence else { return None };
             let known = rows.get(&path);
             change_of(&node, path, &metadata, known, options)
         };
@@ -211,23 +210,30 @@ async fn look_up(node: &Node, paths: &[SyncPath]) -> Result<HashMap<SyncPath, Fi
 async fn find_removed(
     node: &Arc<Node>,
     scopes: &[Scope],
-    known: &Known,
+    known: &Arc<Known>,
     failures: &[Failure],
     options: CheckOptions,
     report: &mut Report,
-) -> Result<Vec<FileRecord>, EngineError> {
-    let mut candidates = Vec::new();
+) -> Result<Vec<SyncPath>, EngineError> {
+    let mut removals = removal::Removals::default();
     let mut rows = node.store.files(scopes.to_vec());
     while let Some(chunk) = rows.recv().await {
         let unseen = chunk?.into_iter().filter(|record| known.contains(&record.path) && !known.has_seen(&record.path));
-        candidates.extend(unseen.filter(|record| may_be_removed(node, &record.path, failures)));
+        let (candidates, others): (Vec<_>, Vec<_>) =
+            unseen.partition(|record| may_be_removed(node, &record.path, failures));
+        for record in &others {
+            known.see(&record.path);
+        }
+        if !candidates.is_empty() {
+            let (worker, known) = (Arc::clone(node), Arc::clone(known));
+            let consider = move || {
+                removals.consider(&worker.config, candidates, &known);
+                removals
+            };
+            removals = blocking("check", consider).await?;
+        }
     }
-    if candidates.is_empty() {
-        return Ok(candidates);
-    }
-    let worker = Arc::clone(node);
-    let mut removals = blocking("check", move || removal::Removals::among(&worker.config, candidates)).await?;
-    if !options.allow_mass_removal {
+    if !options.allow_mass_removal && !removals.removed.is_empty() {
         if removals.are_in_doubt() {
             note_others(node, scopes, known, &mut removals).await?;
         }
@@ -238,7 +244,32 @@ async fn find_removed(
     Ok(removals.removed)
 }
 
-/// Tells of the files that were known when the check began, until no removal depends on any more of them.
+/// Writes that files are gone, as far as their rows are still those that the check began with: they were looked at after
+/// those. Returns the names whose rows changed meanwhile.
+async fn write_removals(
+    node: &Node,
+    removed: &[SyncPath],
+    known: &Known,
+    options: CheckOptions,
+    tally: &CheckTally,
+) -> Result<Vec<SyncPath>, EngineError> {
+    let mut stale = Vec::new();
+    for chunk in removed.chunks(detector::CHUNK) {
+        let mut rows = look_up(node, chunk).await?;
+        let mut changes = Vec::with_capacity(chunk.len());
+        for record in chunk.iter().filter_map(|path| rows.remove(path)) {
+            if known.agrees_with(&record) {
+                changes.push(removal_of(node, record, options));
+            } else {
+                stale.push(record.path);
+            }
+        }
+        stale.extend(write(node, changes).await?.announce(tally));
+    }
+    Ok(stale)
+}
+
+/// Tells of the files that were known when the check began and are not removed, until no removal depends on any more of them.
 async fn note_others(
     node: &Node,
     scopes: &[Scope],
@@ -247,7 +278,7 @@ async fn note_others(
 ) -> Result<(), StoreError> {
     let mut rows = node.store.files(scopes.to_vec());
     while let Some(chunk) = rows.recv().await {
-        for record in chunk?.into_iter().filter(|record| known.contains(&record.path)) {
+        for record in chunk?.into_iter().filter(|record| known.has_seen(&record.path)) {
             removals.note_known(&node.config, &record.path);
         }
         if !removals.are_in_doubt() {
@@ -278,8 +309,8 @@ fn report_failure(report: &mut Report, Failure { path, operation, error, .. }: &
 ///
 /// # Errors
 /// Those of the store.
-pub async fn examine(node: &Arc<Node>, paths: Vec<SyncPath>, options: CheckOptions) -> Result<Report, EngineError> {
-    Ok(examine_all(node, paths, options).await?.report)
+pub async fn examine(node: &Arc<Node>, paths: Vec<SyncPath>, options: CheckOptions) -> Result<Examined, EngineError> {
+    examine_all(node, paths, options, &CheckTally::default()).await
 }
 
 /// What came of looking at single names.
@@ -290,17 +321,14 @@ pub struct Examined {
     pub undecided: Vec<SyncPath>,
 }
 
-/// As [`examine`], with the names that could not be decided.
-///
-/// # Errors
-/// Those of the store.
-pub async fn examine_all(
+/// The same as a part of a check that counts.
+async fn examine_all(
     node: &Arc<Node>,
-    paths: Vec<SyncPath>,
+    mut paths: Vec<SyncPath>,
     options: CheckOptions,
+    tally: &CheckTally,
 ) -> Result<Examined, EngineError> {
     let mut examined = Examined::default();
-    let mut paths = paths;
     let mut overtaken: HashMap<SyncPath, Overtaken> = HashMap::new();
     let patience = Instant::now() + node.config.lock_timeout;
     let mut pause = PAUSES.0;
@@ -315,9 +343,10 @@ pub async fn examine_all(
         }
         let worker = Arc::clone(node);
         let looked = blocking("check", move || -> Vec<_> {
+            let mut checkers = PresenceCheckers::default();
             let looked = paths.into_iter().map(|path| {
                 let known = rows.remove(&path);
-                (path.clone(), examine_one(&worker, path, known, options))
+                (path.clone(), examine_one(&worker, &mut checkers, path, known, options))
             });
             looked.collect()
         });
@@ -331,8 +360,7 @@ pub async fn examine_all(
                 }
             }
         }
-        paths = Vec::new();
-        write_in_chunks(node, changes.into_iter(), &mut paths, &CheckTally::default()).await?;
+        paths = write_in_chunks(node, changes, tally).await?;
         if Instant::now() >= patience {
             break;
         }
@@ -385,18 +413,19 @@ pub(super) fn is_recorded(node: &Node, known: Option<&FileRecord>, now: Option<&
 
 fn examine_one(
     node: &Node,
+    checkers: &mut PresenceCheckers,
     path: SyncPath,
     known: Option<FileRecord>,
     options: CheckOptions,
 ) -> Result<Option<Change>, String> {
     let Ok(local) = node.config.local(&path) else { return Ok(None) };
-    match presence(local.root(), local.relative()) {
+    match checkers.check(local.root(), local.relative()) {
         Presence::Present(metadata) => Ok(change_of(node, path, &metadata, known.as_ref(), options)),
         Presence::Gone | Presence::BehindSymlink => {
             let Some(record) = known else { return Ok(None) };
-            match removal::disbelief(&node.config, &record) {
-                Some(disbelief) if !options.allow_mass_removal => Err(disbelief),
-                _ => Ok(Some(removal_of(node, record, options))),
+            match (!options.allow_mass_removal).then(|| removal::disbelief(&node.config, &record)).flatten() {
+                Some(disbelief) => Err(disbelief),
+                None => Ok(Some(removal_of(node, record, options))),
             }
         }
         Presence::Unknown(_) => Ok(None),
@@ -430,19 +459,14 @@ async fn write(node: &Node, changes: Vec<Change>) -> Result<Written, EngineError
     Ok(Written { marked, stale })
 }
 
-/// Writes any number of changes; names whose rows changed meanwhile are added to `stale`.
-async fn write_in_chunks(
-    node: &Node,
-    changes: impl Iterator<Item = Change>,
-    stale: &mut Vec<SyncPath>,
-    tally: &CheckTally,
-) -> Result<(), EngineError> {
-    let mut changes = changes.peekable();
+/// Writes any number of changes; returns the names whose rows changed meanwhile.
+async fn write_in_chunks(node: &Node, changes: Vec<Change>, tally: &CheckTally) -> Result<Vec<SyncPath>, EngineError> {
+    let (mut changes, mut stale) = (changes.into_iter().peekable(), Vec::new());
     while changes.peek().is_some() {
         let chunk = changes.by_ref().take(detector::CHUNK).collect();
         stale.extend(write(node, chunk).await?.announce(tally));
     }
-    Ok(())
+    Ok(stale)
 }
 
 async fn read_known(node: &Node, scopes: Vec<Scope>) -> Result<Known, StoreError> {

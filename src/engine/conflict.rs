@@ -1,4 +1,4 @@
-//! Who wins when both sides changed a file (spec: update.md). Pure: what the peer has is passed in.
+//! Who wins when both sides changed a file (docs/manual.md). Pure: what the peer has is passed in.
 
 use crate::config::{AutoMethod, Side};
 

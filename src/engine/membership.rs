@@ -1,4 +1,4 @@
-//! Which group a file belongs to, with whom it is shared, and who may touch it (spec: config.md). Pure functions over
+//! Which group a file belongs to, with whom it is shared, and who may touch it (docs/manual.md). Pure functions over
 //! the configuration and a name: no disk, no database.
 
 use std::os::unix::ffi::OsStrExt;

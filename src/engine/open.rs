@@ -63,7 +63,7 @@ pub(super) fn shared_backups(config: &Config) -> impl Iterator<Item = String> {
     shared.map(|directory| {
         format!(
             "the backup-directory {} lies among the files that are kept in step: its copies are sent to the peers. An \
-             `exclude' keeps them here.",
+             `exclude` keeps them here.",
             directory.display()
         )
     })

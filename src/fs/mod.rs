@@ -4,6 +4,7 @@
 //! a path of a peer as text for the kernel to resolve, so a directory that becomes a symlink at the wrong moment leads
 //! to an error and never out of the root. Which names belong to the cluster, and who may change them, is for others.
 
+mod attributes;
 pub mod backup;
 pub mod beneath;
 pub mod large;
@@ -16,11 +17,12 @@ pub mod temp;
 mod testing;
 pub mod walk;
 
+pub use attributes::NotTakenOver;
 pub use backup::Backup;
 pub use beneath::{BeneathError, Locator, Resolver, Root};
 pub use large::read_ahead;
 pub use meta::metadata;
 pub use place::{DeviceKind, Place};
-pub use presence::{Presence, PresenceChecker, presence};
-pub use temp::{NotTakenOver, TempFile};
+pub use presence::{Presence, PresenceCheckers, presence};
+pub use temp::TempFile;
 pub use walk::{Entry, KindHint, Visitor, walk};

@@ -1,5 +1,6 @@
 //! Whether known files are still there. What follows from an absence is for others to decide.
 
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -67,6 +68,20 @@ impl PresenceChecker {
         let metadata = look(&directory, name)?;
         self.parent = Some((parent.to_vec(), directory));
         Ok(metadata)
+    }
+}
+
+/// The same for files below several roots.
+#[derive(Debug, Default)]
+pub struct PresenceCheckers(HashMap<PathBuf, PresenceChecker>);
+
+impl PresenceCheckers {
+    /// As [`PresenceChecker::check`].
+    pub fn check(&mut self, root: &Path, relative: &[u8]) -> Presence {
+        if let Some(checker) = self.0.get_mut(root) {
+            return checker.check(relative);
+        }
+        self.0.entry(root.to_owned()).or_insert_with(|| PresenceChecker::new(root)).check(relative)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The one-line description of a file's state that the database keeps and peers compare (spec: state.md).
+//! The one-line description of a file's state that the database keeps and peers compare (docs/protocol.md).
 //!
 //! `v1:mtime=…:mode=…:uid=…:gid=…:type=reg:size=…`. The fork writes mtime in nanoseconds; a number above 10^14 is one.
 

@@ -1,4 +1,4 @@
-//! The `%XX` encoding of names on the wire and in the database (spec: state.md).
+//! The `%XX` encoding of names on the wire and in the database (docs/protocol.md).
 //!
 //! There are two encoders. [`encode`] is ours: what it returns is always text, since bytes that are no UTF-8 are
 //! escaped as well. [`classic`] is the C program's, which keeps every byte above 0x7f: it defines the order of names.

@@ -31,7 +31,7 @@ impl Fingerprinter {
         Self { keyed: SipHasher13::new_with_keys(random.hash_one(0), random.hash_one(1)) }
     }
 
-    /// Of a [`SyncPath`], by its bytes.
+    /// Of a [`SyncPath`](super::SyncPath), by its bytes.
     #[must_use]
     pub fn name(&self, name: &[u8]) -> u128 {
         self.keyed.hash(name).as_u128()

@@ -22,6 +22,32 @@ pub(super) enum Record {
     Marking(i64),
 }
 
+// Statements that both engines take as they are. (SQLite takes `$1` for a name, and numbers names in the order in which they
+// come.)
+
+/// Writes what came of a session: `peername, ended, succeeded, failed, error, dialect, address, milliseconds, sent, removed,
+/// equal, refused, bytes`. Where it has NULL, what was known stays.
+pub(super) const SET_PEER: &str = "INSERT INTO csync2_peer \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) ON CONFLICT (peername) DO UPDATE SET \
+     ended = excluded.ended, succeeded = coalesce(excluded.succeeded, csync2_peer.succeeded), \
+     failed = coalesce(excluded.failed, csync2_peer.failed), error = coalesce(excluded.error, csync2_peer.error), \
+     dialect = coalesce(excluded.dialect, csync2_peer.dialect), \
+     address = coalesce(excluded.address, csync2_peer.address), milliseconds = excluded.milliseconds, \
+     sent = excluded.sent, removed = excluded.removed, equal = excluded.equal, refused = excluded.refused, \
+     bytes = excluded.bytes";
+
+/// Writes what came of a run, unless nothing did: `mode, ended, milliseconds, errors, checked, marked`.
+pub(super) const SET_RUN: &str = "INSERT INTO csync2_run VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (mode) DO UPDATE SET \
+     ended = excluded.ended, milliseconds = excluded.milliseconds, errors = excluded.errors, \
+     checked = excluded.checked, marked = excluded.marked \
+     WHERE excluded.errors + excluded.checked > 0 OR csync2_run.errors > 0 OR excluded.ended >= csync2_run.ended + 60";
+
+/// Forgets the markings before a year, and of the hour that became a day old all but the last one. $1: now.
+pub(super) const THIN_MARKINGS: &str = "DELETE FROM csync2_marking WHERE minute < CAST($1 AS bigint) / 60 - 527040 \
+     OR (minute BETWEEN $1 / 60 - 1560 AND $1 / 60 - 1440 \
+     AND EXISTS (SELECT 1 FROM csync2_marking AS later WHERE later.minute > csync2_marking.minute \
+     AND later.minute < (csync2_marking.minute / 60 + 1) * 60))";
+
 impl Store {
     /// Remembers how the session with a peer ended. A power cut may undo it.
     pub async fn record_session(&self, session: Session) -> Result<()> {

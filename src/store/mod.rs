@@ -59,7 +59,7 @@ pub use error::{ErrorKind, StoreError};
 pub use transfer::{Contents, Imported, Source};
 pub use url::{Location, PostgresUrl, SslMode};
 
-/// Names a reading stream may be ahead of its consumer, in chunks of [`CHUNK`] records.
+/// How far a reading stream may be ahead of its consumer, in chunks of [`CHUNK`] records.
 const CHUNKS_AHEAD: usize = 4;
 
 /// Records in one message of [`Store::files`], and fingerprints in one of [`Store::fingerprints`].
@@ -287,12 +287,6 @@ impl Store {
         pairs.sort();
         pairs.dedup();
         Ok(pairs)
-    }
-
-    /// Whether the file is dirty for any peer.
-    pub async fn is_dirty(&self, path: &SyncPath) -> Result<bool> {
-        let filter = DirtyFilter { peer: None, scopes: vec![Scope::File(path.clone())] };
-        Ok(!self.dirty(filter).await?.is_empty())
     }
 
     /// Writes dirty rows and schedules actions, in one transaction. A row of the same file and peer is replaced and has

@@ -1,4 +1,4 @@
-//! Which database is meant by `-D`, by the config's `database`, or by neither (spec: state.md).
+//! Which database is meant by `-D`, by the config's `database`, or by neither (docs/manual.md).
 //!
 //! Text in, values out: nothing is opened here. The one look at the disk is whether a given SQLite path is a directory.
 

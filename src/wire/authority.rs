@@ -40,7 +40,7 @@ impl Authority {
         let refuse = |problem: String| TlsError::File {
             path: file.to_owned(),
             problem,
-            advice: "`tls-ca' names a file with the certificates, in PEM, of those who sign the hosts' certificates"
+            advice: "`tls-ca` names a file with the certificates, in PEM, of those who sign the hosts' certificates"
                 .to_owned(),
         };
         let mut roots = RootCertStore::empty();
@@ -65,7 +65,7 @@ impl Authority {
             return Err("there is none".to_owned());
         };
         let host = ServerName::try_from(name.to_owned()).map_err(|_| {
-            format!("`{name}' is no name for which a certificate can be made out (a name of the DNS, or an address)")
+            format!("`{name}` is no name for which a certificate can be made out (a name of the DNS, or an address)")
         })?;
         let now = UnixTime::now();
         let judged = match role {

@@ -97,7 +97,7 @@ impl OctetHeader {
             Some(Err(_)) => Ok(Self::Failed),
             None => {
                 let start: String = text.chars().take(80).collect();
-                Err(WireError::Protocol(format!("`octet-stream LENGTH' expected, got `{start}'")))
+                Err(WireError::Protocol(format!("`octet-stream LENGTH` expected, got `{start}`")))
             }
         }
     }

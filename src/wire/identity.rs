@@ -49,7 +49,7 @@ impl Identity {
         let certificate = chain[0].clone();
         files.check_pair(&certificate, key.as_ref())?;
         if let (Some(weakness), false) = (trust::weakness(&certificate), legacy) {
-            let problem = format!("it {weakness}, and --no-legacy-tls or `legacy-tls no' forbids that");
+            let problem = format!("it {weakness}, and --no-legacy-tls or `legacy-tls no` forbids that");
             return Err(refuse(&files.certificate, &problem));
         }
         let weaknesses = files.weaknesses(&certificate);
@@ -105,7 +105,7 @@ impl Files {
         let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
         match chain {
             Ok(chain) if !chain.is_empty() => Ok(chain),
-            Ok(_) => Err(refuse(&self.certificate, "there is no `BEGIN CERTIFICATE' in it")),
+            Ok(_) => Err(refuse(&self.certificate, "there is no `BEGIN CERTIFICATE` in it")),
             Err(error) => Err(refuse(&self.certificate, &pem_problem(&error))),
         }
     }
@@ -265,7 +265,7 @@ mod tests {
             ("rsa512.crt", "rsa512.key", "rsa512.key: an RSA key of 512 bits is too short"),
             ("rsa1024.crt", "encrypted.key", "encrypted.key: it is protected by a passphrase"),
             ("rsa1024.crt", "rsa1024.crt", "rsa1024.crt: there is no key in it"),
-            ("rsa1024.key", "rsa1024.key", "rsa1024.key: there is no `BEGIN CERTIFICATE' in it"),
+            ("rsa1024.key", "rsa1024.key", "rsa1024.key: there is no `BEGIN CERTIFICATE` in it"),
             ("rsa512.crt", "rsa1024.key", "rsa512.crt: the certificate's RSA key has only 512 bits"),
             ("rsa1024.crt", "rsa2048.key", "do not belong together"),
             ("p256.crt", "ed25519.key", "do not belong together"),

@@ -158,7 +158,7 @@ impl AsyncWrite for Pipe {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::{BufRead, BufReader};
+    use crate::wire::testing::echo_a_line;
     use std::os::unix::net::UnixStream;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -169,15 +169,7 @@ mod tests {
         let mut pipe = Pipe::new(ours.try_clone().unwrap().into(), ours.into()).unwrap();
         let large = vec![b'x'; 3 * PIECE];
         let sent = large.clone();
-        let peer = std::thread::spawn(move || {
-            let mut line = String::new();
-            let mut reader = BufReader::new(theirs);
-            reader.read_line(&mut line).unwrap();
-            reader.get_mut().write_all(line.as_bytes()).unwrap();
-            let mut rest = Vec::new();
-            reader.read_to_end(&mut rest).unwrap();
-            (line, rest)
-        });
+        let peer = echo_a_line(theirs);
         pipe.write_all(b"hello\n").await.unwrap();
         let mut answer = [0; 6];
         pipe.read_exact(&mut answer).await.unwrap();

@@ -89,7 +89,7 @@ impl AsyncWrite for Socket {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::{BufRead, BufReader, Read, Write};
+    use crate::wire::testing::echo_a_line;
     use std::os::unix::net::UnixStream;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -103,15 +103,7 @@ mod tests {
         // More than any socket holds: both ends wait for each other in between.
         let large = vec![b'x'; 3 << 20];
         let sent = large.clone();
-        let peer = std::thread::spawn(move || {
-            let mut line = String::new();
-            let mut reader = BufReader::new(theirs);
-            reader.read_line(&mut line).unwrap();
-            reader.get_mut().write_all(line.as_bytes()).unwrap();
-            let mut rest = Vec::new();
-            reader.read_to_end(&mut rest).unwrap();
-            (line, rest)
-        });
+        let peer = echo_a_line(theirs);
         socket.write_all(b"hello\n").await.unwrap();
         let mut answer = [0; 6];
         socket.read_exact(&mut answer).await.unwrap();

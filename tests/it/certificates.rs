@@ -248,7 +248,7 @@ fn a_host_gets_a_new_key_by_the_recipe() {
     cluster.expect_agreement();
 }
 
-/// "A node was replaced".
+/// "A host was replaced".
 #[test]
 fn a_replaced_node_comes_back_by_the_recipe() {
     let cluster = OURS.cluster(["alpha", "beta"]).start();

@@ -187,7 +187,7 @@ fn a_peer_that_cannot_be_reached_is_told() {
     cluster
         .configure(&fs::read_to_string(alpha.system_dir().join("csync2.cfg")).expect("read").replace("nossl * *;", ""));
     certs::write_new(alpha.system_dir(), "alpha");
-    let answer = "the peer answered SSL with `SSH-2.0-OpenSSH_9.2'. Is it a csync2 that allows TLS";
+    let answer = "the peer answered SSL with `SSH-2.0-OpenSSH_9.2`. Is it a csync2 that allows TLS";
     expect(&refused_push(&cluster, &["-x"]), &[&failed, answer]);
     stranger.join().expect("the stranger");
     let unknown = fs::read_to_string(alpha.system_dir().join("csync2.cfg")).expect("read");

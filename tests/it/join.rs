@@ -1,4 +1,4 @@
-//! A new node joins a running one: `--join`.
+//! A new host joins a running one: `--join`.
 
 use std::fs;
 use std::process::{Command, Stdio};

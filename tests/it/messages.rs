@@ -66,8 +66,9 @@ const OTHERS: [&str; 20] = [
 ];
 
 /// Sources whose sentences are something else, and what.
-const RESULTS: [(&str, &str); 12] = [
+const RESULTS: [(&str, &str); 13] = [
     ("cli/options.rs", "the help"),
+    ("cli/usage.rs", "the help"),
     ("commands/status/", "results"),
     ("commands/check_config.rs", "results"),
     ("commands/init.rs", "results, each with the next step"),

@@ -121,9 +121,10 @@ async fn names_are_any_bytes_in_the_order_of_the_c_program(bench: &Bench) {
     assert_eq!(marked, all);
     for name in &all {
         assert!(store.file(name).await.unwrap().is_some(), "{name}");
-        assert!(store.is_dirty(name).await.unwrap(), "{name}");
+        let marks = || store.dirty(DirtyFilter { peer: None, scopes: vec![Scope::File(name.clone())] });
+        assert_eq!(marks().await.unwrap().len(), 1, "{name}");
         store.flush(name).await.unwrap();
-        assert!(!store.is_dirty(name).await.unwrap(), "{name}");
+        assert_eq!(marks().await.unwrap(), [], "{name}");
     }
     assert_eq!(store.remove_files(&all).await.unwrap(), all.len() as u64);
 }

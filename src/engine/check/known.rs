@@ -6,7 +6,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::model::{Checktxt, Fingerprint, Fingerprinter, Ignore, Metadata, MtimeUnit, SyncPath};
+use crate::model::{Checktxt, FileRecord, Fingerprint, Fingerprinter, Ignore, Metadata, MtimeUnit, SyncPath};
 
 /// The fingerprints of rows, by name.
 #[derive(Debug)]
@@ -73,13 +73,22 @@ impl Known {
         if row.name == NONE {
             return Acquaintance::Unknown;
         }
-        self.seen[slot / 64].fetch_or(1 << (slot % 64), Ordering::Relaxed);
+        self.note_seen(slot);
         text.clear();
         Checktxt::write(text, metadata, ignore, MtimeUnit::Seconds);
         match self.fingerprinter.state_on_disk(text, metadata) {
             state if state == row.state => Acquaintance::Same,
             _ => Acquaintance::Different,
         }
+    }
+
+    /// Notes that a file was seen, of which there is a row.
+    pub(super) fn see(&self, path: &SyncPath) {
+        self.note_seen(self.slot(self.fingerprinter.name(path.as_bytes())));
+    }
+
+    fn note_seen(&self, slot: usize) {
+        self.seen[slot / 64].fetch_or(1 << (slot % 64), Ordering::Relaxed);
     }
 
     /// How many files have not been seen.
@@ -91,6 +100,13 @@ impl Known {
     /// Whether there is a row of the file.
     pub(super) fn contains(&self, path: &SyncPath) -> bool {
         self.slots[self.slot(self.fingerprinter.name(path.as_bytes()))].name != NONE
+    }
+
+    /// Whether a row is the one that there is of its file, and the only one.
+    pub(super) fn agrees_with(&self, record: &FileRecord) -> bool {
+        let row = self.fingerprinter.of(record);
+        let known = &self.slots[self.slot(row.name)];
+        known.name == row.name && known.state == row.state
     }
 
     /// Whether there is a row of the file, and it has been seen.
@@ -127,7 +143,7 @@ mod tests {
 
     use super::super::compare::{Comparison, compare};
     use super::*;
-    use crate::model::{FileKind, FileRecord, Timestamp};
+    use crate::model::{FileKind, Timestamp};
     use proptest::prelude::*;
 
     fn path(number: u32) -> SyncPath {
@@ -192,6 +208,13 @@ mod tests {
                 prop_assert_eq!(known.contains(&path(number)), rows.contains_key(&number));
                 let seen = rows.contains_key(&number) && disk.contains_key(&number);
                 prop_assert_eq!(known.has_seen(&path(number)), seen);
+            }
+            for (number, metadata) in rows.iter().chain(&disk) {
+                let of = |metadata: &Metadata| record(path(*number), metadata, false);
+                let is_row = rows.get(number).is_some_and(|row| {
+                    known.fingerprinter().of(&of(row)) == known.fingerprinter().of(&of(metadata))
+                });
+                prop_assert_eq!(known.agrees_with(&of(metadata)), is_row);
             }
         }
 

@@ -4,25 +4,26 @@
 //! prefix or of an include pattern is itself missing, or lies on another device than recorded, the likely cause is a
 //! file system that is not mounted: then nothing below it is marked until the user confirms it.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::Marks;
+use super::known::Known;
 use crate::config::{Config, MaxRemovals, RuleKind};
-use crate::fs::{self, Presence, PresenceChecker};
+use crate::fs::{self, Presence, PresenceCheckers};
 use crate::model::errors::strerror;
 use crate::model::{FileRecord, SyncPath};
 
-/// Known files that do not exist any more.
+/// Known files that do not exist any more. Of each the name is kept, and what is to be known of all of them together.
 #[derive(Debug, Default)]
 pub(super) struct Removals {
     /// In name order.
-    pub(super) removed: Vec<FileRecord>,
+    pub(super) removed: Vec<SyncPath>,
     /// Ready to be logged; what they are about keeps its rows.
     pub(super) errors: Vec<String>,
-    names: HashSet<SyncPath>,
     guards: BTreeMap<PathBuf, Guard>,
+    looker: Looker,
 }
 
 /// A directory whose absence is suspicious.
@@ -30,23 +31,36 @@ pub(super) struct Removals {
 struct Guard {
     /// What is known to be gone at and below it: places in [`Removals::removed`].
     removed: Vec<usize>,
+    /// The devices that it was on, as far as that is known.
+    devices: BTreeSet<i64>,
+    /// Some of it was below the directory, or was the directory.
+    is_tree: bool,
     /// Something known below it is still there.
     alive: bool,
 }
 
 impl Removals {
-    /// Looks for each candidate (in name order) on disk.
-    pub(super) fn among(config: &Config, candidates: Vec<FileRecord>) -> Self {
-        let mut errors = Vec::new();
-        let removed = gone(config, candidates, &mut errors);
-        let mut guards: BTreeMap<PathBuf, Guard> = BTreeMap::new();
-        for (number, record) in removed.iter().enumerate() {
-            for directory in guard_directories(config, record) {
-                guards.entry(directory).or_default().removed.push(number);
-            }
+    /// Looks for known files (in name order) on disk, and takes those in that are gone. Notes of the others that they were
+    /// seen.
+    pub(super) fn consider(&mut self, config: &Config, records: Vec<FileRecord>, known: &Known) {
+        let (gone, others): (Vec<_>, Vec<_>) =
+            records.into_iter().partition(|record| self.looker.is_gone(config, &record.path, &mut self.errors));
+        for record in &others {
+            known.see(&record.path);
         }
-        let names = removed.iter().map(|record| record.path.clone()).collect();
-        Self { removed, errors, names, guards }
+        // What is above them is looked at after them: a file system that has gone is missing by now.
+        let mut places = GuardPlaces::of(config);
+        for record in gone {
+            let place = config.local(&record.path).map(|local| local.absolute()).ok();
+            for directory in places.of_file(&record) {
+                let is_tree = place.as_ref() != Some(&directory) || record.checktxt.is_directory();
+                let guard = self.guards.entry(directory).or_default();
+                guard.removed.push(self.removed.len());
+                guard.devices.extend(record.device);
+                guard.is_tree |= is_tree;
+            }
+            self.removed.push(record.path);
+        }
     }
 
     /// Whether something known that is still there may make a removal believable.
@@ -54,12 +68,9 @@ impl Removals {
         self.guards.values().any(|guard| !guard.alive)
     }
 
-    /// Takes note of a file in the scope of the check, removed or not.
+    /// Takes note of a known file that is not removed.
     pub(super) fn note_known(&mut self, config: &Config, path: &SyncPath) {
         let Ok(local) = config.local(path) else { return };
-        if self.names.contains(path) {
-            return;
-        }
         let place = local.absolute();
         for directory in place.ancestors().skip(1) {
             if let Some(guard) = self.guards.get_mut(directory) {
@@ -71,7 +82,7 @@ impl Removals {
     /// Leaves out what is not believed. `known` is the number of files in the scope of the check; those that are still
     /// there were noted.
     pub(super) fn judged(mut self, config: &Config, known: usize, marks: Marks) -> Self {
-        self.refuse_missing_roots(config, marks);
+        self.refuse_missing_roots(marks);
         // A join that forgets them has them come anew.
         if marks != Marks::Changes {
             self.refuse_too_many(config, known);
@@ -79,20 +90,19 @@ impl Removals {
         self
     }
 
-    fn refuse_missing_roots(&mut self, config: &Config, marks: Marks) {
+    fn refuse_missing_roots(&mut self, marks: Marks) {
         let mut refused: HashSet<usize> = HashSet::new();
         for (directory, guard) in &self.guards {
             // A guard inside one that was refused already says nothing new.
             if guard.alive || guard.removed.iter().all(|number| refused.contains(number)) {
                 continue;
             }
-            let removed: Vec<&FileRecord> = guard.removed.iter().map(|&number| &self.removed[number]).collect();
-            let Some(reason) = suspicion(config, directory, &removed) else { continue };
+            let Some(reason) = guard.suspicion(directory) else { continue };
             self.errors.push(format!(
                 "ERROR: {} {reason}, and with it all {} known files there: not marked as removed. Is a file system not \
                  mounted? {}",
                 directory.display(),
-                removed.len(),
+                guard.removed.len(),
                 way_out(directory, marks)
             ));
             refused.extend(&guard.removed);
@@ -118,37 +128,50 @@ impl Removals {
     }
 }
 
-/// The candidates that do not exist any more. What cannot be found out is reported once a directory.
-fn gone(config: &Config, candidates: Vec<FileRecord>, errors: &mut Vec<String>) -> Vec<FileRecord> {
-    let mut checkers: HashMap<PathBuf, PresenceChecker> = HashMap::new();
-    let mut unreadable = HashSet::new();
-    let mut undefined = HashSet::new();
-    candidates
-        .into_iter()
-        .filter(|FileRecord { path, .. }| {
-            let local = match config.local(path) {
-                Ok(local) => local,
-                Err(error) => {
-                    if undefined.insert(error.prefix.clone()) {
-                        errors
-                            .push(format!("{error} Known files below it are not checked and do not count as removed."));
-                    }
-                    return false;
-                }
-            };
-            let checker = checkers.entry(local.root().to_owned()).or_insert_with(|| PresenceChecker::new(local.root()));
-            match checker.check(local.relative()) {
-                Presence::Gone | Presence::BehindSymlink => true,
-                Presence::Present(_) => false,
-                Presence::Unknown(error) => {
-                    if unreadable.insert((path.parent(), error.raw_os_error())) {
-                        errors.push(unreadable_message(&local.absolute(), &error));
-                    }
-                    false
-                }
-            }
+impl Guard {
+    /// Why a directory below which everything known is gone is not trusted; `None`: it is an ordinary removal.
+    fn suspicion(&self, directory: &Path) -> Option<&'static str> {
+        if !self.is_tree {
+            return None;
+        }
+        absence(directory, self.devices.iter().copied()).or_else(|| {
+            // The C program records no device: an empty directory is all that can be seen of a missing file system.
+            let is_empty = || std::fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_none());
+            (self.devices.is_empty() && is_empty()).then_some("is empty")
         })
-        .collect()
+    }
+}
+
+/// Finds out of known files whether they are gone. What cannot be found out is reported once a directory.
+#[derive(Debug, Default)]
+struct Looker {
+    checkers: PresenceCheckers,
+    unreadable: HashSet<(Option<SyncPath>, Option<i32>)>,
+    undefined: HashSet<String>,
+}
+
+impl Looker {
+    fn is_gone(&mut self, config: &Config, path: &SyncPath, errors: &mut Vec<String>) -> bool {
+        let local = match config.local(path) {
+            Ok(local) => local,
+            Err(error) => {
+                if self.undefined.insert(error.prefix.clone()) {
+                    errors.push(format!("{error} Known files below it are not checked and do not count as removed."));
+                }
+                return false;
+            }
+        };
+        match self.checkers.check(local.root(), local.relative()) {
+            Presence::Gone | Presence::BehindSymlink => true,
+            Presence::Present(_) => false,
+            Presence::Unknown(error) => {
+                if self.unreadable.insert((path.parent(), error.raw_os_error())) {
+                    errors.push(unreadable_message(&local.absolute(), &error));
+                }
+                false
+            }
+        }
+    }
 }
 
 /// What is to be done where nothing is to be mounted. A join asks for no removal, and does not lead to one.
@@ -179,7 +202,7 @@ fn unreadable_message(place: &Path, error: &io::Error) -> String {
 #[must_use]
 pub fn disbelief(config: &Config, record: &FileRecord) -> Option<String> {
     let place = config.local(&record.path).ok()?.absolute();
-    guard_directories(config, record).into_iter().find_map(|directory| {
+    GuardPlaces::of(config).of_file(record).into_iter().find_map(|directory| {
         if directory == place && !record.checktxt.is_directory() {
             return None;
         }
@@ -190,23 +213,6 @@ pub fn disbelief(config: &Config, record: &FileRecord) -> Option<String> {
             directory.display(),
             directory.display()
         ))
-    })
-}
-
-/// Why a directory below which everything known is gone is not trusted; `None`: it is an ordinary removal.
-fn suspicion(config: &Config, directory: &Path, removed: &[&FileRecord]) -> Option<&'static str> {
-    let is_tree = |record: &&FileRecord| {
-        let place = config.local(&record.path).map(|local| local.absolute());
-        place.is_ok_and(|place| place != directory) || record.checktxt.is_directory()
-    };
-    if !removed.iter().any(is_tree) {
-        return None;
-    }
-    let devices = removed.iter().filter_map(|record| record.device);
-    absence(directory, devices).or_else(|| {
-        // The C program records no device: an empty directory is all that can be seen of a missing file system.
-        let is_empty = || std::fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_none());
-        (removed.iter().all(|record| record.device.is_none()) && is_empty()).then_some("is empty")
     })
 }
 
@@ -224,39 +230,56 @@ fn absence(directory: &Path, devices: impl IntoIterator<Item = i64>) -> Option<&
     }
 }
 
-/// The directories that stand for the file's prefix, for the include patterns that cover it, and for a file system that
-/// was mounted below them.
-fn guard_directories(config: &Config, record: &FileRecord) -> Vec<PathBuf> {
-    let path = &record.path;
-    let mut directories = Vec::new();
-    let Ok(local) = config.local(path) else { return directories };
-    if path.split_prefix().is_some() {
-        directories.push(local.root().to_owned());
-    }
-    let place = local.absolute();
-    let rules = config.groups.iter().flat_map(|group| &group.rules);
-    for rule in rules.filter(|rule| rule.kind == RuleKind::Include) {
-        let Some(literal) = literal_directory(rule.pattern.as_bytes()) else { continue };
-        let Ok(directory) = config.local(&literal) else { continue };
-        let directory = directory.absolute();
-        // `/` is always there, and it stands for no file system that might be missing.
-        if directory != Path::new("/") && place.starts_with(&directory) {
-            directories.push(directory);
-        }
-    }
-    if let Some((directory, device)) = existing_ancestor(&place)
-        && record.device.is_some_and(|before| before != device)
-    {
-        directories.push(directory);
-    }
-    directories.sort();
-    directories.dedup();
-    directories
+/// Finds the directories that stand for files' prefixes, for the include patterns that cover them, and for file systems that
+/// were mounted below them.
+struct GuardPlaces<'c> {
+    config: &'c Config,
+    /// What the include patterns say before their first wildcard.
+    includes: Vec<PathBuf>,
+    /// The parent directory of the last file, and the deepest directory at or above it that is there, with its device.
+    last: Option<(PathBuf, Option<(PathBuf, i64)>)>,
 }
 
-/// The deepest directory above a path that is there, and its device.
-fn existing_ancestor(place: &Path) -> Option<(PathBuf, i64)> {
-    place.ancestors().skip(1).find_map(|directory| {
+impl<'c> GuardPlaces<'c> {
+    fn of(config: &'c Config) -> Self {
+        let rules = config.groups.iter().flat_map(|group| &group.rules).filter(|rule| rule.kind == RuleKind::Include);
+        let literals = rules.filter_map(|rule| literal_directory(rule.pattern.as_bytes()));
+        let places = literals.filter_map(|literal| config.local(&literal).ok().map(|local| local.absolute()));
+        // `/` is always there, and it stands for no file system that might be missing.
+        Self { config, includes: places.filter(|place| place != Path::new("/")).collect(), last: None }
+    }
+
+    /// In order, each once.
+    fn of_file(&mut self, record: &FileRecord) -> Vec<PathBuf> {
+        let Ok(local) = self.config.local(&record.path) else { return Vec::new() };
+        let place = local.absolute();
+        let mut directories: Vec<_> =
+            self.includes.iter().filter(|include| place.starts_with(include)).cloned().collect();
+        if record.path.split_prefix().is_some() {
+            directories.push(local.root().to_owned());
+        }
+        if let Some((directory, device)) = self.existing_ancestor(&place)
+            && record.device.is_some_and(|before| before != *device)
+        {
+            directories.push(directory.clone());
+        }
+        directories.sort();
+        directories.dedup();
+        directories
+    }
+
+    fn existing_ancestor(&mut self, place: &Path) -> Option<&(PathBuf, i64)> {
+        let parent = place.parent()?;
+        if self.last.as_ref().is_none_or(|(last, _)| last != parent) {
+            self.last = Some((parent.to_owned(), existing(parent)));
+        }
+        self.last.as_ref()?.1.as_ref()
+    }
+}
+
+/// The deepest directory at or above a place that is there, and its device.
+fn existing(place: &Path) -> Option<(PathBuf, i64)> {
+    place.ancestors().find_map(|directory| {
         let metadata = fs::metadata(directory).ok()?;
         Some((directory.to_owned(), metadata.device.cast_signed()))
     })

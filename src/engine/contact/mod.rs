@@ -26,7 +26,7 @@ pub(super) enum SessionError {
     Engine(#[from] EngineError),
     #[error(transparent)]
     Identity(#[from] Arc<TlsError>),
-    #[error("the peer answered {request} with `{answer}'.{advice}")]
+    #[error("the peer answered {request} with `{answer}`.{advice}")]
     Refused { request: &'static str, answer: String, advice: String },
     #[error(transparent)]
     Certificate(#[from] Rejection),

@@ -7,92 +7,21 @@ use std::path::{Path, PathBuf};
 
 use tokio::task::JoinHandle;
 
+use super::attribute::Attribute;
+use super::refusal::Refusal;
 use crate::config::{Backup, LocalPath};
 use crate::delta::{self, DeltaError};
 use crate::engine::content::{self, Hashing};
-use crate::fs::{self, BeneathError, DeviceKind, Locator, Place, TempFile};
+use crate::fs::{self, DeviceKind, Locator, Place, TempFile};
 use crate::model::errors::{chain, strerror};
-use crate::model::{FileKind, Ignore, Metadata, Timestamp};
-use crate::wire::{Attributes, Reply};
+use crate::model::{FileKind, Ignore, Metadata};
+use crate::wire::Attributes;
 
 /// The mode of a new directory or special file, as the C program leaves it until SETMOD comes.
 const UNTIL_SETMOD: u32 = 0o700;
 
 /// What is read within a millisecond or two, in bytes.
 const LARGE: u64 = 1 << 20;
-
-/// Why a command was not carried out.
-#[derive(Debug)]
-pub(super) enum Refusal {
-    Answer(Reply),
-    ParentMissing,
-    /// A component of the path is something else.
-    NotADirectory,
-    /// A component of the path is a symlink.
-    BehindSymlink,
-    /// The file is not what it was when the peer asked for it: a conflict, not to be covered up, or another session's doing.
-    ChangedMeanwhile,
-    /// The change is made, and may not be on disk, or nobody knows how the file is now: its intent must stay.
-    Unsettled(io::Error),
-}
-
-impl Refusal {
-    pub(super) fn text(text: impl Into<String>) -> Self {
-        Self::Answer(Reply::Text(text.into()))
-    }
-
-    /// SIG has words of its own for a missing parent; the other commands give the system's. (A client in C takes the former
-    /// for a reason to mark anew, and forgets that the file was forced.)
-    pub(super) fn in_system_words(self) -> Self {
-        match self {
-            Self::ParentMissing => Self::text("No such file or directory"),
-            other => other,
-        }
-    }
-
-    /// Nothing can be there.
-    pub(super) fn is_absence(&self) -> bool {
-        matches!(self, Self::ParentMissing | Self::NotADirectory)
-    }
-
-    /// What the peer is told.
-    pub(super) fn reply(self) -> Reply {
-        match self {
-            Self::Answer(reply) => reply,
-            Self::ParentMissing => Reply::ParentDirMissing,
-            Self::NotADirectory => Reply::Text("Not a directory".to_owned()),
-            Self::BehindSymlink => Reply::Text("Too many levels of symbolic links".to_owned()),
-            Self::ChangedMeanwhile => Reply::AlsoDirty,
-            Self::Unsettled(error) => Reply::Text(strerror(&error)),
-        }
-    }
-}
-
-impl From<BeneathError> for Refusal {
-    fn from(error: BeneathError) -> Self {
-        match error {
-            BeneathError::ParentMissing => Self::ParentMissing,
-            BeneathError::NotADirectory => Self::NotADirectory,
-            BeneathError::BehindSymlink => Self::BehindSymlink,
-            BeneathError::Io(error) => Self::from(error),
-        }
-    }
-}
-
-impl From<io::Error> for Refusal {
-    fn from(error: io::Error) -> Self {
-        Self::text(strerror(&error))
-    }
-}
-
-impl From<DeltaError> for Refusal {
-    fn from(error: DeltaError) -> Self {
-        match error {
-            DeltaError::Io { source, .. } => Self::from(source),
-            other => Self::text(other.to_string()),
-        }
-    }
-}
 
 /// What a group wants of its files, as far as the disk is concerned.
 #[derive(Debug, Clone, Default)]
@@ -498,59 +427,5 @@ impl Assembled {
             Attribute::Time(mtime) => self.temp.set_times(mtime)?,
         }
         Ok(())
-    }
-}
-
-/// One attribute to be set.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Attribute {
-    Owner {
-        uid: u32,
-        gid: u32,
-    },
-    /// The whole `st_mode`; the type bits say nothing here.
-    Mode(u32),
-    Time(Timestamp),
-}
-
-impl Attribute {
-    /// Those that this kind of file has, as the other dialects set them.
-    pub(super) fn of_kind(kind: &FileKind, attributes: &Attributes) -> Vec<Self> {
-        let [owner, mode, time] = Self::all(attributes);
-        match kind {
-            FileKind::Symlink { .. } => vec![owner],
-            FileKind::Socket => Vec::new(),
-            _ => vec![owner, mode, time],
-        }
-    }
-
-    /// What the second dialect sends along, in the order in which it must be set: a new owner clears setuid bits.
-    pub(super) fn all(attributes: &Attributes) -> [Self; 3] {
-        let Attributes { uid, gid, mode, mtime } = *attributes;
-        [Self::Owner { uid, gid }, Self::Mode(mode), Self::Time(mtime)]
-    }
-
-    /// The state after it.
-    pub(super) fn applied_to(self, before: &Metadata, ignore: Ignore) -> Metadata {
-        let mut after = before.clone();
-        match self {
-            Self::Owner { uid, gid } => {
-                after.uid = if ignore.uid { after.uid } else { uid };
-                after.gid = if ignore.gid { after.gid } else { gid };
-            }
-            Self::Mode(_) if ignore.mode => {}
-            Self::Mode(mode) => after.mode = after.mode & !0o7777 | mode & 0o7777,
-            Self::Time(mtime) => after.mtime = mtime,
-        }
-        after
-    }
-
-    /// Whether there is nothing to be done.
-    pub(super) fn is_set_on(self, metadata: &Metadata, ignore: Ignore) -> bool {
-        match self {
-            Self::Owner { uid, gid } => (ignore.uid || uid == metadata.uid) && (ignore.gid || gid == metadata.gid),
-            Self::Mode(mode) => ignore.mode || mode & 0o7777 == metadata.mode & 0o7777,
-            Self::Time(mtime) => mtime == metadata.mtime,
-        }
     }
 }

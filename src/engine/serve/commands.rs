@@ -1,6 +1,6 @@
 //! The commands of a peer that has identified itself, one by one.
 
-use super::apply::Attribute;
+use super::attribute::Attribute;
 use super::peer::Peer;
 use super::permission::{self, Admitted};
 use super::query::{self, Measure, Signature};

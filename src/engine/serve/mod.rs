@@ -1,6 +1,7 @@
 //! Serving: accepts sessions within a limit and runs each to its end, whatever becomes of the others.
 
 mod apply;
+mod attribute;
 mod batch;
 mod commands;
 mod lobby;
@@ -8,6 +9,7 @@ mod peer;
 mod permission;
 mod query;
 mod receive;
+mod refusal;
 mod registry;
 mod session;
 mod spool;

@@ -92,7 +92,7 @@ pub(super) async fn dirty_check(peer: &Peer, path: &SyncPath) -> Result<Option<R
 /// The same for many files: those that the peer may not change, each with its answer.
 pub(super) async fn dirty_checks(peer: &Peer, paths: Vec<SyncPath>) -> Result<HashMap<SyncPath, Reply>, EngineError> {
     let node = &peer.node;
-    let examined = check::examine_all(node, paths.clone(), CheckOptions::default()).await?;
+    let examined = check::examine(node, paths.clone(), CheckOptions::default()).await?;
     let unchecked = examined.undecided.into_iter().map(|path| (path, Reply::Text(NOT_CHECKED.to_owned())));
     let mut refused: HashMap<SyncPath, Reply> = unchecked.collect();
     // As the check has left it.

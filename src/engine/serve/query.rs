@@ -6,9 +6,10 @@ use std::time::SystemTime;
 
 use tempfile::spooled_tempfile;
 
-use super::apply::{Refusal, is_large};
+use super::apply::is_large;
 use super::peer::Peer;
 use super::permission::Admitted;
+use super::refusal::Refusal;
 use super::spool::{IN_MEMORY, Spooled};
 use crate::config::{Config, LocalPath};
 use crate::delta;

@@ -1,4 +1,4 @@
-//! The conversation with one peer, in step (spec: protocol.md, 'Pipelining'). Requests go out before earlier answers are
+//! The conversation with one peer, in step (docs/protocol.md, "Pipelining"). Requests go out before earlier answers are
 //! in; each answer is read whole, whatever becomes of it, and comes back with what it belongs to. What is asked and what
 //! answers mean is for `pipeline`.
 //!
@@ -239,7 +239,7 @@ impl Exchange {
     async fn number(&mut self) -> Result<i64, WireError> {
         let line = self.line().await?;
         let text = String::from_utf8_lossy(&line);
-        text.trim().parse().map_err(|_| WireError::Protocol(format!("a number expected, got `{text}'")))
+        text.trim().parse().map_err(|_| WireError::Protocol(format!("a number expected, got `{text}`")))
     }
 
     /// The next line. As long as a delta is on its way out, the peer owes us none.
@@ -297,7 +297,7 @@ impl Exchange {
             let line = self.line().await?;
             if !matches!(Reply::parse(&line), Reply::Batch { .. }) {
                 let answer = String::from_utf8_lossy(&line).into_owned();
-                return Err(WireError::Protocol(format!("the peer answered BATCH with `{answer}'")));
+                return Err(WireError::Protocol(format!("the peer answered BATCH with `{answer}`")));
             }
         }
         Ok(())

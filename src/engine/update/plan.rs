@@ -8,7 +8,7 @@ use super::job::Job;
 use crate::config::LocalPath;
 use crate::engine::check::removal;
 use crate::engine::{EngineError, Node, Report, blocking, membership};
-use crate::fs::{Presence, PresenceChecker};
+use crate::fs::{Presence, PresenceCheckers};
 use crate::model::{DirtyEntry, DirtyVersion, FileKind, Scope, SyncPath};
 
 /// A dirty row of a file that is shared with its peer: without the two names, which many rows have in common.
@@ -126,15 +126,10 @@ async fn believable(
 
 fn look_at_all(candidates: Vec<Candidate>, room: usize) -> (Plan, Vec<(LocalPath, io::Error)>) {
     let (mut plan, mut unknown) = (Plan::default(), Vec::new());
-    let mut checker: Option<(std::path::PathBuf, PresenceChecker)> = None;
+    let mut checkers = PresenceCheckers::default();
     // In the place of what was given: for many peers at once, another copy would count.
     let later = candidates.into_iter().filter_map(|candidate| {
-        let root = candidate.place.root();
-        if checker.as_ref().is_none_or(|(known, _)| known != root) {
-            checker = Some((root.to_owned(), PresenceChecker::new(root)));
-        }
-        let (_, checker) = checker.as_mut()?;
-        match checker.check(candidate.place.relative()) {
+        match checkers.check(candidate.place.root(), candidate.place.relative()) {
             // Sockets are never sent; but what a socket has taken the place of is gone.
             Presence::Present(metadata) if metadata.kind == FileKind::Socket => {
                 plan.removals.push_front(Candidate { forced: false, ..candidate });

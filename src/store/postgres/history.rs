@@ -4,7 +4,7 @@ use deadpool_postgres::Object;
 use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 
-use super::super::history::{Moments, Record};
+use super::super::history::{Moments, Record, SET_PEER, SET_RUN, THIN_MARKINGS};
 use super::super::spelling::{Spelling, read_host};
 use super::migrate::is_race;
 use super::values::{Text, optional_text, text};
@@ -56,17 +56,9 @@ async fn record_session(client: &Object, spelling: Spelling, session: &Session) 
     let (succeeded, failed) = ((*end == End::Well).then_some(at), error.is_some().then_some(at));
     let [milliseconds, sent, removed, equal, refused, bytes] =
         [*milliseconds, sent, removed, equal, refused, bytes].map(u64::cast_signed);
-    let sql = "INSERT INTO csync2_peer VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) \
-         ON CONFLICT (peername) DO UPDATE SET ended = excluded.ended, \
-         succeeded = coalesce(excluded.succeeded, csync2_peer.succeeded), \
-         failed = coalesce(excluded.failed, csync2_peer.failed), error = coalesce(excluded.error, csync2_peer.error), \
-         dialect = coalesce(excluded.dialect, csync2_peer.dialect), \
-         address = coalesce(excluded.address, csync2_peer.address), milliseconds = excluded.milliseconds, \
-         sent = excluded.sent, removed = excluded.removed, equal = excluded.equal, refused = excluded.refused, \
-         bytes = excluded.bytes";
     write::execute(
         client,
-        sql,
+        SET_PEER,
         &[
             &write(peer),
             at,
@@ -90,23 +82,14 @@ async fn record_session(client: &Object, spelling: Spelling, session: &Session) 
 async fn record_run(client: &Object, run: &PastRun) -> Answer<()> {
     let PastRun { mode, at, milliseconds, errors, checked, marked } = run;
     let [milliseconds, errors, checked, marked] = [*milliseconds, *errors, *checked, *marked].map(u64::cast_signed);
-    let sql = "INSERT INTO csync2_run VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (mode) DO UPDATE SET \
-         ended = excluded.ended, milliseconds = excluded.milliseconds, errors = excluded.errors, \
-         checked = excluded.checked, marked = excluded.marked \
-         WHERE excluded.errors + excluded.checked > 0 OR csync2_run.errors > 0 OR excluded.ended >= csync2_run.ended + 60";
-    write::execute(client, sql, &[mode, at, &milliseconds, &errors, &checked, &marked]).await.map(drop)
+    write::execute(client, SET_RUN, &[mode, at, &milliseconds, &errors, &checked, &marked]).await.map(drop)
 }
 
 async fn record_marking(client: &Object, now: i64) -> Answer<()> {
     let sql = "INSERT INTO csync2_marking SELECT $1::bigint / 60, $1, last_value FROM csync2_dirty_version \
          ON CONFLICT (minute) DO UPDATE SET version = greatest(csync2_marking.version, excluded.version)";
     write::execute(client, sql, &[&now]).await?;
-    // Of the hour that became a day old, the last one is kept.
-    let sql = "DELETE FROM csync2_marking WHERE minute < $1::bigint / 60 - 527040 \
-         OR (minute BETWEEN $1 / 60 - 1560 AND $1 / 60 - 1440 \
-         AND EXISTS (SELECT 1 FROM csync2_marking AS later WHERE later.minute > csync2_marking.minute \
-         AND later.minute < (csync2_marking.minute / 60 + 1) * 60))";
-    write::execute(client, sql, &[&now]).await.map(drop)
+    write::execute(client, THIN_MARKINGS, &[&now]).await.map(drop)
 }
 
 /// One pass over both tables. A size is what stands behind the type of a regular file; it is read once a file, however many

@@ -8,6 +8,7 @@ mod connect;
 mod history;
 mod migrate;
 mod read;
+mod receives;
 pub(super) mod remedy;
 mod retry;
 mod tls;
@@ -397,14 +398,14 @@ impl Backend for Postgres {
         intents: Vec<Intent>,
     ) -> Result<Vec<IntentId>> {
         let operation = if intents.is_empty() { "record received files" } else { "begin to receive files" };
-        let step = write::Step::new(receipts, intents);
-        self.run(operation, &step, |client, spelling, step| Box::pin(write::next_receives(client, spelling, step)))
+        let step = receives::Step::new(receipts, intents);
+        self.run(operation, &step, |client, spelling, step| Box::pin(receives::next_receives(client, spelling, step)))
             .await?;
         Ok(step.begun())
     }
 
     async fn abandon_receives(&self, ids: Vec<IntentId>) -> Result<()> {
-        self.run("abandon receives", &ids, |client, _, ids| Box::pin(write::abandon_receives(client, ids))).await
+        self.run("abandon receives", &ids, |client, _, ids| Box::pin(receives::abandon_receives(client, ids))).await
     }
 
     async fn intents(&self) -> Result<Vec<(IntentId, Intent)>> {

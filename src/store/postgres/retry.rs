@@ -2,7 +2,7 @@
 //!
 //! Every operation has the same effect when it is carried out twice in a row: marks and rows are replaced, what is removed is
 //! named by its version, a change names the row that it expects. So one whose answer was lost is simply tried again, whether
-//! the server had come to its end or not. The exceptions know it themselves: [`super::write::next_receives`] looks whether
+//! the server had come to its end or not. The exceptions know it themselves: [`super::receives::next_receives`] looks whether
 //! it was carried out, and a stream of rows that has begun to arrive ends with an error.
 
 use std::time::Duration;

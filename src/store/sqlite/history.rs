@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::super::history::{Moments, Record, add, nothing_for, size_in};
-use super::super::spelling::{Spelling, read_host};
-use super::rows::{Text, bytes};
+use super::super::history::{Moments, Record, SET_PEER, SET_RUN, THIN_MARKINGS, add, nothing_for, size_in};
+use super::super::spelling::read_host;
 use super::transfer::has_table;
+use super::values::{Text, bytes, spelled};
 use crate::model::{End, Figures, Past, PastRun, Pending, Session, Standing};
 
 const TABLES: &str = "
@@ -38,16 +38,10 @@ pub(super) fn record(connection: &Connection, record: &Record) -> rusqlite::Resu
 fn record_session(connection: &Connection, session: &Session) -> rusqlite::Result<()> {
     let Session { peer, at, milliseconds, end, dialect, address, figures } = session;
     let Figures { sent, removed, equal, refused, bytes } = *figures;
-    let write = |text: &str| Spelling::Bytes.write(text.as_bytes());
+    let write = |text: &str| spelled(text.as_bytes());
     let (peer, error) = (write(peer), if let End::Badly(error) = end { Some(write(error)) } else { None });
     let [dialect, address] = [dialect, address].map(|text| text.as_deref().map(write));
-    let sql = "INSERT INTO csync2_peer VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) \
-         ON CONFLICT (peername) DO UPDATE SET ended = excluded.ended, \
-         succeeded = coalesce(excluded.succeeded, succeeded), failed = coalesce(excluded.failed, failed), \
-         error = coalesce(excluded.error, error), dialect = coalesce(excluded.dialect, dialect), \
-         address = coalesce(excluded.address, address), milliseconds = excluded.milliseconds, sent = excluded.sent, \
-         removed = excluded.removed, equal = excluded.equal, refused = excluded.refused, bytes = excluded.bytes";
-    connection.prepare_cached(sql)?.execute(params![
+    connection.prepare_cached(SET_PEER)?.execute(params![
         Text(&peer),
         at,
         (*end == End::Well).then_some(at),
@@ -67,12 +61,8 @@ fn record_session(connection: &Connection, session: &Session) -> rusqlite::Resul
 
 fn record_run(connection: &Connection, run: &PastRun) -> rusqlite::Result<()> {
     let PastRun { mode, at, milliseconds, errors, checked, marked } = run;
-    let sql = "INSERT INTO csync2_run VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (mode) DO UPDATE SET \
-         ended = excluded.ended, milliseconds = excluded.milliseconds, errors = excluded.errors, \
-         checked = excluded.checked, marked = excluded.marked \
-         WHERE excluded.errors + excluded.checked > 0 OR csync2_run.errors > 0 OR excluded.ended >= csync2_run.ended + 60";
     let numbers = [*milliseconds, *errors, *checked, *marked].map(u64::cast_signed);
-    connection.prepare_cached(sql)?.execute(params![mode, at, numbers[0], numbers[1], numbers[2], numbers[3]])?;
+    connection.prepare_cached(SET_RUN)?.execute(params![mode, at, numbers[0], numbers[1], numbers[2], numbers[3]])?;
     Ok(())
 }
 
@@ -80,11 +70,7 @@ fn record_marking(connection: &Connection, now: i64) -> rusqlite::Result<()> {
     let sql = "INSERT INTO csync2_marking SELECT ?1 / 60, ?1, value FROM csync2_version WHERE true \
          ON CONFLICT (minute) DO UPDATE SET version = max(version, excluded.version)";
     connection.prepare_cached(sql)?.execute([now])?;
-    // Of the hour that became a day old, the last one is kept.
-    let sql = "DELETE FROM csync2_marking WHERE minute < ?1 / 60 - 527040 OR (minute BETWEEN ?1 / 60 - 1560 AND ?1 / 60 - 1440 \
-         AND EXISTS (SELECT 1 FROM csync2_marking AS later WHERE later.minute > csync2_marking.minute \
-         AND later.minute < (csync2_marking.minute / 60 + 1) * 60))";
-    connection.prepare_cached(sql)?.execute([now])?;
+    connection.prepare_cached(THIN_MARKINGS)?.execute([now])?;
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::super::spelling::key;
-use super::rows::{Text, bytes};
+use super::values::{Text, bytes};
 use crate::model::encoding;
 
 /// The version of the tables that this program makes and understands.

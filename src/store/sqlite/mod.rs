@@ -8,8 +8,10 @@
 mod connection;
 mod history;
 mod migrate;
-mod rows;
+mod read;
 mod transfer;
+mod values;
+mod write;
 mod writer;
 
 use std::path::Path;
@@ -219,7 +221,7 @@ impl Readers {
 impl Backend for Sqlite {
     async fn files(&self, scopes: Vec<Scope>, sink: Sender<Result<Vec<FileRecord>>>) -> Result<()> {
         let extended = self.extended;
-        self.stream(sink, move |connection, take| rows::files(connection, &ranges(&scopes), extended, CHUNK, take))
+        self.stream(sink, move |connection, take| read::files(connection, &ranges(&scopes), extended, CHUNK, take))
             .await
     }
 
@@ -231,7 +233,7 @@ impl Backend for Sqlite {
     ) -> Result<()> {
         let extended = self.extended;
         self.stream(sink, move |connection, take| {
-            rows::fingerprints(connection, &ranges(&scopes), extended, &fingerprinter, CHUNK, take)
+            read::fingerprints(connection, &ranges(&scopes), extended, &fingerprinter, CHUNK, take)
         })
         .await
     }
@@ -239,7 +241,7 @@ impl Backend for Sqlite {
     async fn records(&self, paths: Vec<SyncPath>) -> Result<Vec<FileRecord>> {
         let extended = self.extended;
         self.read("look up files", move |connection| {
-            let rows = paths.iter().map(|path| rows::file(connection, path, extended));
+            let rows = paths.iter().map(|path| read::file(connection, path, extended));
             rows.filter_map(rusqlite::Result::transpose).collect()
         })
         .await
@@ -247,92 +249,92 @@ impl Backend for Sqlite {
 
     async fn file(&self, path: SyncPath) -> Result<Option<FileRecord>> {
         let extended = self.extended;
-        self.read("look up a file", move |connection| rows::file(connection, &path, extended)).await
+        self.read("look up a file", move |connection| read::file(connection, &path, extended)).await
     }
 
     async fn known(&self, paths: Vec<SyncPath>) -> Result<Vec<Known>> {
         let extended = self.extended;
-        self.read("look up files", move |connection| rows::known(connection, &paths, extended)).await
+        self.read("look up files", move |connection| read::known(connection, &paths, extended)).await
     }
 
     async fn apply(&self, changes: Vec<Change>) -> Result<Vec<SyncPath>> {
-        self.write("record changed files", move |connection| rows::apply(connection, &changes)).await
+        self.write("record changed files", move |connection| write::apply(connection, &changes)).await
     }
 
     async fn remove_files(&self, paths: Vec<SyncPath>) -> Result<u64> {
-        self.write("remove files", move |connection| rows::remove_files(connection, &paths)).await
+        self.write("remove files", move |connection| write::remove_files(connection, &paths)).await
     }
 
     async fn remove_malformed(&self) -> Result<u64> {
-        self.write("remove malformed names", rows::remove_malformed).await
+        self.write("remove malformed names", write::remove_malformed).await
     }
 
     async fn dirty(&self, filter: DirtyFilter) -> Result<Vec<DirtyEntry>> {
         let extended = self.extended;
         self.read("read the dirty files", move |connection| {
-            rows::dirty(connection, filter.peer.as_deref(), &ranges(&filter.scopes), extended)
+            read::dirty(connection, filter.peer.as_deref(), &ranges(&filter.scopes), extended)
         })
         .await
     }
 
     async fn dirty_peers(&self) -> Result<Vec<(String, String)>> {
-        self.read("read whom files are dirty for", rows::dirty_peers).await
+        self.read("read whom files are dirty for", read::dirty_peers).await
     }
 
     async fn mark(&self, marks: Vec<Mark>, actions: Vec<ScheduledAction>) -> Result<()> {
-        self.write("mark files as dirty", move |connection| rows::mark(connection, &marks, &actions)).await
+        self.write("mark files as dirty", move |connection| write::mark(connection, &marks, &actions)).await
     }
 
     async fn clear(&self, entries: Vec<DirtyEntry>) -> Result<u64> {
-        self.write("clear dirty files", move |connection| rows::clear(connection, &entries)).await
+        self.write("clear dirty files", move |connection| write::clear(connection, &entries)).await
     }
 
     async fn flush(&self, path: SyncPath) -> Result<()> {
-        self.write("forget a dirty file", move |connection| rows::flush(connection, &path)).await
+        self.write("forget a dirty file", move |connection| write::flush(connection, &path)).await
     }
 
     async fn force(&self, scopes: Vec<Scope>) -> Result<u64> {
-        self.write("force dirty files", move |connection| rows::force(connection, &ranges(&scopes))).await
+        self.write("force dirty files", move |connection| write::force(connection, &ranges(&scopes))).await
     }
 
     async fn hints(&self) -> Result<Vec<Hint>> {
-        self.read("read the hints", rows::hints).await
+        self.read("read the hints", read::hints).await
     }
 
     async fn add_hints(&self, hints: Vec<Hint>) -> Result<()> {
-        self.write("add hints", move |connection| rows::add_hints(connection, &hints)).await
+        self.write("add hints", move |connection| write::add_hints(connection, &hints)).await
     }
 
     async fn hint_versions(&self, hint: Hint) -> Result<Vec<HintVersion>> {
-        self.read("read a hint", move |connection| rows::hint_versions(connection, &hint)).await
+        self.read("read a hint", move |connection| read::hint_versions(connection, &hint)).await
     }
 
     async fn remove_hints(&self, versions: Vec<HintVersion>) -> Result<u64> {
-        self.write("remove hints", move |connection| rows::remove_hints(connection, &versions)).await
+        self.write("remove hints", move |connection| write::remove_hints(connection, &versions)).await
     }
 
     async fn jobs(&self) -> Result<Vec<Job>> {
-        self.read("read the scheduled actions", rows::jobs).await
+        self.read("read the scheduled actions", read::jobs).await
     }
 
     async fn job_files(&self, job: Job) -> Result<Vec<JobFile>> {
-        self.read("read the files of an action", move |connection| rows::job_files(connection, &job)).await
+        self.read("read the files of an action", move |connection| read::job_files(connection, &job)).await
     }
 
     async fn remove_actions(&self, versions: Vec<ActionVersion>) -> Result<u64> {
-        self.write("remove scheduled actions", move |connection| rows::remove_actions(connection, &versions)).await
+        self.write("remove scheduled actions", move |connection| write::remove_actions(connection, &versions)).await
     }
 
     async fn certificates(&self, peer: Option<String>) -> Result<Vec<(String, Vec<u8>)>> {
-        self.read("read pinned certificates", move |connection| rows::certificates(connection, peer.as_deref())).await
+        self.read("read pinned certificates", move |connection| read::certificates(connection, peer.as_deref())).await
     }
 
     async fn pin(&self, peer: String, der: Vec<u8>) -> Result<Vec<u8>> {
-        self.write("pin a certificate", move |connection| rows::pin(connection, &peer, &der)).await
+        self.write("pin a certificate", move |connection| write::pin(connection, &peer, &der)).await
     }
 
     async fn unpin(&self, peer: String) -> Result<bool> {
-        self.write("unpin a certificate", move |connection| rows::unpin(connection, &peer)).await
+        self.write("unpin a certificate", move |connection| write::unpin(connection, &peer)).await
     }
 
     async fn next_receives(
@@ -343,33 +345,33 @@ impl Backend for Sqlite {
         // What a power cut may undo is what the intents are there for.
         let durable = !intents.is_empty() || receipts.iter().any(|(id, _)| id.is_none());
         let operation = if intents.is_empty() { "record received files" } else { "begin to receive files" };
-        let work = move |connection: &Connection| rows::next_receives(connection, &receipts, &intents);
+        let work = move |connection: &Connection| write::next_receives(connection, &receipts, &intents);
         self.write_durably(durable, operation, work).await
     }
 
     async fn abandon_receives(&self, ids: Vec<IntentId>) -> Result<()> {
-        self.write("abandon receives", move |connection| rows::remove_intents(connection, &ids)).await
+        self.write("abandon receives", move |connection| write::remove_intents(connection, &ids)).await
     }
 
     async fn intents(&self) -> Result<Vec<(IntentId, Intent)>> {
         let extended = self.extended;
-        self.read("read the receives under way", move |connection| rows::intents(connection, extended)).await
+        self.read("read the receives under way", move |connection| read::intents(connection, extended)).await
     }
 
     async fn claim(&self, claim: Claim) -> Result<String> {
-        self.write("claim some work", move |connection| rows::claim(connection, &claim)).await
+        self.write("claim some work", move |connection| write::claim(connection, &claim)).await
     }
 
     async fn release(&self, subject: String, holder: String) -> Result<()> {
-        self.write("end a claim", move |connection| rows::release(connection, &subject, &holder)).await
+        self.write("end a claim", move |connection| write::release(connection, &subject, &holder)).await
     }
 
     async fn remembered(&self, about: String) -> Result<String> {
-        self.read("read what was warned about", move |connection| rows::remembered(connection, &about)).await
+        self.read("read what was warned about", move |connection| read::remembered(connection, &about)).await
     }
 
     async fn remember(&self, about: String, facts: String) -> Result<String> {
-        self.write("remember a warning", move |connection| rows::remember(connection, &about, &facts)).await
+        self.write("remember a warning", move |connection| write::remember(connection, &about, &facts)).await
     }
 
     async fn record(&self, record: Record) -> Result<()> {

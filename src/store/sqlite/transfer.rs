@@ -7,7 +7,7 @@ use super::super::CHUNK;
 use super::super::error::Result;
 use super::super::spelling::HostNames;
 use super::super::transfer::{Batch, Contents, Outcome, Row, Seen};
-use super::rows;
+use super::{read, write};
 
 /// Whether a table is there. Killed while it made them, the C program leaves some out.
 pub(super) fn has_table(connection: &Connection, table: &str) -> rusqlite::Result<bool> {
@@ -15,8 +15,8 @@ pub(super) fn has_table(connection: &Connection, table: &str) -> rusqlite::Resul
     Ok(connection.query_row(sql, [table], |_| Ok(())).optional()?.is_some())
 }
 
-/// Hands all rows to `take`, in chunks and as one snapshot, until it says that it wants no more. `extended`: whether the tables
-/// have columns of ours.
+/// Hands all rows to `take`, in chunks and as one snapshot, until it says that it wants no more. `extended`: whether the
+/// tables have columns of ours.
 pub(super) fn read(
     connection: &Connection,
     extended: bool,
@@ -46,7 +46,7 @@ fn take_in(
             Ok(rows) => {
                 offered.add(&rows);
                 if found.is_empty() {
-                    write(connection, rows.into())?;
+                    write_rows(connection, rows.into())?;
                 }
             }
             Err(error) => return Ok(Outcome::Broken(error)),
@@ -59,12 +59,12 @@ fn take_in(
     })
 }
 
-fn write(connection: &Connection, batch: Batch) -> rusqlite::Result<()> {
+fn write_rows(connection: &Connection, batch: Batch) -> rusqlite::Result<()> {
     let Batch { files, marks, hints, actions, certificates } = batch;
-    rows::add_files(connection, &files)?;
-    rows::mark(connection, &marks, &actions)?;
-    rows::add_hints(connection, &hints)?;
-    certificates.iter().try_for_each(|(peer, der)| rows::pin(connection, peer, der).map(drop))
+    write::add_files(connection, &files)?;
+    write::mark(connection, &marks, &actions)?;
+    write::add_hints(connection, &hints)?;
+    certificates.iter().try_for_each(|(peer, der)| write::pin(connection, peer, der).map(drop))
 }
 
 type RowOf = fn(&TableRow<'_>) -> rusqlite::Result<Row>;
@@ -74,17 +74,17 @@ fn read_within(
     extended: bool,
     take: &mut dyn FnMut(Vec<Row>) -> bool,
 ) -> rusqlite::Result<()> {
-    let file_columns = rows::record_columns(extended);
+    let file_columns = read::record_columns(extended);
     let tables: [(&str, &str, RowOf); 6] = [
-        ("file", file_columns, |row| Ok(rows::record(row)?.map_or(Row::Malformed, Row::File))),
+        ("file", file_columns, |row| Ok(read::record(row)?.map_or(Row::Malformed, Row::File))),
         ("dirty", "filename, forced, myname, peername, 0", |row| {
-            Ok(rows::dirty_entry(row, &mut HostNames::default())?
+            Ok(read::dirty_entry(row, &mut HostNames::default())?
                 .map_or(Row::Malformed, |entry| Row::Dirty(entry.into())))
         }),
-        ("hint", "DISTINCT filename, recursive", |row| Ok(Row::Hint(rows::hint(row)?))),
-        ("action", "filename, command, logfile", |row| Ok(rows::action(row)?.map_or(Row::Malformed, Row::Action))),
+        ("hint", "DISTINCT filename, recursive", |row| Ok(Row::Hint(read::hint(row)?))),
+        ("action", "filename, command, logfile", |row| Ok(read::action(row)?.map_or(Row::Malformed, Row::Action))),
         ("x509_cert", "peername, certdata", |row| {
-            let (peer, der) = rows::certificate(row)?;
+            let (peer, der) = read::certificate(row)?;
             Ok(if der.is_empty() { Row::Malformed } else { Row::Certificate(peer, der) })
         }),
         ("csync2_intent", "1", |_| Ok(Row::UnderWay)),

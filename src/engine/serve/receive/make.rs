@@ -1,8 +1,10 @@
 //! Everything but contents: MKDIR and its like, DEL, SETOWN, SETMOD, SETIME.
 
-use super::super::apply::{Attribute, Made, Refusal, Target, is_untouched};
+use super::super::apply::{Made, Target, is_untouched};
+use super::super::attribute::Attribute;
 use super::super::peer::Peer;
 use super::super::permission::Admitted;
+use super::super::refusal::Refusal;
 use super::{Actions, Copies, OnDisk, Receiver, Rules, Sequence, State, Stop, given_up, receipt};
 use crate::engine::EngineError;
 use crate::engine::step;

@@ -2,10 +2,11 @@
 
 use std::fs::File;
 
-use super::super::apply::{Assembled, Copies, Refusal, Rules, Target};
+use super::super::apply::{Assembled, Copies, Rules, Target};
 use super::super::peer::Peer;
 use super::super::permission::Admitted;
 use super::super::query;
+use super::super::refusal::Refusal;
 use super::super::spool::{Incoming, Spooled};
 use super::{Actions, Receiver, Stop, given_up};
 use crate::engine::{EngineError, blocking, notice, step};

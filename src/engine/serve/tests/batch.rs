@@ -322,7 +322,7 @@ async fn packed_content_is_unpacked_and_a_bomb_refused() {
 }
 
 #[tokio::test]
-async fn a_client_that_has_lost_step_expect_the_end() {
+async fn a_client_that_has_lost_step_is_left() {
     let story = Story::begin();
     story.put("same", "content");
     story.check(true).await;

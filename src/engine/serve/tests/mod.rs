@@ -1,4 +1,4 @@
-//! Sessions played against the real server, on a scratch tree and a SQLite database.
+//! Sessions played against the real server, on a scratch tree and an SQLite database.
 //!
 //! The peer is called `localhost`, since HELLO looks its name up.
 

@@ -1,4 +1,4 @@
-//! The work that brings one peer up to date (spec: update.md): which file's turn it is, and what is sent for it.
+//! The work that brings one peer up to date (docs/protocol.md): which file's turn it is, and what is sent for it.
 //!
 //! Many files are under way at once. A file waits for its directory until that is on its way; a removal waits for the
 //! removals below it; and where a file has several names, the peer is asked about one when all that is sent under the

@@ -66,7 +66,7 @@ async fn of_a_hundred_peers_the_dead_and_the_slow_cost_the_others_nothing() {
             if command == "SIG" {
                 // Until it may, or nobody will ever tell.
                 if let Some(wait) = &wait {
-                    _ = wait.recv();
+                    _ = tokio::task::block_in_place(|| wait.recv());
                 }
             }
             let is_question = command == "ATOMICPATCH" && name.is_empty();
