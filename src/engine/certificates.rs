@@ -90,9 +90,11 @@ async fn changed(node: &Node, peer: &str, presented: &[u8], first: First) -> Res
 
 /// How a peer, which may be a C program, gets a better certificate. Each host remembers the old one.
 fn remedy(node: &Node, peer: &str) -> String {
+    let config = if node.config_name.is_empty() { String::new() } else { format!(" -C {}", node.config_name) };
     format!(
-        "For a better one, on {peer}: openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 36500 -subj \
-         /CN={peer} -keyout /etc/csync2_ssl_key.pem -out /etc/csync2_ssl_cert.pem; then, on each other host: {}",
+        "For a better one, on {peer}: move /etc/csync2_ssl_key.pem and /etc/csync2_ssl_cert.pem away, then openssl req -x509 -newkey ec \
+         -pkeyopt ec_paramgen_curve:P-256 -nodes -days 36500 -subj /CN={peer} -keyout /etc/csync2_ssl_key.pem -out \
+         /etc/csync2_ssl_cert.pem; then here: {}, and on each other host: csync2{config} --rm-ssl-cert {peer}",
         node.command_line(&format!("--rm-ssl-cert {peer}"))
     )
 }

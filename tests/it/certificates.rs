@@ -109,8 +109,12 @@ fn weak_certificates_are_warned_about_once_or_forbidden() {
             beta.host
         );
         let first = alpha.csync2(["-x"]).success().logs(&warning);
-        let way_on = format!("csync2 -N {} --rm-ssl-cert {}", alpha.host, beta.host);
-        let _ = first.logs("openssl req -x509 -newkey ec").logs(&way_on);
+        let way_on = format!(
+            "then here: csync2 -N {} --rm-ssl-cert {peer}, and on each other host: csync2 --rm-ssl-cert {peer}",
+            alpha.host,
+            peer = beta.host
+        );
+        let _ = first.logs("csync2_ssl_cert.pem away, then openssl req -x509 -newkey ec").logs(&way_on);
         alpha.put(&tree! { "f" => "once more" });
         alpha.csync2(["-x"]).success().silent();
         let text = refused_push(&cluster, &["--no-legacy-tls"]);
