@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use crate::cli::{Printer, Settings, Status, WorkingDirectory};
 use crate::config::{Action, ActionScope, Config, Group, Host, Pattern, Rule, RuleKind};
+use crate::engine::check::includes;
 use crate::engine::explain::{self, Verdict};
 use crate::engine::membership::{self, Purpose};
 use crate::engine::pitfalls;
@@ -18,9 +19,11 @@ use crate::model::path::shown;
 /// What is wrong with the configuration, as every run would say it.
 pub(super) async fn run(settings: &Settings, operands: &[Vec<u8>], printer: &Printer) -> anyhow::Result<Status> {
     let (config, usable) = super::node_settings(settings, true).inspect().await?;
-    let warnings = pitfalls::find(&config).await;
+    let warnings = pitfalls::find(&config).await.into_iter().map(|warning| warning.in_full());
+    // Where files are still to come from others, nothing is wrong with that.
+    let warnings: Vec<String> = warnings.chain(includes::without_directory(&config)).collect();
     for warning in &warnings {
-        tracing::warn!("WARNING: {}", warning.in_full());
+        tracing::warn!("WARNING: {warning}");
     }
     usable?;
     let mut lines = Vec::new();

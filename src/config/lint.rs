@@ -97,6 +97,9 @@ impl Lint<'_> {
     /// `exec service x restart;` is three commands.
     fn action(&mut self, statements: &[ActionStatement]) {
         for statement in statements {
+            if let ActionStatement::Pattern(words) = statement {
+                words.iter().for_each(|word| self.action_pattern(word));
+            }
             let ActionStatement::Exec(words) = statement else { continue };
             let is_bare = |word: &Word| {
                 self.document.sources.get(word.span.source).is_some_and(|source| source.text[word.span.start] != b'"')
@@ -109,6 +112,31 @@ impl Lint<'_> {
                     format!("each word is a command of its own here: {}. Quote what is one", commands.join(", "));
                 self.warn(first, text);
             }
+        }
+    }
+}
+
+impl Lint<'_> {
+    /// `pattern *.conf;` is compared with whole names.
+    fn action_pattern(&mut self, word: &Word) {
+        let pattern = word.text.as_slice();
+        let is_path = pattern.starts_with(b"/") || pattern.starts_with(b"%");
+        if is_path || pattern.windows(2).any(|pair| pair == b"**") {
+            return;
+        }
+        let first = pattern.split(|&byte| byte == b'/').next().unwrap_or_default();
+        let fits_prefix = self.document.blocks.iter().any(|block| match block {
+            Block::Prefix { name, .. } => Pattern::name(first).matches_name(&format!("%{}%", name.lossy())),
+            _ => false,
+        });
+        if !fits_prefix {
+            let shown = word.lossy();
+            let anywhere = shown.strip_prefix('*').map_or_else(|| format!("**/{shown}"), |rest| format!("**{rest}"));
+            let text = format!(
+                "the pattern of an action is compared with whole names, which begin with `/` or `%`: it fits nothing. `{anywhere}` \
+                 fits files in every directory"
+            );
+            self.warn(word, text);
         }
     }
 }
@@ -132,6 +160,8 @@ mod tests {
             ("host a b(c);", "c", "`c` is a slave here"),
             ("action { exec service x restart; }", "service", "`service`, `x`, `restart`"),
             ("action { exec \"service x\" restart; }", "\"service x\"", "each word is a command"),
+            ("action { exec x; pattern *.conf; }", "*.conf", "`**.conf` fits files in every directory"),
+            ("action { exec x; pattern x/y; }", "x/y", "`**/x/y` fits"),
             ("include /a; exclude logs/x;", "logs/x", "fits nothing"),
             ("include path1 path2; exclude *.svn;", "path1", "covers no file"),
         ] {
@@ -147,7 +177,7 @@ mod tests {
             "host a (b) c; host (d e) f@g (h);",
             "host a(b c);",
             "include /a b/; exclude *~ .* CVS/ /x/y; compare /z;",
-            "action { exec reload; exec \"a b\"; exec \"a b\" \"c d\"; pattern x/y; }",
+            "action { exec reload; exec \"a b\"; exec \"a b\" \"c d\"; pattern /x/y **.conf %p%/x; }",
             "",
         ] {
             assert_eq!(warnings(group), [""; 0], "{group}");

@@ -12,7 +12,7 @@
 
 mod compare;
 mod detector;
-mod includes;
+pub mod includes;
 mod known;
 pub mod removal;
 
@@ -423,7 +423,10 @@ fn examine_one(
         Presence::Present(metadata) => Ok(change_of(node, path, &metadata, known.as_ref(), options)),
         Presence::Gone | Presence::BehindSymlink => {
             let Some(record) = known else { return Ok(None) };
-            match (!options.allow_mass_removal).then(|| removal::disbelief(&node.config, &record)).flatten() {
+            match (!options.allow_mass_removal)
+                .then(|| removal::disbelief(&node.config, &record, options.marks))
+                .flatten()
+            {
                 Some(disbelief) => Err(disbelief),
                 None => Ok(Some(removal_of(node, record, options))),
             }

@@ -135,6 +135,20 @@ fn a_configuration_is_checked_without_key_database_or_change() {
 }
 
 #[test]
+fn what_finds_nothing_is_told() {
+    let cluster = cluster();
+    let alpha = &cluster["alpha"];
+    cluster.configure(
+        "group web { host {alpha} {beta}; key demo.key; exclude *~; }
+        group logs { host {alpha} {beta}; key demo.key; include {alpha.tree}/none/*; action { exec x; pattern *.conf; } }",
+    );
+    let (output, text) = call(&cluster, alpha, &["--check-config"]);
+    let output = output.success().logs("the group web includes nothing: say which files in");
+    let output = output.logs("and there is no directory").logs("`**.conf` fits files in every directory");
+    assert!(text.ends_with("3 warnings.\n"), "{output:?}");
+}
+
+#[test]
 fn what_no_run_would_accept_fails() {
     let cluster = cluster();
     let alpha = &cluster["alpha"];

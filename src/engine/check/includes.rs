@@ -10,7 +10,8 @@ use crate::fs;
 use crate::model::SyncPath;
 
 /// One sentence for each directory that the includes of a group need and that does not exist here.
-pub(super) fn without_directory(config: &Config) -> Vec<String> {
+#[must_use]
+pub fn without_directory(config: &Config) -> Vec<String> {
     let mut facts = BTreeSet::new();
     for group in &config.groups {
         for rule in group.rules.iter().filter(|rule| rule.kind == RuleKind::Include) {

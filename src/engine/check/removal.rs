@@ -198,9 +198,10 @@ fn unreadable_message(place: &Path, error: &io::Error) -> String {
 }
 
 /// Why the absence of one file is not believed: the directory that stands for its file system is missing, or lies on
-/// another device than the file did. Its row is what is known of it; a removal that a check has found has none any more.
+/// another device than the file did. Its row is what is known of it; a removal that a check has found has none any more. `marks`: what
+/// the check would mark that does not believe it.
 #[must_use]
-pub fn disbelief(config: &Config, record: &FileRecord) -> Option<String> {
+pub fn disbelief(config: &Config, record: &FileRecord, marks: Marks) -> Option<String> {
     let place = config.local(&record.path).ok()?.absolute();
     GuardPlaces::of(config).of_file(record).into_iter().find_map(|directory| {
         if directory == place && !record.checktxt.is_directory() {
@@ -208,10 +209,9 @@ pub fn disbelief(config: &Config, record: &FileRecord) -> Option<String> {
         }
         let reason = absence(&directory, record.device)?;
         Some(format!(
-            "ERROR: {} {reason}: what was known there does not count as removed. Is a file system not mounted? If it \
-             was removed on purpose, confirm it: csync2 -cr --allow-mass-removal {}",
+            "ERROR: {} {reason}: what was known there does not count as removed. Is a file system not mounted? {}",
             directory.display(),
-            directory.display()
+            way_out(&directory, marks)
         ))
     })
 }

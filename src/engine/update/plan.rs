@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::job::Job;
 use crate::config::LocalPath;
-use crate::engine::check::removal;
+use crate::engine::check::{Marks, removal};
 use crate::engine::{EngineError, Node, Report, blocking, membership};
 use crate::fs::{Presence, PresenceCheckers};
 use crate::model::{DirtyEntry, DirtyVersion, FileKind, Scope, SyncPath};
@@ -112,7 +112,7 @@ async fn believable(
         let mut rows = node.store.files(files.collect());
         while let Some(chunk) = rows.recv().await {
             for record in chunk? {
-                let Some(disbelief) = removal::disbelief(&node.config, &record) else { continue };
+                let Some(disbelief) = removal::disbelief(&node.config, &record, Marks::Everything) else { continue };
                 if said.insert(disbelief.clone()) {
                     report.error(disbelief);
                 }

@@ -9,7 +9,7 @@ use std::sync::mpsc::{Sender, channel};
 use bytes::Bytes;
 
 use super::{Pipeline, Task};
-use crate::engine::check::removal;
+use crate::engine::check::{Marks, removal};
 use crate::engine::contact::{Dialect, SessionError};
 use crate::engine::update::exchange::{Answer as Line, Happened};
 use crate::engine::update::feed::{Sent, Wanted, Whole};
@@ -278,7 +278,9 @@ impl Pipeline<'_> {
                     return Ok(false);
                 }
                 let record = self.node.store.file(&path).await.map_err(EngineError::from)?;
-                if record.is_some_and(|record| removal::disbelief(&self.node.config, &record).is_some()) {
+                if record
+                    .is_some_and(|record| removal::disbelief(&self.node.config, &record, Marks::Everything).is_some())
+                {
                     return Ok(false);
                 }
                 None
