@@ -7,7 +7,8 @@ use anyhow::bail;
 
 use super::node_settings;
 use crate::cli::{Printer, Settings, Status};
-use crate::store::{Location, Source, StoreError, StoreOptions};
+use crate::model::errors::chain;
+use crate::store::{Location, Malformed, Source, StoreError, StoreOptions};
 
 /// The way for a database that we do not read. Every string in the tables is encoded, so that none holds a tab, a quote or a
 /// newline.
@@ -43,11 +44,18 @@ pub(super) async fn run(settings: &Settings, from: &str, printer: &Printer) -> a
     }
     let options = StoreOptions { lock_timeout: config.lock_timeout, read_only: true, ..StoreOptions::default() };
     let source = Source::open(&from, &options).await?;
-    let store = settings.open_store(&to, &config).await?;
+    let store = match settings.open_store(&to, &config).await {
+        Ok(store) => store,
+        Err(error) => {
+            let remedy: String = super::remedy(&to, &error).iter().map(|line| format!("\n{line}")).collect();
+            bail!("{}{remedy}", chain(&error));
+        }
+    };
     let imported = store.import(&source).await?;
-    if imported.malformed > 0 {
-        let count = imported.malformed;
-        tracing::warn!("WARNING: {from}: {count} rows are malformed, and were left out: no csync2 could use them.");
+    if let Some(Malformed { count, first }) = imported.malformed {
+        tracing::warn!(
+            "WARNING: {from}: {count} rows are malformed, and were left out: no csync2 could use them. The first: {first:?}"
+        );
     }
     if imported.under_way > 0 {
         let count = imported.under_way;

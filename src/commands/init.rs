@@ -217,12 +217,8 @@ impl Setup<'_> {
             }
             Err(error) => {
                 self.wrong(&chain(&error))?;
-                let statements = location.remedy(&error);
-                if !statements.is_empty() {
-                    self.line("", "in psql, as the server's superuser (sudo -u postgres psql):")?;
-                }
-                for statement in statements {
-                    self.line("", &format!("    {statement}"))?;
+                for line in super::remedy(&location, &error) {
+                    self.line("", &line)?;
                 }
             }
         }

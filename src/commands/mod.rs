@@ -40,7 +40,7 @@ use crate::engine::open::{NodeSettings, OpenError};
 use crate::engine::tally::RunTally;
 use crate::engine::{EngineError, Node, Report, recover};
 use crate::model::Scope;
-use crate::store::{DirtyFilter, ErrorKind, StoreError};
+use crate::store::{DirtyFilter, ErrorKind, Location, StoreError};
 
 /// What the modes work with.
 #[derive(Debug)]
@@ -134,6 +134,14 @@ async fn leftovers(node: &Node, read_only: bool, stop: &CancellationToken) -> Re
         }
         ended => ended,
     }
+}
+
+/// What whoever administers a database's server has to do where it refuses us, line by line; nothing where that does not help.
+fn remedy(location: &Location, error: &OpenError) -> Vec<String> {
+    let statements = location.remedy(error);
+    let heading =
+        (!statements.is_empty()).then(|| "in psql, as the server's superuser (sudo -u postgres psql):".to_owned());
+    heading.into_iter().chain(statements.into_iter().map(|statement| format!("    {statement}"))).collect()
 }
 
 fn node_settings(settings: &Settings, read_only: bool) -> NodeSettings {

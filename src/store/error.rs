@@ -41,10 +41,13 @@ pub enum StoreError {
     Occupied { database: String, found: Box<Contents>, offered: Box<Contents> },
     /// What an import wrote is not what it read, when it is read again.
     #[error(
-        "Can't import into database {database}: of {offered}, {written} arrived. Nothing has been changed. Two rows of the \
-         source stand for the same file, or the server changes what it stores"
+        "Can't import into database {database}: of {offered}, {written} arrived. Nothing has been changed. {}",
+        twice.as_ref().map_or_else(
+            || "The server changes what it stores".to_owned(),
+            |twice| format!("The source has two rows, in two spellings, of {twice}: remove one")
+        )
     )]
-    Unfaithful { database: String, offered: Box<Contents>, written: Box<Contents> },
+    Unfaithful { database: String, offered: Box<Contents>, written: Box<Contents>, twice: Option<String> },
     /// An operation on the open database failed. Nothing of it has been kept.
     #[error("{operation} in database {database}: {}", .kind.meaning())]
     Operation { database: String, operation: &'static str, kind: ErrorKind, source: Box<dyn Error + Send + Sync> },

@@ -56,7 +56,7 @@ use crate::model::{
 use backend::Backend;
 use error::Result;
 pub use error::{ErrorKind, StoreError};
-pub use transfer::{Contents, Imported, Source};
+pub use transfer::{Contents, Imported, Malformed, Source};
 pub use url::{Location, PostgresUrl, SslMode};
 
 /// How far a reading stream may be ahead of its consumer, in chunks of [`CHUNK`] records.

@@ -3,6 +3,7 @@
 //! The source is read as one snapshot and never written. What arrives is compared, as the rows stand in the tables again,
 //! before the one transaction that it is written in ends.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -22,8 +23,8 @@ pub(super) enum Row {
     Action(ScheduledAction),
     /// Peer and DER.
     Certificate(String, Vec<u8>),
-    /// One that no operation reports: its name is none, or its certificate is no hexadecimal text.
-    Malformed,
+    /// One that no operation reports: its name, which stands here as it is, is none, or its certificate is no hexadecimal text.
+    Malformed(String),
     /// A file that was being received.
     UnderWay,
 }
@@ -47,6 +48,27 @@ impl Source {
         Ok(Self { engine })
     }
 
+    /// What two rows of one table stand for, in two spellings.
+    async fn twice(&self) -> Option<String> {
+        let (mut seen, mut rows) = (HashSet::new(), self.rows());
+        while let Some(Ok(chunk)) = rows.recv().await {
+            for row in chunk {
+                let (table, name, of) = match &row {
+                    Row::File(record) => (0, record.path.as_bytes(), &b""[..]),
+                    Row::Dirty(mark) => (1, mark.path.as_bytes(), mark.peer.as_bytes()),
+                    Row::Hint(hint) => (2, &hint.path[..], &[u8::from(hint.recursive)][..]),
+                    Row::Action(action) => (3, action.path.as_bytes(), &action.command[..]),
+                    Row::Certificate(peer, _) => (4, peer.as_bytes(), &b""[..]),
+                    Row::Malformed(_) | Row::UnderWay => continue,
+                };
+                if !seen.insert((table, digest(&[Some(name), Some(of)]))) {
+                    return Some(format!("{} in the table {}", String::from_utf8_lossy(name), TABLES[table]));
+                }
+            }
+        }
+        None
+    }
+
     /// All rows, as one snapshot. An error is the last thing sent.
     fn rows(&self) -> Receiver<Result<Vec<Row>>> {
         let (sink, receiver) = mpsc::channel(CHUNKS_AHEAD);
@@ -68,7 +90,13 @@ impl Store {
     /// # Errors
     /// The store holds something else; or what the databases say. Nothing has been changed then.
     pub async fn import(&self, source: &Source) -> Result<Imported> {
-        on!(self, backend => backend.import(source.rows()).await)
+        let imported = on!(self, backend => backend.import(source.rows()).await);
+        match imported {
+            Err(StoreError::Unfaithful { database, offered, written, .. }) => {
+                Err(StoreError::Unfaithful { database, offered, written, twice: source.twice().await })
+            }
+            imported => imported,
+        }
     }
 }
 
@@ -79,9 +107,17 @@ pub struct Imported {
     /// The store held all of it before.
     pub was_there: bool,
     /// Rows that were left out, since nothing could ever be done with them.
-    pub malformed: u64,
+    pub malformed: Option<Malformed>,
     /// Files that were being received, which an import knows nothing of.
     pub under_way: u64,
+}
+
+/// Rows that cannot be understood.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Malformed {
+    pub count: u64,
+    /// The name in the first of them, as it stands there.
+    pub first: String,
 }
 
 /// How many rows there are in each table, and what stands in them: two of these are equal when the rows are, whatever their
@@ -135,7 +171,7 @@ impl Contents {
                 (3, digest(&[path.as_bytes(), command, logfile].map(Some)))
             }
             Row::Certificate(peer, der) => (4, digest(&[peer.as_bytes(), der].map(Some))),
-            Row::Malformed | Row::UnderWay => return,
+            Row::Malformed(_) | Row::UnderWay => return,
         };
         let tally = &mut self.0[table];
         tally.rows += 1;
@@ -166,7 +202,7 @@ fn digest(columns: &[Option<&[u8]>]) -> u128 {
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     pub(super) contents: Contents,
-    malformed: u64,
+    malformed: Option<Malformed>,
     under_way: u64,
 }
 
@@ -174,7 +210,10 @@ impl Seen {
     pub(super) fn add(&mut self, rows: &[Row]) {
         for row in rows {
             self.contents.add(row);
-            self.malformed += u64::from(matches!(row, Row::Malformed));
+            if let Row::Malformed(name) = row {
+                let new = || Malformed { count: 0, first: name.clone() };
+                self.malformed.get_or_insert_with(new).count += 1;
+            }
             self.under_way += u64::from(matches!(row, Row::UnderWay));
         }
     }
@@ -206,7 +245,7 @@ impl Outcome {
             Self::Written { offered, .. } if is_kept => Ok(offered.imported(false)),
             Self::Written { offered, written } => {
                 let (offered, written) = (offered.contents.into(), written.into());
-                Err(StoreError::Unfaithful { database, offered, written })
+                Err(StoreError::Unfaithful { database, offered, written, twice: None })
             }
             Self::Compared { offered, found } if offered.contents == found => Ok(offered.imported(true)),
             Self::Compared { offered, found } => {
@@ -245,7 +284,7 @@ impl From<Vec<Row>> for Batch {
                 Row::Hint(hint) => batch.hints.push(hint),
                 Row::Action(action) => batch.actions.push(action),
                 Row::Certificate(peer, der) => batch.certificates.push((peer, der)),
-                Row::Malformed | Row::UnderWay => {}
+                Row::Malformed(_) | Row::UnderWay => {}
             }
         }
         batch
@@ -278,7 +317,10 @@ mod tests {
     fn contents_are_equal_whatever_the_order_and_differ_in_every_column() {
         let hint = |path: &str, recursive| Row::Hint(Hint { path: path.into(), recursive });
         let one = contents(&[file("/a", None), file("/b", Some(1)), hint("/a", true)]);
-        assert_eq!(one, contents(&[hint("/a", true), file("/b", Some(1)), Row::Malformed, file("/a", None)]));
+        assert_eq!(
+            one,
+            contents(&[hint("/a", true), file("/b", Some(1)), Row::Malformed(String::new()), file("/a", None)])
+        );
         assert_eq!(one.to_string(), "file 2, dirty 0, hint 1, action 0, x509_cert 0");
         for other in [
             [file("/a", None), file("/b", None), hint("/a", true)],

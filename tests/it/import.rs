@@ -1,8 +1,9 @@
 //! A state moves into another database: `--import-db`, called by an administrator.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use crate::support::cast::Backend;
 use crate::support::cluster::Node;
@@ -137,6 +138,69 @@ fn a_state_is_not_imported_into_itself() {
         .exits(1)
         .logs("Can't open database: sqlite3://none.db3: No such file or directory");
     assert!(!alpha.base().join("none.db3").exists());
+}
+
+/// As a killed program of C leaves it: half of a transaction is in the file, and the way back in the journal.
+#[test]
+fn a_journal_that_a_killed_run_has_left_is_told_with_the_way_out() {
+    let cluster = C_ON_SQLITE.cluster(["alpha", "beta"]).build();
+    let alpha = &cluster["alpha"];
+    alpha.csync2(["-H"]).exits(2);
+    let Database::Sqlite { file, .. } = &alpha.database else { panic!("SQLite") };
+    let mut shell = Command::new("sqlite3").arg(file).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let rows = "WITH RECURSIVE n (n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM n LIMIT 20000) \
+                INSERT INTO file SELECT '/f' || n, 'v1' FROM n";
+    let statements = format!("PRAGMA cache_size = 5; BEGIN; {rows};\n.print ready\n");
+    shell.stdin.as_mut().unwrap().write_all(statements.as_bytes()).unwrap();
+    let mut lines = BufReader::new(shell.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap() == "ready"));
+    let copy = alpha.base().join("copy.db3");
+    fs::copy(file, &copy).unwrap();
+    fs::copy(format!("{}-journal", file.display()), alpha.base().join("copy.db3-journal")).unwrap();
+    shell.kill().unwrap();
+    shell.wait().unwrap();
+    let target = alpha.base().join("new.db3");
+    let import = || {
+        alpha.csync2_by(
+            Program::Ours,
+            ["--import-db", copy.to_str().unwrap(), "-D", &format!("sqlite://{}", target.display())],
+        )
+    };
+    import()
+        .exits(1)
+        .logs("an interrupted run has left a journal beside it; let csync2 -M of the program that wrote it");
+    alpha.csync2_by(Program::Reference, ["-D", "copy.db3", "-M"]).exits(2);
+    import().success();
+}
+
+#[test]
+fn what_cannot_be_taken_in_is_named() {
+    let cluster = C_ON_SQLITE.cluster(["alpha", "beta"]).build();
+    let alpha = &cluster["alpha"];
+    alpha.csync2(["-H"]).exits(2);
+    alpha.database.execute("INSERT INTO file VALUES ('/a%20b', 'v1'), ('no/path', 'v1'), ('/a b', 'v1')");
+    let new = new_database("import_names");
+    let import = || alpha.csync2_by(Program::Ours, ["--import-db", &alpha.database.option(), "-D", &new.option()]);
+    import().exits(1).logs("The source has two rows, in two spellings, of /a b in the table file: remove one");
+    assert_eq!(all_rows(&new).concat(), [""; 0]);
+    alpha.database.execute("DELETE FROM file WHERE filename = '/a b'");
+    import()
+        .success()
+        .logs("1 rows are malformed, and were left out: no csync2 could use them. The first: \"no/path\"");
+}
+
+#[test]
+fn a_server_that_refuses_the_new_database_is_answered_with_the_statements() {
+    let cluster = C_ON_SQLITE.cluster(["alpha", "beta"]).build();
+    let alpha = &cluster["alpha"];
+    alpha.csync2(["-H"]).exits(2);
+    let server = Postgres::shared();
+    server.sql("postgres", "CREATE ROLE import_poor LOGIN");
+    let new = format!("pgsql://import_poor@127.0.0.1:{}/import_poor", server.port());
+    alpha
+        .csync2_by(Program::Ours, ["--import-db", &alpha.database.option(), "-D", &new])
+        .exits(1)
+        .logs("CREATE DATABASE \"import_poor\" OWNER \"import_poor\"");
 }
 
 /// The commands are those that csync2 prints; a program in the place of MySQL's answers from the C program's SQLite file.

@@ -230,4 +230,9 @@ fn a_server_that_refuses_is_answered_with_the_statements() {
         let told = alpha.csync2(["--init"]).success().stdout_text();
         assert!(told.contains(&format!("fine   pgsql://{role}@127.0.0.1")), "{told}");
     }
+    // Where the server lets nobody in from there, no role helps.
+    server.prepend_hba("host all init_shut_out 127.0.0.1/32 reject");
+    alpha.reach_database_at(&format!("pgsql://init_shut_out@127.0.0.1:{}/init_shut_out", server.port()));
+    let told = alpha.csync2(["--init"]).exits(1).stdout_text();
+    assert!(told.contains("in pg_hba.conf of the server") && !told.contains("CREATE ROLE"), "{told}");
 }

@@ -20,6 +20,14 @@ pub(in crate::store) fn remedy(url: &PostgresUrl, error: &(dyn Error + 'static))
     );
     // The driver asks for a password before the server says anything of the role.
     let lacks_password = causes.iter().any(|cause| cause.to_string().contains("password missing"));
+    // No role or password helps there.
+    if causes.iter().any(|cause| cause.to_string().contains("pg_hba.conf")) {
+        return vec![
+            "-- in pg_hba.conf of the server (SHOW hba_file), with the address of this host:".to_owned(),
+            format!("--     host \"{database}\" \"{user}\" ADDRESS/32 scram-sha-256"),
+            "SELECT pg_reload_conf();".to_owned(),
+        ];
+    }
     match code.map(tokio_postgres::error::SqlState::code).or(lacks_password.then_some("28P01")) {
         Some("42501") if causes.iter().any(|cause| cause.is::<CannotCreate>()) => vec![create],
         Some("42501") => vec![

@@ -12,6 +12,7 @@ use super::super::CHUNK;
 use super::super::error::Result;
 use super::super::spelling::{HostNames, Spelling};
 use super::super::transfer::{Batch, Contents, Outcome, Row, Seen};
+use super::values::text;
 use super::{Answer, read, write};
 
 /// Which tables are there. Killed while it made them, the C program leaves some out.
@@ -97,6 +98,12 @@ async fn contents(transaction: &Transaction<'_>) -> Answer<Contents> {
 
 type RowOf = fn(&TableRow) -> Answer<Row>;
 
+/// A row with the name that stands in it, where it is none that can be understood.
+fn known_or_malformed(row: &TableRow, known: Option<Row>) -> Answer<Row> {
+    let name = || Ok(String::from_utf8_lossy(text(row, 0)?).into_owned());
+    known.map_or_else(|| name().map(Row::Malformed), Ok)
+}
+
 async fn send(transaction: &Transaction<'_>, sink: &Sender<Result<Vec<Row>>>) -> Answer<()> {
     // The C program's tables have no columns of ours.
     let present = tables(transaction).await?;
@@ -107,15 +114,16 @@ async fn send(transaction: &Transaction<'_>, sink: &Sender<Result<Vec<Row>>>) ->
         "filename, checktxt, NULL::bigint, NULL::bigint, NULL::bigint, NULL::bytea"
     };
     let columns: [(&str, &str, RowOf); 6] = [
-        ("file", record_columns, |row| Ok(read::record(row)?.map_or(Row::Malformed, Row::File))),
+        ("file", record_columns, |row| known_or_malformed(row, read::record(row)?.map(Row::File))),
         ("dirty", "filename, forced, myname, peername, 0::bigint", |row| {
-            Ok(read::mark(row, &mut HostNames::default())?.map_or(Row::Malformed, |entry| Row::Dirty(entry.into())))
+            let entry = read::mark(row, &mut HostNames::default())?;
+            known_or_malformed(row, entry.map(|entry| Row::Dirty(entry.into())))
         }),
         ("hint", "DISTINCT filename, recursive", |row| Ok(Row::Hint(read::hint(row)?))),
-        ("action", "filename, command, logfile", |row| Ok(read::action(row)?.map_or(Row::Malformed, Row::Action))),
+        ("action", "filename, command, logfile", |row| known_or_malformed(row, read::action(row)?.map(Row::Action))),
         ("x509_cert", "peername, certdata", |row| {
             let (peer, der) = read::certificate(row)?;
-            Ok(if der.is_empty() { Row::Malformed } else { Row::Certificate(peer, der) })
+            known_or_malformed(row, (!der.is_empty()).then_some(Row::Certificate(peer, der)))
         }),
         ("csync2_intent", "1", |_| Ok(Row::UnderWay)),
     ];

@@ -123,15 +123,16 @@ impl Opener {
             return Err(StoreError::Open { database, kind: ErrorKind::Unreachable, source });
         }
         let failed = |error| self.open_error(error);
-        let connection = self.connect(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(failed)?;
-        let extended = match self.check_version(&connection) {
-            Err(StoreError::Open { database, kind: ErrorKind::ReadOnly, .. }) => {
+        let looked = self.connect(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(failed);
+        let looked = looked.and_then(|connection| Ok((self.check_version(&connection)? > 0, connection)));
+        let (extended, connection) = looked.map_err(|error| match error {
+            StoreError::Open { database, kind: ErrorKind::ReadOnly, .. } => {
                 let source = "an interrupted run has left a journal beside it; let csync2 -M of the program that wrote it \
                               open it first";
-                return Err(StoreError::Open { database, kind: ErrorKind::ReadOnly, source: source.into() });
+                StoreError::Open { database, kind: ErrorKind::ReadOnly, source: source.into() }
             }
-            found => found? > 0,
-        };
+            error => error,
+        })?;
         if !transfer::has_table(&connection, "file").map_err(failed)? {
             let (database, source) = (self.database.clone(), "it holds no tables of csync2".into());
             return Err(StoreError::Open { database, kind: ErrorKind::Other, source });

@@ -7,6 +7,7 @@ use super::super::CHUNK;
 use super::super::error::Result;
 use super::super::spelling::HostNames;
 use super::super::transfer::{Batch, Contents, Outcome, Row, Seen};
+use super::values::bytes;
 use super::{read, write};
 
 /// Whether a table is there. Killed while it made them, the C program leaves some out.
@@ -69,6 +70,12 @@ fn write_rows(connection: &Connection, batch: Batch) -> rusqlite::Result<()> {
 
 type RowOf = fn(&TableRow<'_>) -> rusqlite::Result<Row>;
 
+/// A row with the name that stands in it, where it is none that can be understood.
+fn known_or_malformed(row: &TableRow<'_>, known: Option<Row>) -> rusqlite::Result<Row> {
+    let name = || Ok(String::from_utf8_lossy(&bytes(row, 0)?).into_owned());
+    known.map_or_else(|| name().map(Row::Malformed), Ok)
+}
+
 fn read_within(
     connection: &Connection,
     extended: bool,
@@ -76,16 +83,16 @@ fn read_within(
 ) -> rusqlite::Result<()> {
     let file_columns = read::record_columns(extended);
     let tables: [(&str, &str, RowOf); 6] = [
-        ("file", file_columns, |row| Ok(read::record(row)?.map_or(Row::Malformed, Row::File))),
+        ("file", file_columns, |row| known_or_malformed(row, read::record(row)?.map(Row::File))),
         ("dirty", "filename, forced, myname, peername, 0", |row| {
-            Ok(read::dirty_entry(row, &mut HostNames::default())?
-                .map_or(Row::Malformed, |entry| Row::Dirty(entry.into())))
+            let entry = read::dirty_entry(row, &mut HostNames::default())?;
+            known_or_malformed(row, entry.map(|entry| Row::Dirty(entry.into())))
         }),
         ("hint", "DISTINCT filename, recursive", |row| Ok(Row::Hint(read::hint(row)?))),
-        ("action", "filename, command, logfile", |row| Ok(read::action(row)?.map_or(Row::Malformed, Row::Action))),
+        ("action", "filename, command, logfile", |row| known_or_malformed(row, read::action(row)?.map(Row::Action))),
         ("x509_cert", "peername, certdata", |row| {
             let (peer, der) = read::certificate(row)?;
-            Ok(if der.is_empty() { Row::Malformed } else { Row::Certificate(peer, der) })
+            known_or_malformed(row, (!der.is_empty()).then_some(Row::Certificate(peer, der)))
         }),
         ("csync2_intent", "1", |_| Ok(Row::UnderWay)),
     ];
