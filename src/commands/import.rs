@@ -47,8 +47,8 @@ pub(super) async fn run(settings: &Settings, from: &str, printer: &Printer) -> a
     let store = match settings.open_store(&to, &config).await {
         Ok(store) => store,
         Err(error) => {
-            let remedy: String = super::remedy(&to, &error).iter().map(|line| format!("\n{line}")).collect();
-            bail!("{}{remedy}", chain(&error));
+            let lines = [vec![chain(&error)], super::remedy(&to, &error)].concat();
+            bail!("{}", lines.join("\n"));
         }
     };
     let imported = store.import(&source).await?;

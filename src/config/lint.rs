@@ -97,10 +97,16 @@ impl Lint<'_> {
     /// `exec service x restart;` is three commands.
     fn action(&mut self, statements: &[ActionStatement]) {
         for statement in statements {
-            if let ActionStatement::Pattern(words) = statement {
-                words.iter().for_each(|word| self.action_pattern(word));
-            }
-            let ActionStatement::Exec(words) = statement else { continue };
+            let words = match statement {
+                ActionStatement::Exec(words) => words,
+                ActionStatement::Pattern(words) => {
+                    for word in words {
+                        self.action_pattern(word);
+                    }
+                    continue;
+                }
+                ActionStatement::Logfile(_) | ActionStatement::DoLocal | ActionStatement::DoLocalOnly => continue,
+            };
             let is_bare = |word: &Word| {
                 self.document.sources.get(word.span.source).is_some_and(|source| source.text[word.span.start] != b'"')
             };
@@ -114,9 +120,7 @@ impl Lint<'_> {
             }
         }
     }
-}
 
-impl Lint<'_> {
     /// `pattern *.conf;` is compared with whole names.
     fn action_pattern(&mut self, word: &Word) {
         let pattern = word.text.as_slice();
