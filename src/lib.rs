@@ -21,6 +21,7 @@ pub mod delta;
 pub mod engine;
 pub mod fs;
 pub mod logging;
+pub mod memory;
 pub mod model;
 pub mod store;
 pub mod wire;

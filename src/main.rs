@@ -8,12 +8,13 @@ use csync2::cli::{self, Environment, Invocation, Mode, Parsed, Printer, ServeMod
 use csync2::commands;
 use csync2::commands::signals;
 use csync2::logging::{self, Guard, LogOptions};
+use csync2::memory;
 use indicatif::MultiProgress;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 fn main() -> ExitCode {
-    share_free_memory();
+    memory::share();
     let printer = Printer::stdout();
     let status = match cli::parse(std::env::args_os(), &Environment::of_process()) {
         Parsed::Run(invocation) => run(*invocation, &printer),
@@ -35,21 +36,6 @@ fn main() -> ExitCode {
         ),
     };
     status.into()
-}
-
-/// glibc's threads keep what they have freed to themselves, in up to eight heaps for each processor: with many peers, that
-/// is as much as what is in use. Three for each processor are as fast; fewer cost a check a tenth of its time.
-fn share_free_memory() {
-    #[cfg(target_env = "gnu")]
-    if std::env::var_os("MALLOC_ARENA_MAX").is_none() {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let heaps = libc::c_int::try_from(3 * processors).unwrap_or(libc::c_int::MAX);
-        // SAFETY: it sets a number, before any other thread is started.
-        #[allow(unsafe_code)]
-        unsafe {
-            libc::mallopt(libc::M_ARENA_MAX, heaps);
-        }
-    }
 }
 
 fn print(printer: &Printer, text: &str, status: Status) -> Status {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::Run;
 use crate::cli::output::Plan;
 use crate::engine::update::{self, Forecast, Prospect, UpdateOptions};
+use crate::memory;
 use crate::model::Scope;
 
 impl Run {
@@ -23,6 +24,9 @@ impl Run {
             stop: self.stop.clone(),
             tally: Arc::clone(&self.tally),
         };
+        // A check may have come before.
+        self.node.store.shrink().await;
+        memory::give_back();
         let outcome = update::update(&self.node, scopes, &options).await?;
         self.bars = None;
         for Forecast { prospect, forced, peer, path } in &outcome.forecasts {

@@ -70,6 +70,7 @@ pub(super) trait Backend: Send + Sync {
     fn release(&self, subject: String, holder: String) -> impl Future<Output = Result<()>> + Send;
 
     fn exists(&self) -> impl Future<Output = bool> + Send;
+    fn shrink(&self) -> impl Future<Output = ()> + Send;
     /// Replaces what is remembered about something; returns what was: empty for nothing.
     fn remember(&self, about: String, facts: String) -> impl Future<Output = Result<String>> + Send;
     fn remembered(&self, about: String) -> impl Future<Output = Result<String>> + Send;

@@ -204,6 +204,11 @@ impl Store {
         on!(self, backend => backend.exists().await)
     }
 
+    /// Lets go of what is kept in memory of what was read and written: another part of the work begins.
+    pub async fn shrink(&self) {
+        on!(self, backend => backend.shrink().await);
+    }
+
     /// Ends all connections, when what is under way has ended. Other clones are closed with it.
     pub async fn close(self) {
         on!(self, backend => backend.close().await);

@@ -20,7 +20,7 @@ use crate::model::{FileKind, Metadata, Timestamp};
 const SMALL: u64 = 64 << 10;
 
 /// Contents that are kept, in bytes.
-const ROOM: usize = 3 << 20;
+const ROOM: usize = 2 << 20;
 
 /// Digests of larger files that are kept.
 const DIGESTS: usize = 4_096;

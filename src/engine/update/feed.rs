@@ -27,6 +27,9 @@ const COPIED_AT_ONCE: u64 = 32 << 20;
 /// Bytes of content in one frame.
 const PIECE: usize = 128 * 1024;
 
+/// What else the last frames take, at most.
+const HEADERS: usize = 4 << 10;
+
 /// A file whose content the peer waits for.
 #[derive(Debug)]
 pub(super) struct Wanted {
@@ -111,6 +114,7 @@ impl Feed {
         let mut is_waiting = false;
         let mut locator = Locator::default();
         frames.clear();
+        frames.reserve_exact(AT_ONCE + PIECE + HEADERS);
         while frames.len() < AT_ONCE && amount.copied < COPIED_AT_ONCE && !is_waiting {
             let reading = match self.reading.take() {
                 Some(reading) => Ok(reading),

@@ -465,6 +465,9 @@ impl Backend for Postgres {
         self.remark.iter().cloned().collect()
     }
 
+    /// The server keeps it.
+    async fn shrink(&self) {}
+
     async fn exists(&self) -> bool {
         // A database can be dropped only after its connections have ended, so that the pool makes a new one.
         let client = self.pool.get().await.map_err(Trouble::from);

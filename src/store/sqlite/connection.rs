@@ -174,7 +174,7 @@ impl Opener {
         // A big check writes a hundred thousand rows: without these most of its time goes into reading pages again, and
         // into waiting for the disk at every checkpoint. In KiB (when negative) and in pages. There are many readers, and
         // they go through rows in order.
-        let cache = if write.is_empty() { -1_024 } else { -16_384 };
+        let cache = if write.is_empty() { -256 } else { -16_384 };
         connection.pragma_update(None, "cache_size", cache)?;
         connection.pragma_update(None, "wal_autocheckpoint", 4_000)?;
         Ok(connection)

@@ -405,6 +405,13 @@ impl Backend for Sqlite {
         self.file.is_some() && self.readers.opener.file() == self.file
     }
 
+    async fn shrink(&self) {
+        if let Some(writer) = self.writer.clone() {
+            step(move || writer.shrink()).await;
+        }
+        self.readers.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     async fn close(&self) {
         if let Some(writer) = self.writer.clone() {
             step(move || writer.stop()).await;

@@ -64,6 +64,14 @@ impl Writer {
         Some(transaction(connection, work))
     }
 
+    /// Lets go of the pages in memory. Blocks until the transaction under way has ended.
+    pub(super) fn shrink(&self) {
+        if let Writing::Open(connection) = &self.state.lock().unwrap_or_else(PoisonError::into_inner).connection {
+            // That the pages stay is no harm.
+            _ = connection.release_memory();
+        }
+    }
+
     /// Closes the connection. Blocks until the transaction under way has ended.
     pub(super) fn stop(&self) {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).connection = Writing::Stopped;
