@@ -37,6 +37,11 @@ pub(super) trait Backend: Send + Sync {
     fn remove_malformed(&self) -> impl Future<Output = Result<u64>> + Send;
 
     fn dirty(&self, filter: DirtyFilter) -> impl Future<Output = Result<Vec<DirtyEntry>>> + Send;
+    fn marks(
+        &self,
+        filter: DirtyFilter,
+        sink: Sender<Result<Vec<DirtyEntry>>>,
+    ) -> impl Future<Output = Result<()>> + Send;
     fn dirty_peers(&self) -> impl Future<Output = Result<Vec<(String, String)>>> + Send;
     fn mark(&self, marks: Vec<Mark>, actions: Vec<ScheduledAction>) -> impl Future<Output = Result<()>> + Send;
     fn clear(&self, entries: Vec<DirtyEntry>) -> impl Future<Output = Result<u64>> + Send;

@@ -62,7 +62,7 @@ pub use url::{Location, PostgresUrl, SslMode};
 /// How far a reading stream may be ahead of its consumer, in chunks of [`CHUNK`] records.
 const CHUNKS_AHEAD: usize = 4;
 
-/// Records in one message of [`Store::files`], and fingerprints in one of [`Store::fingerprints`].
+/// What is in one message of a stream, at most.
 const CHUNK: usize = 1000;
 
 /// How a database is opened.
@@ -204,7 +204,7 @@ impl Store {
         on!(self, backend => backend.exists().await)
     }
 
-    /// Lets go of what is kept in memory of what was read and written: another part of the work begins.
+    /// Lets go of what is kept in memory of what was read and written, and keeps less from here on: a check has ended.
     pub async fn shrink(&self) {
         on!(self, backend => backend.shrink().await);
     }
@@ -284,6 +284,20 @@ impl Store {
         let mut entries = on!(self, backend => backend.dirty(filter).await)?;
         entries.sort_by(|one, other| one.path.cmp(&other.path).then_with(|| one.peer.cmp(&other.peer)));
         Ok(entries)
+    }
+
+    /// The same in chunks, in any order. What is said of [`Store::files`] is true of this stream, except that it may begin
+    /// before a change and end after it.
+    pub fn marks(&self, filter: DirtyFilter) -> Receiver<Result<Vec<DirtyEntry>>> {
+        let (sink, receiver) = mpsc::channel(CHUNKS_AHEAD);
+        let store = self.clone();
+        tokio::spawn(async move {
+            if let Err(error) = on!(store, backend => backend.marks(filter, sink.clone()).await) {
+                // Nobody is left to tell when the receiver has gone.
+                let _ = sink.send(Err(error)).await;
+            }
+        });
+        receiver
     }
 
     /// The (our name, peer) pairs that have dirty rows, each once, in order.

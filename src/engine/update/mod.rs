@@ -27,6 +27,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use self::contents::Contents;
+use self::plan::{Dirty, Paths};
 use super::stop::within_grace;
 use super::tally::{PeerTally, RunTally};
 use super::{EngineError, Node, Report, claim, recover};
@@ -94,6 +95,7 @@ struct Common {
     /// Names whoever claims the peers.
     holder: String,
     contents: Arc<Contents>,
+    paths: Paths,
     /// Files that are planned at once for one peer.
     room: usize,
     /// As [`UpdateOptions::stop`].
@@ -116,8 +118,9 @@ pub async fn update(node: &Arc<Node>, scopes: Vec<Scope>, options: &UpdateOption
     let (stop, tally) = (options.stop.clone(), Arc::clone(&options.tally));
     let holder = options.holder.clone().unwrap_or_else(recover::holder);
     let room = room(work.len().min(node.config.max_parallel_peers));
-    let run =
-        Arc::new(Common { node: Arc::clone(node), dry_run, without_removals, holder, contents, room, stop, tally });
+    let paths = Paths::for_peers(work.len());
+    let node = Arc::clone(node);
+    let run = Arc::new(Common { node, dry_run, without_removals, holder, contents, paths, room, stop, tally });
     let (mut tasks, mut peers) = (JoinSet::new(), HashMap::new());
     for peer in work {
         let (run, places, served) = (Arc::clone(&run), Arc::clone(&places), peer.clone());
@@ -192,11 +195,7 @@ async fn serve_rows(
 ) -> Result<(), StoreError> {
     let store = &run.node.store;
     if run.dry_run {
-        let entries = store.dirty(filter).await?;
-        if !entries.is_empty() {
-            session::serve_peer(run, peer, entries, outcome).await;
-        }
-        return Ok(());
+        return serve_dirty(run, peer, filter, outcome).await;
     }
     // Who has nothing of what this run is about is not waited for.
     if filter.scopes != [Scope::All] && store.dirty(filter.clone()).await?.is_empty() {
@@ -208,16 +207,22 @@ async fn serve_rows(
         outcome.report.unfinished = true;
         return Ok(());
     };
-    let served = match store.dirty(filter).await {
-        Ok(entries) if entries.is_empty() => Ok(()),
-        Ok(entries) => {
-            session::serve_peer(run, peer, entries, outcome).await;
-            Ok(())
-        }
-        Err(error) => Err(error),
-    };
+    let served = serve_dirty(run, peer, filter, outcome).await;
     claimed.release().await?;
     served
+}
+
+async fn serve_dirty(
+    run: &Arc<Common>,
+    peer: &str,
+    filter: DirtyFilter,
+    outcome: &mut Outcome,
+) -> Result<(), StoreError> {
+    let dirty = Dirty::read(&run.node, filter, &run.paths, &mut outcome.report).await?;
+    if dirty.count > 0 {
+        session::serve_peer(run, peer, dirty, outcome).await;
+    }
+    Ok(())
 }
 
 /// Waits until the peer has run its actions: scripts count on them when we return. Others may push to it meanwhile.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::job::Job;
 use crate::config::LocalPath;
@@ -10,6 +10,7 @@ use crate::engine::check::{Marks, removal};
 use crate::engine::{EngineError, Node, Report, blocking, membership};
 use crate::fs::{Presence, PresenceCheckers};
 use crate::model::{DirtyEntry, DirtyVersion, FileKind, Scope, SyncPath};
+use crate::store::{DirtyFilter, StoreError};
 
 /// A dirty row of a file that is shared with its peer: without the two names, which many rows have in common.
 #[derive(Debug, Clone)]
@@ -41,19 +42,58 @@ impl Candidate {
     }
 }
 
-/// The candidates by the name that we have towards the peer: each is a HELLO of its own.
-pub(super) fn by_name(
-    node: &Node,
-    entries: Vec<DirtyEntry>,
-    report: &mut Report,
-) -> BTreeMap<Arc<str>, Vec<Candidate>> {
-    let mut names: BTreeMap<Arc<str>, Vec<Candidate>> = BTreeMap::new();
-    let count = entries.len();
-    for entry in entries {
-        let Some(candidate) = Candidate::of(node, &entry, report) else { continue };
-        names.entry(entry.my_name).or_insert_with(|| Vec::with_capacity(count)).push(candidate);
+/// What is dirty for a peer.
+#[derive(Debug, Default)]
+pub(super) struct Dirty {
+    /// Rows.
+    pub(super) count: usize,
+    /// The candidates by the name that we have towards the peer: each is a HELLO of its own.
+    pub(super) names: BTreeMap<Arc<str>, Vec<Candidate>>,
+}
+
+impl Dirty {
+    /// Takes the rows in as they come. `paths`: the names that other peers of the run have.
+    pub(super) async fn read(
+        node: &Node,
+        filter: DirtyFilter,
+        paths: &Paths,
+        report: &mut Report,
+    ) -> Result<Self, StoreError> {
+        let mut dirty = Self::default();
+        let mut rows = node.store.marks(filter);
+        while let Some(chunk) = rows.recv().await {
+            let mut entries = chunk?;
+            dirty.count += entries.len();
+            paths.share(&mut entries);
+            for entry in entries {
+                let Some(candidate) = Candidate::of(node, &entry, report) else { continue };
+                dirty.names.entry(entry.my_name).or_default().push(candidate);
+            }
+        }
+        Ok(dirty)
     }
-    names
+}
+
+/// The names of a run's files: what is dirty for many peers is kept once.
+#[derive(Debug)]
+pub(super) struct Paths(Option<Mutex<HashSet<SyncPath>>>);
+
+impl Paths {
+    /// For a run with so many peers.
+    pub(super) fn for_peers(count: usize) -> Self {
+        Self((count > 1).then(Mutex::default))
+    }
+
+    fn share(&self, entries: &mut [DirtyEntry]) {
+        let Some(paths) = &self.0 else { return };
+        let mut paths = paths.lock().unwrap_or_else(PoisonError::into_inner);
+        for DirtyEntry { path, .. } in entries {
+            match paths.get(path) {
+                Some(known) => *path = known.clone(),
+                None => _ = paths.insert(path.clone()),
+            }
+        }
+    }
 }
 
 /// What is to be done.
@@ -85,7 +125,7 @@ pub(super) async fn look(
     room: usize,
     report: &mut Report,
 ) -> Result<Plan, EngineError> {
-    candidates.sort_by(|one, other| one.place.path.cmp(&other.place.path));
+    candidates.sort_unstable_by(|one, other| one.place.path.cmp(&other.place.path));
     let (mut plan, unknown) = blocking("update", move || look_at_all(candidates, room)).await?;
     plan.removals = believable(node, plan.removals, report).await?;
     for (place, error) in unknown {

@@ -5,26 +5,25 @@ use std::sync::Arc;
 
 use super::exchange::Exchange;
 use super::pipeline::{Pair, Pipeline, Worked};
-use super::plan::{self, Candidate};
+use super::plan::{Candidate, Dirty};
 use super::{Common, Outcome};
 use crate::engine::contact::{self, SessionError, advice};
 use crate::engine::membership;
-use crate::model::DirtyEntry;
 use crate::model::errors::chain;
 use crate::wire::{Reply, Request};
 
 /// Brings one peer up to date. Never fails as a whole: the report says what went wrong.
-pub(super) async fn serve_peer(run: &Arc<Common>, peer: &str, entries: Vec<DirtyEntry>, outcome: &mut Outcome) {
+pub(super) async fn serve_peer(run: &Arc<Common>, peer: &str, dirty: Dirty, outcome: &mut Outcome) {
     let node = &run.node;
     // With `-G`, peers of the other groups are none of this run's business.
     if node.groups.is_none() && !membership::pairs(&node.config).iter().any(|(_, other)| other == peer) {
         outcome.report.error(format_args!(
             "ERROR: {peer} is in no group of this configuration: {} entries stay dirty. `csync2 -R` removes them.",
-            entries.len()
+            dirty.count
         ));
         return;
     }
-    let names = plan::by_name(node, entries, &mut outcome.report);
+    let names = dirty.names;
     if names.is_empty() {
         return;
     }

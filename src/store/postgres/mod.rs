@@ -167,12 +167,13 @@ impl Postgres {
     /// sent.
     async fn stream<D: Sync + ?Sized>(
         &self,
+        operation: &'static str,
         data: &D,
         work: for<'w> fn(&'w mut Object, &'w D, &'w mut bool) -> Work<'w, ()>,
     ) -> Result<()> {
         // Never closed: there is always a permit, sooner or later.
         let _permit = self.streams.acquire().await;
-        let mut retry = self.retry("read the known files");
+        let mut retry = self.retry(operation);
         loop {
             let mut begun = false;
             let (client, answer) = match self.pool.get().await {
@@ -252,7 +253,7 @@ async fn attempt<D: Sync + ?Sized, T>(
 
 impl Backend for Postgres {
     async fn files(&self, scopes: Vec<Scope>, sink: Sender<Result<Vec<FileRecord>>>) -> Result<()> {
-        self.stream(&(ranges(&scopes), sink), |client, (ranges, sink), begun| {
+        self.stream("read the known files", &(ranges(&scopes), sink), |client, (ranges, sink), begun| {
             Box::pin(read::files(client, ranges, sink, begun))
         })
         .await
@@ -264,9 +265,13 @@ impl Backend for Postgres {
         fingerprinter: Fingerprinter,
         sink: Sender<Result<Vec<Fingerprint>>>,
     ) -> Result<()> {
-        self.stream(&(ranges(&scopes), fingerprinter, sink), |client, (ranges, fingerprinter, sink), begun| {
-            Box::pin(read::fingerprints(client, ranges, fingerprinter, sink, begun))
-        })
+        self.stream(
+            "read the known files",
+            &(ranges(&scopes), fingerprinter, sink),
+            |client, (ranges, fingerprinter, sink), begun| {
+                Box::pin(read::fingerprints(client, ranges, fingerprinter, sink, begun))
+            },
+        )
         .await
     }
 
@@ -303,6 +308,14 @@ impl Backend for Postgres {
         let data = (filter.peer, ranges(&filter.scopes));
         self.run("read the dirty files", &data, |client, spelling, (peer, ranges)| {
             Box::pin(read::dirty(client, spelling, peer.as_deref(), ranges))
+        })
+        .await
+    }
+
+    async fn marks(&self, filter: DirtyFilter, sink: Sender<Result<Vec<DirtyEntry>>>) -> Result<()> {
+        let data = (self.spelling, filter.peer, ranges(&filter.scopes), sink);
+        self.stream("read the dirty files", &data, |client, (spelling, peer, ranges, sink), begun| {
+            Box::pin(read::marks(client, *spelling, peer.as_deref(), ranges, sink, begun))
         })
         .await
     }
@@ -450,7 +463,7 @@ impl Backend for Postgres {
     }
 
     async fn snapshot(&self, sink: Sender<Result<Vec<Row>>>) -> Result<()> {
-        self.stream(&sink, |client, sink, begun| Box::pin(transfer::read(client, sink, begun))).await
+        self.stream("read the tables", &sink, |client, sink, begun| Box::pin(transfer::read(client, sink, begun))).await
     }
 
     async fn import(&self, mut source: Receiver<Result<Vec<Row>>>) -> Result<Imported> {

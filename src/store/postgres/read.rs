@@ -269,26 +269,64 @@ pub(super) async fn dirty(
     peer: Option<&str>,
     ranges: &[Range],
 ) -> Answer<Vec<DirtyEntry>> {
-    let peer = peer.map(|peer| Text(spelling.write(peer.as_bytes())));
     let (mut entries, mut names) = (Vec::new(), HostNames::default());
     for range in ranges {
-        let Bounds { low, high } = Bounds::of(range);
-        let mut sql = format!("SELECT {MARK_COLUMNS} FROM dirty WHERE name_key >= $1");
-        let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&low];
-        if let Some(high) = &high {
-            parameters.push(high);
-            sql.push_str(" AND name_key < $2");
-        }
-        if let Some(peer) = &peer {
-            parameters.push(peer);
-            let _ = write!(sql, " AND peername = ${}", parameters.len());
-        }
-        let statement = client.prepare_cached(&sql).await?;
-        for row in client.query(&statement, &parameters).await? {
+        let mut rows = pin!(marked(client, spelling, peer, range).await?);
+        while let Some(row) = rows.try_next().await? {
             entries.extend(mark(&row, &mut names)?.filter(|mark| is_within(range, mark.path.as_bytes())));
         }
     }
     Ok(entries)
+}
+
+/// Sends the dirty rows in chunks, in any order. Sets `begun` before it sends a part of them.
+pub(super) async fn marks(
+    client: &impl GenericClient,
+    spelling: Spelling,
+    peer: Option<&str>,
+    ranges: &[Range],
+    sink: &Sender<Result<Vec<DirtyEntry>>>,
+    begun: &mut bool,
+) -> Answer<()> {
+    let (mut chunk, mut names) = (Vec::with_capacity(CHUNK), HostNames::default());
+    for range in ranges {
+        let mut rows = pin!(marked(client, spelling, peer, range).await?);
+        while let Some(row) = rows.try_next().await? {
+            chunk.extend(mark(&row, &mut names)?.filter(|mark| is_within(range, mark.path.as_bytes())));
+            if chunk.len() == CHUNK {
+                *begun = true;
+                if sink.send(Ok(std::mem::replace(&mut chunk, Vec::with_capacity(CHUNK)))).await.is_err() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+    // Whoever has gone needs nothing more.
+    let _ = sink.send(Ok(chunk)).await;
+    Ok(())
+}
+
+/// The dirty rows within a range, or a few more, as they come: see [`is_within`].
+async fn marked(
+    client: &impl GenericClient,
+    spelling: Spelling,
+    peer: Option<&str>,
+    range: &Range,
+) -> Answer<RowStream> {
+    let peer = peer.map(|peer| Text(spelling.write(peer.as_bytes())));
+    let Bounds { low, high } = Bounds::of(range);
+    let mut sql = format!("SELECT {MARK_COLUMNS} FROM dirty WHERE name_key >= $1");
+    let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&low];
+    if let Some(high) = &high {
+        parameters.push(high);
+        sql.push_str(" AND name_key < $2");
+    }
+    if let Some(peer) = &peer {
+        parameters.push(peer);
+        let _ = write!(sql, " AND peername = ${}", parameters.len());
+    }
+    let statement = client.prepare_cached(&sql).await?;
+    client.query_raw(&statement, parameters).await
 }
 
 pub(super) async fn dirty_peers(client: &Object) -> Answer<Vec<(String, String)>> {

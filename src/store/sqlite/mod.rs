@@ -106,6 +106,7 @@ impl Sqlite {
     /// more is wanted.
     async fn stream<T: Send + 'static>(
         &self,
+        operation: &'static str,
         sink: Sender<Result<Vec<T>>>,
         query: impl FnOnce(&Connection, &mut dyn FnMut(Vec<T>) -> bool) -> rusqlite::Result<()> + Send + 'static,
     ) -> Result<()> {
@@ -113,7 +114,7 @@ impl Sqlite {
         let (readers, wal) = (Arc::clone(&self.readers), self.wal);
         let result = blocking(move || {
             let mut held = Vec::new();
-            readers.with("read the known files", |connection| {
+            readers.with(operation, |connection| {
                 query(connection, &mut |chunk| {
                     if wal {
                         sink.blocking_send(Ok(chunk)).is_ok()
@@ -221,8 +222,10 @@ impl Readers {
 impl Backend for Sqlite {
     async fn files(&self, scopes: Vec<Scope>, sink: Sender<Result<Vec<FileRecord>>>) -> Result<()> {
         let extended = self.extended;
-        self.stream(sink, move |connection, take| read::files(connection, &ranges(&scopes), extended, CHUNK, take))
-            .await
+        self.stream("read the known files", sink, move |connection, take| {
+            read::files(connection, &ranges(&scopes), extended, CHUNK, take)
+        })
+        .await
     }
 
     async fn fingerprints(
@@ -232,7 +235,7 @@ impl Backend for Sqlite {
         sink: Sender<Result<Vec<Fingerprint>>>,
     ) -> Result<()> {
         let extended = self.extended;
-        self.stream(sink, move |connection, take| {
+        self.stream("read the known files", sink, move |connection, take| {
             read::fingerprints(connection, &ranges(&scopes), extended, &fingerprinter, CHUNK, take)
         })
         .await
@@ -272,7 +275,28 @@ impl Backend for Sqlite {
     async fn dirty(&self, filter: DirtyFilter) -> Result<Vec<DirtyEntry>> {
         let extended = self.extended;
         self.read("read the dirty files", move |connection| {
-            read::dirty(connection, filter.peer.as_deref(), &ranges(&filter.scopes), extended)
+            let snapshot = connection.unchecked_transaction()?;
+            read::dirty(&snapshot, filter.peer.as_deref(), &ranges(&filter.scopes), extended)
+        })
+        .await
+    }
+
+    async fn marks(&self, filter: DirtyFilter, sink: Sender<Result<Vec<DirtyEntry>>>) -> Result<()> {
+        let extended = self.extended;
+        self.stream("read the dirty files", sink, move |connection, take| {
+            let mut chunk = Vec::with_capacity(CHUNK);
+            let mut wanted = true;
+            read::marks(connection, filter.peer.as_deref(), &ranges(&filter.scopes), extended, &mut |entry| {
+                chunk.push(entry);
+                if chunk.len() == CHUNK {
+                    wanted = take(std::mem::replace(&mut chunk, Vec::with_capacity(CHUNK)));
+                }
+                wanted
+            })?;
+            if wanted {
+                take(chunk);
+            }
+            Ok(())
         })
         .await
     }
@@ -386,7 +410,7 @@ impl Backend for Sqlite {
 
     async fn snapshot(&self, sink: Sender<Result<Vec<Row>>>) -> Result<()> {
         let extended = self.extended;
-        self.stream(sink, move |connection, take| transfer::read(connection, extended, take)).await
+        self.stream("read the tables", sink, move |connection, take| transfer::read(connection, extended, take)).await
     }
 
     async fn import(&self, source: Receiver<Result<Vec<Row>>>) -> Result<Imported> {

@@ -1,7 +1,7 @@
 //! The statements that read. Each function is one operation, run by the caller on a reader.
 
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::super::spelling::{self, HostNames, Range, Spelling, read_host, read_path};
 use super::super::{Hint, HintVersion, Intent, IntentId, Known};
@@ -137,7 +137,7 @@ pub(super) fn known(connection: &Connection, paths: &[SyncPath], extended: bool)
     let snapshot = connection.unchecked_transaction()?;
     let one = |path: &SyncPath| {
         let name = Range::One(spelling::key(path.as_bytes()));
-        let mut marks = marks_within(&snapshot, None, &[name], extended)?;
+        let mut marks = dirty(&snapshot, None, &[name], extended)?;
         marks.sort_by(|one, other| one.peer.cmp(&other.peer));
         Ok(Known { record: file(&snapshot, path, extended)?, marks })
     };
@@ -146,25 +146,33 @@ pub(super) fn known(connection: &Connection, paths: &[SyncPath], extended: bool)
 
 // The dirty table.
 
+/// Of several ranges as of one moment only if there is a transaction.
 pub(super) fn dirty(
     connection: &Connection,
     peer: Option<&str>,
     ranges: &[Range],
     extended: bool,
 ) -> rusqlite::Result<Vec<DirtyEntry>> {
-    marks_within(&connection.unchecked_transaction()?, peer, ranges, extended)
+    let mut entries = Vec::new();
+    marks(connection, peer, ranges, extended, &mut |entry| {
+        entries.push(entry);
+        true
+    })?;
+    Ok(entries)
 }
 
-fn marks_within(
-    snapshot: &Transaction<'_>,
+/// Hands the dirty rows on, in any order, until no more are wanted.
+pub(super) fn marks(
+    connection: &Connection,
     peer: Option<&str>,
     ranges: &[Range],
     extended: bool,
-) -> rusqlite::Result<Vec<DirtyEntry>> {
+    take: &mut dyn FnMut(DirtyEntry) -> bool,
+) -> rusqlite::Result<()> {
     let version = if extended { "version" } else { "0" };
     let select = format!("SELECT filename, forced, myname, peername, {version} FROM dirty");
     let peer = peer.map(|peer| spelled(peer.as_bytes()));
-    let (mut entries, mut names) = (Vec::new(), HostNames::default());
+    let mut names = HostNames::default();
     for range in ranges {
         let mut parameters = range_parameters(range);
         let mut condition = String::new();
@@ -172,13 +180,17 @@ fn marks_within(
             parameters.push(peer.clone());
             condition = format!(" AND peername = ?{}", parameters.len());
         }
-        let mut statement = snapshot.prepare_cached(&over_range(&select, range, &condition))?;
+        let mut statement = connection.prepare_cached(&over_range(&select, range, &condition))?;
         let mut rows = statement.query(rusqlite::params_from_iter(parameters.iter().map(|text| Text(text))))?;
         while let Some(row) = rows.next()? {
-            entries.extend(dirty_entry(row, &mut names)?);
+            if let Some(entry) = dirty_entry(row, &mut names)?
+                && !take(entry)
+            {
+                return Ok(());
+            }
         }
     }
-    Ok(entries)
+    Ok(())
 }
 
 /// `None`: the name is malformed.

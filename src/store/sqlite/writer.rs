@@ -6,6 +6,9 @@ use rusqlite::{Connection, TransactionBehavior};
 
 use super::connection::Opener;
 
+/// For who writes a few thousand rows at a time, in KiB: negative.
+const SMALL_CACHE: i32 = -4_096;
+
 /// Whoever has the lock writes.
 #[derive(Debug)]
 pub(super) struct Writer {
@@ -64,10 +67,11 @@ impl Writer {
         Some(transaction(connection, work))
     }
 
-    /// Lets go of the pages in memory. Blocks until the transaction under way has ended.
+    /// Lets go of the pages in memory, and keeps fewer from here on. Blocks until the transaction under way has ended.
     pub(super) fn shrink(&self) {
         if let Writing::Open(connection) = &self.state.lock().unwrap_or_else(PoisonError::into_inner).connection {
-            // That the pages stay is no harm.
+            // That pages stay is no harm.
+            _ = connection.pragma_update(None, "cache_size", SMALL_CACHE);
             _ = connection.release_memory();
         }
     }

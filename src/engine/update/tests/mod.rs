@@ -15,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::peer::{Act, Cut, Peer, Shared};
 use super::exchange::Exchange;
-use super::{Common, Outcome, Prospect, plan, session};
+use super::plan::{Dirty, Paths};
+use super::{Common, Outcome, Prospect, session};
 use crate::config::reference::Scratch;
 use crate::config::{Config, Selection, Source};
 use crate::engine::check::{self, CheckOptions};
@@ -115,8 +116,7 @@ impl Home {
     }
 
     async fn rows(&self) -> Vec<DirtyEntry> {
-        let filter = DirtyFilter { peer: Some("p".into()), scopes: vec![Scope::All] };
-        self.node.store.dirty(filter).await.unwrap()
+        self.node.store.dirty(rows_of_p()).await.unwrap()
     }
 
     /// The names that are dirty, without `%d%/`.
@@ -130,7 +130,6 @@ impl Home {
 
     async fn run(&self, peer: Peer, dry_run: bool) -> (Outcome, Shared) {
         let (peer, connection) = peer.serve();
-        let names = plan::by_name(&self.node, self.rows().await, &mut Report::default());
         let mut outcome = Outcome::default();
         let exchange = Exchange::start(connection, self.dialect, Arc::new(PeerTally::of("p")));
         let run = Arc::new(Common {
@@ -141,12 +140,18 @@ impl Home {
             without_removals: false,
             holder: recover::holder(),
             contents: Arc::default(),
+            paths: Paths::for_peers(1),
             stop: self.stop.clone(),
             tally: Arc::default(),
         });
-        session::converse(&run, "p", exchange, names, &mut outcome).await;
+        let dirty = Dirty::read(&self.node, rows_of_p(), &run.paths, &mut Report::default()).await.unwrap();
+        session::converse(&run, "p", exchange, dirty.names, &mut outcome).await;
         (outcome, peer)
     }
+}
+
+fn rows_of_p() -> DirtyFilter {
+    DirtyFilter { peer: Some("p".into()), scopes: vec![Scope::All] }
 }
 
 /// A name below the tree; one that has a prefix is left as it is.
