@@ -3,7 +3,8 @@
 //!
 //! The modules, in the order in which a run passes through them:
 //!
-//! 1. [`cli`] reads what was typed: one mode, its operands, the settings. [`logging`] is where messages go.
+//! 1. [`cli`] reads what was typed: one mode, its operands, the settings. [`logging`] is where messages go, [`memory`]
+//!    what the allocator does with what is let go.
 //! 2. [`commands`] has one function per mode. It opens a [`engine::Node`] ([`config`] says which files belong to the
 //!    cluster and who shares them, [`store`] is the state database) and calls the engine.
 //! 3. [`engine`] decides everything: [`engine::check`] compares disk and database and marks what changed as dirty,

@@ -215,23 +215,23 @@ async fn find_removed(
     options: CheckOptions,
     report: &mut Report,
 ) -> Result<Vec<SyncPath>, EngineError> {
-    let mut removals = removal::Removals::default();
+    let mut unseen = Vec::new();
     let mut rows = node.store.files(scopes.to_vec());
     while let Some(chunk) = rows.recv().await {
-        let unseen = chunk?.into_iter().filter(|record| known.contains(&record.path) && !known.has_seen(&record.path));
-        let (candidates, others): (Vec<_>, Vec<_>) =
-            unseen.partition(|record| may_be_removed(node, &record.path, failures));
-        for record in &others {
-            known.see(&record.path);
-        }
-        if !candidates.is_empty() {
-            let (worker, known) = (Arc::clone(node), Arc::clone(known));
-            let consider = move || {
-                removals.consider(&worker.config, candidates, &known);
-                removals
-            };
-            removals = blocking("check", consider).await?;
-        }
+        let names = chunk?.into_iter().map(|record| record.path);
+        let known = names.filter(|path| known.contains(path) && !known.has_seen(path));
+        unseen.extend(known.filter(|path| may_be_removed(node, path, failures)));
+    }
+    let mut removals = removal::Removals::default();
+    for names in unseen.chunks(detector::CHUNK) {
+        let mut rows = look_up(node, names).await?;
+        let candidates = names.iter().filter_map(|path| rows.remove(path)).collect();
+        let (worker, known) = (Arc::clone(node), Arc::clone(known));
+        let consider = move || {
+            removals.consider(&worker.config, candidates, &known);
+            removals
+        };
+        removals = blocking("check", consider).await?;
     }
     if !options.allow_mass_removal && !removals.removed.is_empty() {
         if removals.are_in_doubt() {
@@ -269,7 +269,7 @@ async fn write_removals(
     Ok(stale)
 }
 
-/// Tells of the files that were known when the check began and are not removed, until no removal depends on any more of them.
+/// Tells of the known files that are there, until no removal depends on any more of them.
 async fn note_others(
     node: &Node,
     scopes: &[Scope],

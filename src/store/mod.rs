@@ -286,8 +286,8 @@ impl Store {
         Ok(entries)
     }
 
-    /// The same in chunks, in any order. What is said of [`Store::files`] is true of this stream, except that it may begin
-    /// before a change and end after it.
+    /// The same in chunks, in any order. What is said of [`Store::files`] is true of this stream, except that it is no snapshot:
+    /// several scopes are read one after the other.
     pub fn marks(&self, filter: DirtyFilter) -> Receiver<Result<Vec<DirtyEntry>>> {
         let (sink, receiver) = mpsc::channel(CHUNKS_AHEAD);
         let store = self.clone();

@@ -14,6 +14,7 @@ use crate::support::{Cast, Postgres, Program, Table, Tree, assert_same, dir, lin
 scenarios! { ours:
     an_unreadable_directory_removes_nothing
     a_missing_prefix_directory_removes_nothing
+    files_that_no_group_covers_do_not_vouch_for_a_missing_directory
     a_missing_directory_keeps_back_what_was_dirty
     a_session_takes_a_missing_directory_for_no_removal
     a_hint_that_cannot_be_checked_stays
@@ -139,6 +140,27 @@ fn a_missing_prefix_directory_removes_nothing(cast: Cast) {
     fs::rename(alpha.tree_dir(), &away).expect("rename");
     as_ordinary_user(alpha, &["-cr", "/", "--allow-mass-removal"]).success();
     assert_eq!(alpha.rows(Table::Dirty).len(), before.len());
+}
+
+/// What was taken out of the group is not looked at: that it is known says nothing of the file system that it is on.
+fn files_that_no_group_covers_do_not_vouch_for_a_missing_directory(cast: Cast) {
+    let cluster = cast.cluster(["alpha", "beta"]).start();
+    let (alpha, beta) = (&cluster["alpha"], &cluster["beta"]);
+    alpha.put(&tree! { "f" => "1", "left out/g" => "22" });
+    alpha.csync2(["-x"]).success();
+    let config = alpha.system_dir().join("csync2.cfg");
+    let text = fs::read_to_string(&config).expect("read the config");
+    let (before, after) = text.split_once("include").expect("an include");
+    let after = after.replacen(';', "; exclude \"%d%/left out\";", 1);
+    fs::write(&config, format!("{before}include{after}")).expect("write the config");
+
+    let away = alpha.base().join("moved away");
+    fs::rename(alpha.tree_dir(), &away).expect("rename");
+    for mode in [&["-cr", "/"][..], &["-x"]] {
+        alpha.csync2(mode).exits(1).logs("--allow-mass-removal");
+        alpha.expect_clean();
+        assert_eq!(beta.read("f"), "1");
+    }
 }
 
 /// Files that waited for a peer when their file system went away are not removed there.

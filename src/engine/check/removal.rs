@@ -40,14 +40,10 @@ struct Guard {
 }
 
 impl Removals {
-    /// Looks for known files (in name order) on disk, and takes those in that are gone. Notes of the others that they were
-    /// seen.
+    /// Looks for known files (in name order) on disk, and takes those in that are gone. Those that are there count as seen.
     pub(super) fn consider(&mut self, config: &Config, records: Vec<FileRecord>, known: &Known) {
-        let (gone, others): (Vec<_>, Vec<_>) =
-            records.into_iter().partition(|record| self.looker.is_gone(config, &record.path, &mut self.errors));
-        for record in &others {
-            known.see(&record.path);
-        }
+        let mut gone = records;
+        gone.retain(|record| self.looker.is_gone(config, &record.path, known, &mut self.errors));
         // What is above them is looked at after them: a file system that has gone is missing by now.
         let mut places = GuardPlaces::of(config);
         for record in gone {
@@ -68,7 +64,8 @@ impl Removals {
         self.guards.values().any(|guard| !guard.alive)
     }
 
-    /// Takes note of a known file that is not removed.
+    /// Takes note of a known file that is there. One that was not looked at says nothing: it may be behind the same missing file
+    /// system.
     pub(super) fn note_known(&mut self, config: &Config, path: &SyncPath) {
         let Ok(local) = config.local(path) else { return };
         let place = local.absolute();
@@ -151,7 +148,7 @@ struct Looker {
 }
 
 impl Looker {
-    fn is_gone(&mut self, config: &Config, path: &SyncPath, errors: &mut Vec<String>) -> bool {
+    fn is_gone(&mut self, config: &Config, path: &SyncPath, known: &Known, errors: &mut Vec<String>) -> bool {
         let local = match config.local(path) {
             Ok(local) => local,
             Err(error) => {
@@ -163,7 +160,10 @@ impl Looker {
         };
         match self.checkers.check(local.root(), local.relative()) {
             Presence::Gone | Presence::BehindSymlink => true,
-            Presence::Present(_) => false,
+            Presence::Present(_) => {
+                known.see(path);
+                false
+            }
             Presence::Unknown(error) => {
                 if self.unreadable.insert((path.parent(), error.raw_os_error())) {
                     errors.push(unreadable_message(&local.absolute(), &error));

@@ -33,7 +33,7 @@ use super::tally::{PeerTally, RunTally};
 use super::{EngineError, Node, Report, claim, recover};
 use crate::model::errors::chain;
 use crate::model::{Scope, SyncPath};
-use crate::store::{DirtyFilter, StoreError};
+use crate::store::{DirtyFilter, Store, StoreError};
 use crate::wire::Connection;
 
 /// How an update behaves.
@@ -198,7 +198,7 @@ async fn serve_rows(
         return serve_dirty(run, peer, filter, outcome).await;
     }
     // Who has nothing of what this run is about is not waited for.
-    if filter.scopes != [Scope::All] && store.dirty(filter.clone()).await?.is_empty() {
+    if filter.scopes != [Scope::All] && !has_rows(store, filter.clone()).await? {
         return Ok(());
     }
     let waiting = || tracing::info!("Waiting for another csync2 that is updating {peer} ...");
@@ -210,6 +210,16 @@ async fn serve_rows(
     let served = serve_dirty(run, peer, filter, outcome).await;
     claimed.release().await?;
     served
+}
+
+async fn has_rows(store: &Store, filter: DirtyFilter) -> Result<bool, StoreError> {
+    let mut rows = store.marks(filter);
+    while let Some(chunk) = rows.recv().await {
+        if !chunk?.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 async fn serve_dirty(

@@ -74,7 +74,7 @@ impl Dirty {
     }
 }
 
-/// The names of a run's files: what is dirty for many peers is kept once.
+/// The names of a run's files, until it ends: what is dirty for many peers is kept once.
 #[derive(Debug)]
 pub(super) struct Paths(Option<Mutex<HashSet<SyncPath>>>);
 

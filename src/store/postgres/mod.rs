@@ -163,7 +163,7 @@ impl Postgres {
         }
     }
 
-    /// Runs a transaction that sends what it reads, on one of the connections for streams; again, as long as nothing was
+    /// Runs what sends what it reads, on one of the connections for streams; again, as long as nothing was
     /// sent.
     async fn stream<D: Sync + ?Sized>(
         &self,

@@ -433,7 +433,8 @@ impl Backend for Sqlite {
         if let Some(writer) = self.writer.clone() {
             step(move || writer.shrink()).await;
         }
-        self.readers.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let idle = std::mem::take(&mut *self.readers.idle.lock().unwrap_or_else(PoisonError::into_inner));
+        step(move || drop(idle)).await;
     }
 
     async fn close(&self) {
