@@ -65,11 +65,19 @@ pub(super) async fn serve(
                 systemd::ready();
             };
             let asked_to_stop = stop.clone();
-            tokio::spawn(async move {
-                asked_to_stop.cancelled().await;
-                systemd::stopping();
+            let telling = tokio::spawn({
+                let asked_to_stop = asked_to_stop.clone();
+                async move {
+                    asked_to_stop.cancelled().await;
+                    systemd::stopping();
+                }
             });
-            serve::serve(&registry, listener, limits, mode == ServeMode::Once, listening, stop).await
+            let report = serve::serve(&registry, listener, limits, mode == ServeMode::Once, listening, stop).await;
+            // Without sessions to wait for, it would be over before that is said.
+            if asked_to_stop.is_cancelled() {
+                _ = telling.await;
+            }
+            report
         }
     };
     Ok(Status::of_errors(u64::try_from(report.errors).unwrap_or(u64::MAX)))

@@ -6,6 +6,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
+use std::time::Duration;
 
 use rustix::process::Signal;
 
@@ -23,6 +24,7 @@ fn systemd_has_the_port_and_hears_of_start_and_stop(cast: Cast) {
     let (alpha, beta) = (&cluster["alpha"], &cluster["beta"]);
     let notify = beta.base().join("notify");
     let systemd = UnixDatagram::bind(&notify).expect("bind a socket");
+    systemd.set_read_timeout(Some(Duration::from_secs(60))).expect("a limit");
     let heard = || {
         let mut message = [0; 64];
         let length = systemd.recv(&mut message).expect("a message");
