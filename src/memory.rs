@@ -1,9 +1,8 @@
 //! What the allocator keeps of the memory that was let go. Left to itself, glibc's keeps about as much as is in use.
 
 /// Has threads share what they have freed, in three heaps for each processor instead of eight: that is as fast, and fewer
-/// cost a check a tenth of its time. Lists, which are large, are given back to the system when they are let go, since what counts
-/// as large grows no more. To be called
-/// before any other thread is started.
+/// cost a check a tenth of its time. Lists, which are large, are given back to the system when they are let go, since what
+/// counts as large grows no more. To be called before any other thread is started.
 pub fn share() {
     #[cfg(target_env = "gnu")]
     {

@@ -47,7 +47,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
-use tokio::sync::mpsc::{self, Receiver};
+use tokio::sync::mpsc::{self, Receiver, Sender};
 
 use crate::model::{
     ActionVersion, Checktxt, DirtyEntry, FileRecord, Fingerprint, Fingerprinter, Job, JobFile, Mark, ScheduledAction,
@@ -188,6 +188,23 @@ pub struct Receipt {
     pub actions: Vec<ScheduledAction>,
 }
 
+/// What `work` sends; its error is sent last.
+fn streamed<T, W>(work: impl FnOnce(Sender<Result<T>>) -> W) -> Receiver<Result<T>>
+where
+    T: Send + 'static,
+    W: Future<Output = Result<()>> + Send + 'static,
+{
+    let (sink, receiver) = mpsc::channel(CHUNKS_AHEAD);
+    let working = work(sink.clone());
+    tokio::spawn(async move {
+        if let Err(error) = working.await {
+            // Nobody is left to tell when the receiver has gone.
+            let _ = sink.send(Err(error)).await;
+        }
+    });
+    receiver
+}
+
 impl Store {
     /// Opens a database; creates it where it is missing, and brings its tables up to date, once, whoever comes first.
     pub async fn open(location: &Location, options: &StoreOptions) -> Result<Self> {
@@ -220,29 +237,15 @@ impl Store {
     /// The stream has a connection of its own, apart from those for all other operations: its reader may call any of
     /// these meanwhile. It must not wait for a second stream that it starts itself.
     pub fn files(&self, scopes: Vec<Scope>) -> Receiver<Result<Vec<FileRecord>>> {
-        let (sink, receiver) = mpsc::channel(CHUNKS_AHEAD);
         let store = self.clone();
-        tokio::spawn(async move {
-            if let Err(error) = on!(store, backend => backend.files(scopes, sink.clone()).await) {
-                // Nobody is left to tell when the receiver has gone.
-                let _ = sink.send(Err(error)).await;
-            }
-        });
-        receiver
+        streamed(|sink| async move { on!(store, backend => backend.files(scopes, sink).await) })
     }
 
     /// The fingerprints of the known files within the scopes, as one snapshot, in any order. Nothing else is said of
     /// [`Store::files`] that would not be true of this stream.
     pub fn fingerprints(&self, scopes: Vec<Scope>, fingerprinter: Fingerprinter) -> Receiver<Result<Vec<Fingerprint>>> {
-        let (sink, receiver) = mpsc::channel(CHUNKS_AHEAD);
         let store = self.clone();
-        tokio::spawn(async move {
-            if let Err(error) = on!(store, backend => backend.fingerprints(scopes, fingerprinter, sink.clone()).await) {
-                // Nobody is left to tell when the receiver has gone.
-                let _ = sink.send(Err(error)).await;
-            }
-        });
-        receiver
+        streamed(|sink| async move { on!(store, backend => backend.fingerprints(scopes, fingerprinter, sink).await) })
     }
 
     /// The rows of these files, in any order: those that there are. The caller cuts long lists into chunks.
@@ -289,15 +292,8 @@ impl Store {
     /// The same in chunks, in any order. What is said of [`Store::files`] is true of this stream, except that it is no snapshot:
     /// several scopes are read one after the other.
     pub fn marks(&self, filter: DirtyFilter) -> Receiver<Result<Vec<DirtyEntry>>> {
-        let (sink, receiver) = mpsc::channel(CHUNKS_AHEAD);
         let store = self.clone();
-        tokio::spawn(async move {
-            if let Err(error) = on!(store, backend => backend.marks(filter, sink.clone()).await) {
-                // Nobody is left to tell when the receiver has gone.
-                let _ = sink.send(Err(error)).await;
-            }
-        });
-        receiver
+        streamed(|sink| async move { on!(store, backend => backend.marks(filter, sink).await) })
     }
 
     /// The (our name, peer) pairs that have dirty rows, each once, in order.

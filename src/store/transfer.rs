@@ -7,11 +7,11 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
-use tokio::sync::mpsc::{self, Receiver};
+use tokio::sync::mpsc::Receiver;
 
 use super::backend::Backend;
 use super::error::{Result, StoreError};
-use super::{CHUNKS_AHEAD, Engine, Hint, Location, Store, StoreOptions, postgres, sqlite};
+use super::{Engine, Hint, Location, Store, StoreOptions, postgres, sqlite, streamed};
 use crate::model::{FileRecord, Mark, ScheduledAction};
 
 /// A row of one of the C program's tables, whatever its spelling.
@@ -71,15 +71,8 @@ impl Source {
 
     /// All rows, as one snapshot. An error is the last thing sent.
     fn rows(&self) -> Receiver<Result<Vec<Row>>> {
-        let (sink, receiver) = mpsc::channel(CHUNKS_AHEAD);
         let source = self.clone();
-        tokio::spawn(async move {
-            if let Err(error) = on!(source, backend => backend.snapshot(sink.clone()).await) {
-                // Nobody is left to tell when the receiver has gone.
-                let _ = sink.send(Err(error)).await;
-            }
-        });
-        receiver
+        streamed(|sink| async move { on!(source, backend => backend.snapshot(sink).await) })
     }
 }
 

@@ -198,8 +198,8 @@ fn unreadable_message(place: &Path, error: &io::Error) -> String {
 }
 
 /// Why the absence of one file is not believed: the directory that stands for its file system is missing, or lies on
-/// another device than the file did. Its row is what is known of it; a removal that a check has found has none any more. `marks`: what
-/// the check would mark that does not believe it.
+/// another device than the file did. Its row is what is known of it; a removal that a check has found has none any more.
+/// `marks`: what the check would mark that does not believe it.
 #[must_use]
 pub fn disbelief(config: &Config, record: &FileRecord, marks: Marks) -> Option<String> {
     let place = config.local(&record.path).ok()?.absolute();

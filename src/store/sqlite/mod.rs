@@ -284,19 +284,7 @@ impl Backend for Sqlite {
     async fn marks(&self, filter: DirtyFilter, sink: Sender<Result<Vec<DirtyEntry>>>) -> Result<()> {
         let extended = self.extended;
         self.stream("read the dirty files", sink, move |connection, take| {
-            let mut chunk = Vec::with_capacity(CHUNK);
-            let mut wanted = true;
-            read::marks(connection, filter.peer.as_deref(), &ranges(&filter.scopes), extended, &mut |entry| {
-                chunk.push(entry);
-                if chunk.len() == CHUNK {
-                    wanted = take(std::mem::replace(&mut chunk, Vec::with_capacity(CHUNK)));
-                }
-                wanted
-            })?;
-            if wanted {
-                take(chunk);
-            }
-            Ok(())
+            read::marks(connection, filter.peer.as_deref(), &ranges(&filter.scopes), extended, CHUNK, take)
         })
         .await
     }

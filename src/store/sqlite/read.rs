@@ -4,7 +4,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::super::spelling::{self, HostNames, Range, Spelling, read_host, read_path};
-use super::super::{Hint, HintVersion, Intent, IntentId, Known};
+use super::super::{CHUNK, Hint, HintVersion, Intent, IntentId, Known};
 use super::values::{Text, borrowed, bytes, number, spelled, spellings};
 use crate::model::{
     ActionVersion, Checktxt, DirtyEntry, DirtyVersion, FileRecord, Fingerprint, Fingerprinter, Job, JobFile,
@@ -154,25 +154,26 @@ pub(super) fn dirty(
     extended: bool,
 ) -> rusqlite::Result<Vec<DirtyEntry>> {
     let mut entries = Vec::new();
-    marks(connection, peer, ranges, extended, &mut |entry| {
-        entries.push(entry);
+    marks(connection, peer, ranges, extended, CHUNK, &mut |chunk| {
+        entries.extend(chunk);
         true
     })?;
     Ok(entries)
 }
 
-/// Hands the dirty rows on, in any order, until no more are wanted.
+/// Hands the dirty rows on in chunks, in any order, until no more are wanted.
 pub(super) fn marks(
     connection: &Connection,
     peer: Option<&str>,
     ranges: &[Range],
     extended: bool,
-    take: &mut dyn FnMut(DirtyEntry) -> bool,
+    chunk_size: usize,
+    take: &mut dyn FnMut(Vec<DirtyEntry>) -> bool,
 ) -> rusqlite::Result<()> {
     let version = if extended { "version" } else { "0" };
     let select = format!("SELECT filename, forced, myname, peername, {version} FROM dirty");
     let peer = peer.map(|peer| spelled(peer.as_bytes()));
-    let mut names = HostNames::default();
+    let (mut chunk, mut names) = (Vec::new(), HostNames::default());
     for range in ranges {
         let mut parameters = range_parameters(range);
         let mut condition = String::new();
@@ -183,12 +184,14 @@ pub(super) fn marks(
         let mut statement = connection.prepare_cached(&over_range(&select, range, &condition))?;
         let mut rows = statement.query(rusqlite::params_from_iter(parameters.iter().map(|text| Text(text))))?;
         while let Some(row) = rows.next()? {
-            if let Some(entry) = dirty_entry(row, &mut names)?
-                && !take(entry)
-            {
+            chunk.extend(dirty_entry(row, &mut names)?);
+            if chunk.len() == chunk_size && !take(std::mem::take(&mut chunk)) {
                 return Ok(());
             }
         }
+    }
+    if !chunk.is_empty() {
+        take(chunk);
     }
     Ok(())
 }
