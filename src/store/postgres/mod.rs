@@ -307,7 +307,7 @@ impl Backend for Postgres {
     async fn dirty(&self, filter: DirtyFilter) -> Result<Vec<DirtyEntry>> {
         let data = (filter.peer, ranges(&filter.scopes));
         self.run("read the dirty files", &data, |client, spelling, (peer, ranges)| {
-            Box::pin(read::dirty(client, spelling, peer.as_deref(), ranges))
+            Box::pin(read::dirty(&***client, spelling, peer.as_deref(), ranges))
         })
         .await
     }
@@ -315,7 +315,7 @@ impl Backend for Postgres {
     async fn marks(&self, filter: DirtyFilter, sink: Sender<Result<Vec<DirtyEntry>>>) -> Result<()> {
         let data = (self.spelling, filter.peer, ranges(&filter.scopes), sink);
         self.stream("read the dirty files", &data, |client, (spelling, peer, ranges, sink), begun| {
-            Box::pin(read::marks(client, *spelling, peer.as_deref(), ranges, sink, begun))
+            Box::pin(read::marks(&***client, *spelling, peer.as_deref(), ranges, sink, begun))
         })
         .await
     }

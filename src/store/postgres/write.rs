@@ -257,7 +257,7 @@ pub(super) async fn flush(client: &Object, path: &SyncPath) -> Answer<()> {
 }
 
 pub(super) async fn force(transaction: &Transaction<'_>, spelling: Spelling, ranges: &[Range]) -> Answer<u64> {
-    let entries = read::dirty(transaction, spelling, None, ranges).await?;
+    let entries = read::dirty(&**transaction, spelling, None, ranges).await?;
     let digests: Vec<NameDigest> = entries.iter().map(|entry| NameDigest::of(entry.path.as_bytes())).collect();
     let sql = "WITH held AS (SELECT name_digest, peername FROM dirty WHERE name_digest = ANY ($1::bytea[]) \
                ORDER BY name_key, peername COLLATE \"C\" FOR UPDATE) \
