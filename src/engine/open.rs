@@ -7,7 +7,7 @@ use super::identify::Names;
 use super::membership::{self, Purpose};
 use super::{EngineError, Node, Place, notice};
 use crate::config::{Config, ConfigError, Selection, Source};
-use crate::store::{Location, Store, StoreError, StoreOptions};
+use crate::store::{Durability, Location, Store, StoreError, StoreOptions};
 
 /// What was given on the command line and in the environment, as far as it says where a node stands.
 #[derive(Debug, Clone)]
@@ -152,7 +152,11 @@ impl NodeSettings {
         tracing::debug!("Database: {location}");
         let options = StoreOptions {
             lock_timeout: config.lock_timeout,
-            asynchronous: self.asynchronous,
+            durability: match (self.asynchronous, config.durable) {
+                (true, _) => Durability::Nothing,
+                (false, true) => Durability::All,
+                (false, false) => Durability::AllButReceives,
+            },
             read_only: self.read_only,
             ..StoreOptions::default()
         };

@@ -187,12 +187,12 @@ impl TempFile {
         Ok(futimens(&self.file, &both_times(mtime))?)
     }
 
-    /// Puts it in place of what is at `place`, in one step; returns the file, to be flushed with its attributes. Where it
-    /// shall be durable its content must be on disk before that, and the directory is to be flushed behind it.
+    /// Puts it in place of what is at `place`, in one step. Where it shall be durable it must be on disk before that, with its
+    /// attributes, and the directory is to be flushed behind it.
     ///
     /// # Errors
     /// Those of rename (a directory is in the way, for example): nothing has changed, and the temporary file is gone.
-    pub fn persist(mut self, place: &Place) -> io::Result<File> {
+    pub fn persist(mut self, place: &Place) -> io::Result<()> {
         if !self.named && self.link_to(place.parent(), place.name()).is_err() {
             // Something is there.
             self.give_name(place)?;
@@ -209,7 +209,7 @@ impl TempFile {
             }
             self.named = false;
         }
-        self.file.try_clone()
+        Ok(())
     }
 
     /// Makes its content and attributes durable.

@@ -70,8 +70,7 @@ const CHUNK: usize = 1000;
 pub struct StoreOptions {
     /// How long an operation may wait for others' locks, for a connection, and for the connection to be made.
     pub lock_timeout: Duration,
-    /// `-A`: a power cut may cost the last transactions (never more than those).
-    pub asynchronous: bool,
+    pub durability: Durability,
     /// For listings: an existing database is opened even if nothing may be written.
     pub read_only: bool,
     /// For who asks how things are: a database that is not there is not made.
@@ -84,12 +83,22 @@ impl Default for StoreOptions {
     fn default() -> Self {
         Self {
             lock_timeout: Duration::from_secs(12),
-            asynchronous: false,
+            durability: Durability::All,
             read_only: false,
             must_exist: false,
             max_connections: 16,
         }
     }
+}
+
+/// What is on disk when an operation ends. A power cut may cost the last transactions of the rest, never more than those.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    All,
+    /// `durability none`: not what is said of received files, which are not on disk either. (PostgreSQL: all.)
+    AllButReceives,
+    /// `-A`.
+    Nothing,
 }
 
 /// An open state database. Clones share its connections.

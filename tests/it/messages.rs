@@ -227,7 +227,7 @@ fn is_of(names: &[&str], call: &str) -> bool {
 /// Eight words or a full stop, and no statement in SQL.
 fn is_sentence(words: &str) -> bool {
     let is_statement =
-        ["SELECT", "INSERT", "UPDATE ", "DELETE", "LOCK TABLE", "CREATE ", "WHERE", "VALUES", "filename"];
+        ["SELECT", "SET ", "INSERT", "UPDATE ", "DELETE", "LOCK TABLE", "CREATE ", "WHERE", "VALUES", "filename"];
     let ends = words.ends_with(['.', '!', '?']) && !words.starts_with("OK (");
     (ends || words.split(' ').count() >= 8) && !is_statement.iter().any(|word| words.contains(word))
 }

@@ -231,6 +231,22 @@ async fn locks_are_waited_for_no_longer_than_we_may() {
     connection.await.unwrap().unwrap();
 }
 
+/// As pg_dump does it.
+#[tokio::test]
+async fn a_limit_on_statements_is_for_others() {
+    let bench = Bench::postgres(None);
+    bench.open().await.close().await;
+    bench.sql(
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS
+         $$ BEGIN PERFORM pg_sleep(0.3); RETURN NULL; END $$;
+         CREATE TRIGGER slow AFTER INSERT ON dirty FOR EACH STATEMENT EXECUTE FUNCTION slow()",
+    );
+    bench.sql(&format!("ALTER DATABASE {} SET statement_timeout = 150", bench.database()));
+    let store = bench.open().await;
+    store.mark(vec![mark("/a", "peer")], vec![]).await.unwrap();
+    assert_eq!(dirty(&store).await.len(), 1);
+}
+
 #[tokio::test]
 async fn streams_never_take_the_last_connection() {
     let bench = Bench::postgres(None);

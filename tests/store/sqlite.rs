@@ -6,7 +6,7 @@ use std::time::Duration;
 use std::{env, fs};
 
 use csync2::model::Scope;
-use csync2::store::{ErrorKind, Location, Store, StoreOptions};
+use csync2::store::{Durability, ErrorKind, Location, Store, StoreOptions};
 
 use crate::bench::{Bench, change, dirty, mark, names, options, path};
 
@@ -70,8 +70,8 @@ async fn names_from_a_utf8_database_get_the_spelling_of_this_one() {
 #[tokio::test]
 async fn durability_is_given_up_only_when_asked() {
     let bench = Bench::sqlite();
-    for asynchronous in [false, true] {
-        let store = Store::open(&bench.location(), &StoreOptions { asynchronous, ..options() }).await.unwrap();
+    for durability in [Durability::All, Durability::AllButReceives, Durability::Nothing] {
+        let store = Store::open(&bench.location(), &StoreOptions { durability, ..options() }).await.unwrap();
         store.mark(vec![mark("/a", "peer")], vec![]).await.unwrap();
         assert_eq!(dirty(&store).await.len(), 1);
         store.close().await;

@@ -320,15 +320,14 @@ impl Target {
         }
     }
 
-    /// Puts the new content, which is on disk if it has to be, in place of the old. Returns what is there now, and the
-    /// file itself.
-    pub(super) fn replace(&self, assembled: Assembled) -> Result<(Option<Metadata>, File), Refusal> {
+    /// Puts the new content, which is on disk if it has to be, in place of the old. Returns what is there now.
+    pub(super) fn replace(&self, assembled: Assembled) -> Result<Option<Metadata>, Refusal> {
         if self.before.as_ref().is_some_and(Metadata::is_directory) {
             // No rename replaces a directory by a file.
             self.place.remove()?;
         }
-        let file = assembled.temp.persist(&self.place)?;
-        Ok((self.place.metadata().map_err(Refusal::Unsettled)?, file))
+        assembled.temp.persist(&self.place)?;
+        self.place.metadata().map_err(Refusal::Unsettled)
     }
 
     /// Whether working on what is there may take longer than a moment.
@@ -386,6 +385,9 @@ pub(super) fn is_untouched(before: &Metadata, now: &Metadata) -> bool {
         && if before.is_directory() { owner_and_mode(before) == owner_and_mode(now) } else { before.ctime == now.ctime }
 }
 
+/// A flush under way.
+pub(super) type Flush = JoinHandle<io::Result<()>>;
+
 /// New content, complete, beside its target.
 #[derive(Debug)]
 pub(super) struct Assembled {
@@ -407,10 +409,10 @@ impl Assembled {
         Ok(self.temp.sync()?)
     }
 
-    /// Starts to flush its content if that is wanted, on a thread of its own: what follows need not wait for the disk.
-    pub(super) fn start_flush(&mut self, durable: bool) -> io::Result<JoinHandle<io::Result<()>>> {
-        let content = self.temp.file().try_clone()?;
-        Ok(tokio::task::spawn_blocking(move || if durable { content.sync_data() } else { Ok(()) }))
+    /// Starts to flush it with `sync`, on a thread of its own: what follows need not wait for the disk.
+    pub(super) fn start_flush(&mut self, sync: fn(&File) -> io::Result<()>) -> io::Result<Flush> {
+        let file = self.temp.file().try_clone()?;
+        Ok(tokio::task::spawn_blocking(move || sync(&file)))
     }
 
     pub(super) fn metadata(&mut self) -> io::Result<Metadata> {

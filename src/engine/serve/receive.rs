@@ -14,17 +14,16 @@ mod make;
 mod patch;
 mod shown;
 
+use std::fs::File;
 use std::io;
 use std::pin::pin;
 use std::time::{Duration, SystemTime};
-
-use tokio::task::JoinHandle;
 
 use self::kept::Kept;
 pub(super) use self::make::{described, is_known, time_of};
 pub(super) use self::patch::warn_of_lost;
 use self::shown::Shown;
-use super::apply::{Assembled, Copies, Hiding, Rules, Target};
+use super::apply::{Assembled, Copies, Flush, Hiding, Rules, Target};
 use super::peer::Peer;
 use super::permission::{self, Admitted};
 use super::refusal::Refusal;
@@ -79,8 +78,8 @@ struct Assembly {
     target: Target,
     copies: Copies,
     new: Assembled,
-    /// Ends when the content is on disk.
-    flush: JoinHandle<io::Result<()>>,
+    /// Of its content, ahead of its attributes: see [`Receiver::keep_assembled`].
+    flush: Option<Flush>,
     /// What told its temporary name, where others can see it beside the target.
     reserved: Option<IntentId>,
     actions: Actions,
@@ -216,23 +215,23 @@ impl Receiver {
             }
             State::Assembled(assembly) => {
                 let Assembly { target, copies, mut new, flush, reserved, actions } = *assembly;
-                let metadata = match new.metadata() {
-                    Ok(metadata) => metadata,
+                let durable = peer.node.config.durable;
+                // Owner, mode and time go to the disk while the intent does.
+                let whole = if durable { new.start_flush(File::sync_all).map(Some) } else { Ok(None) };
+                let (metadata, whole) = match new.metadata().and_then(|metadata| Ok((metadata, whole?))) {
+                    Ok(begun) => begun,
                     Err(error) => return Err(given_up(peer, reserved, error.into()).await),
                 };
                 let intent = self.begin_file(peer, &path, &new, &metadata).await?;
                 abandon(peer, reserved).await?;
-                let flushed = flush.await.map_err(|source| EngineError::Worker { operation: "PATCH", source })?;
+                let flushed = on_disk([flush, whole]).await?;
                 let digest = Some(new.digest);
-                let durable = peer.node.config.durable;
                 let replaced = step("PATCH", move || {
                     flushed?;
                     target.must_be_unchanged()?;
                     target.keep(copies)?;
-                    let (now, file) = target.replace(new)?;
+                    let now = target.replace(new)?;
                     if durable {
-                        // Owner, mode and time, which were set since the content was flushed.
-                        file.sync_all().map_err(Refusal::Unsettled)?;
                         target.sync()?;
                     }
                     Ok(now)
@@ -263,19 +262,17 @@ impl Receiver {
         Ok((Some(name), Some(reserved)))
     }
 
-    /// Keeps new content until its attributes have come, while it goes to the disk.
+    /// Keeps new content until its attributes have come, if they are not `complete`; meanwhile it goes to the disk.
     fn keep_assembled(
         &mut self,
         peer: &Peer,
         path: SyncPath,
-        (target, copies): (Target, Copies),
-        mut new: Assembled,
-        reserved: Option<IntentId>,
-        actions: Actions,
+        mut assembly: Assembly,
+        complete: bool,
     ) -> Result<(), Stop> {
-        // Owner, mode and time may come meanwhile; they are flushed with the name.
-        let flush = new.start_flush(peer.node.config.durable)?;
-        let assembly = Assembly { target, copies, new, flush, reserved, actions };
+        if peer.node.config.durable && !complete {
+            assembly.flush = Some(assembly.new.start_flush(File::sync_data)?);
+        }
         self.open = Some(Sequence { path, state: State::Assembled(Box::new(assembly)) });
         Ok(())
     }
@@ -426,6 +423,17 @@ async fn abandon(peer: &Peer, intent: Option<IntentId>) -> Result<(), EngineErro
         Some(intent) => Ok(peer.node.store.abandon_receives(vec![intent]).await?),
         None => Ok(()),
     }
+}
+
+/// Waits for flushes.
+async fn on_disk(flushes: [Option<Flush>; 2]) -> Result<io::Result<()>, EngineError> {
+    for flush in flushes.into_iter().flatten() {
+        let flushed = flush.await.map_err(|source| EngineError::Worker { operation: "PATCH", source })?;
+        if flushed.is_err() {
+            return Ok(flushed);
+        }
+    }
+    Ok(Ok(()))
 }
 
 /// The end of a change that was not made, or of which nobody can be sure.

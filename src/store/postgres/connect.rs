@@ -14,11 +14,11 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config, NoTls, config};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::super::StoreOptions;
 use super::super::error::ErrorKind;
 use super::super::pgpass;
 use super::super::spelling::Spelling;
 use super::super::url::{PostgresUrl, SslMode};
+use super::super::{Durability, StoreOptions};
 use super::Answer;
 use super::migrate;
 use super::tls;
@@ -89,8 +89,11 @@ impl Connector {
             SslMode::Disable => None,
             mode => Some(tls::connector(mode, root_certificate(url, &environment)).map_err(refused)?),
         };
-        let commit = if options.asynchronous { "SET synchronous_commit = off; " } else { "" };
-        let preamble = format!("{commit}SET lock_timeout = {}", options.lock_timeout.as_millis());
+        let commit = if options.durability == Durability::Nothing { "SET synchronous_commit = off; " } else { "" };
+        // Nobody sits there waiting: what an administrator allows the statements of people would end the reading of a large
+        // table.
+        let lock_timeout = options.lock_timeout.as_millis();
+        let preamble = format!("{commit}SET statement_timeout = 0; SET lock_timeout = {lock_timeout}");
         let connector = Self {
             tls,
             may_do_without: mode == SslMode::Prefer,

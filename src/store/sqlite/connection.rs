@@ -12,7 +12,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::super::error::{ErrorKind, Result, StoreError};
-use super::super::{Location, StoreOptions};
+use super::super::{Durability, Location, StoreOptions};
 use super::migrate::{self, SCHEMA_VERSION};
 use super::transfer;
 use crate::model::errors::strerror;
@@ -27,7 +27,7 @@ pub(super) struct Opener {
     /// The name in messages.
     database: String,
     lock_timeout: Duration,
-    asynchronous: bool,
+    durability: Durability,
     /// Whoever only looks does not pay for what others have written, when it closes the last connection.
     leaves_log: bool,
     /// What SQLite reaches the file through; `None`: the system's usual way.
@@ -52,7 +52,7 @@ impl Opener {
             path: if path.is_relative() { Path::new(".").join(path) } else { path.to_owned() },
             database: Location::Sqlite(path.to_owned()).to_string(),
             lock_timeout: options.lock_timeout,
-            asynchronous: options.asynchronous,
+            durability: options.durability,
             leaves_log: options.read_only,
             vfs: None,
         }
@@ -76,8 +76,8 @@ impl Opener {
     }
 
     /// Whether a power cut may undo any transaction.
-    pub(super) fn is_asynchronous(&self) -> bool {
-        self.asynchronous
+    pub(super) fn durability(&self) -> Durability {
+        self.durability
     }
 
     /// Opens the file, creating and upgrading it. With `may_be_read_only` an existing file that cannot be written is
@@ -168,7 +168,8 @@ impl Opener {
         };
         connection.busy_timeout(self.lock_timeout)?;
         // FULL: what was committed is on disk, as an intent must be before the file is touched.
-        connection.pragma_update(None, "synchronous", if self.asynchronous { "OFF" } else { "FULL" })?;
+        let level = if self.durability == Durability::Nothing { "OFF" } else { "FULL" };
+        connection.pragma_update(None, "synchronous", level)?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, self.leaves_log)?;
         connection.set_prepared_statement_cache_capacity(64);
         // A big check writes a hundred thousand rows: without these most of its time goes into reading pages again, and

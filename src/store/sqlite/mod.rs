@@ -29,7 +29,9 @@ use super::error::{ErrorKind, Result, StoreError};
 use super::history::{Moments, Record};
 use super::spelling::ranges;
 use super::transfer::{Imported, Row};
-use super::{CHUNK, Change, Claim, DirtyFilter, Hint, HintVersion, Intent, IntentId, Known, Receipt, StoreOptions};
+use super::{
+    CHUNK, Change, Claim, DirtyFilter, Durability, Hint, HintVersion, Intent, IntentId, Known, Receipt, StoreOptions,
+};
 use crate::model::{
     ActionVersion, DirtyEntry, FileRecord, Fingerprint, Fingerprinter, Job, JobFile, Mark, ScheduledAction, Scope,
     Standing, SyncPath,
@@ -47,6 +49,8 @@ pub(super) struct Sqlite {
     wal: bool,
     /// Whether the columns of ours are there; not in a file of the C program that may only be read.
     extended: bool,
+    /// Whether a power cut may cost what was received.
+    relaxed_receives: bool,
     /// What a person should know about the file.
     remark: Option<String>,
 }
@@ -73,7 +77,8 @@ impl Sqlite {
     fn with(opener: Opener, first: Opened, connections: usize, looks: bool) -> Self {
         let file = opener.file();
         let Opened { connection, wal, remark, extended, writable } = first;
-        let may_relax = wal && !opener.is_asynchronous();
+        let may_relax = wal && opener.durability() != Durability::Nothing;
+        let relaxed_receives = opener.durability() == Durability::AllButReceives;
         let (idle, writer) = match (writable, looks) {
             (true, false) => (None, Some(Writer::new(connection, may_relax))),
             (true, true) => (Some(connection), Some(Writer::later(opener.clone(), may_relax))),
@@ -86,7 +91,7 @@ impl Sqlite {
             operations: Semaphore::new(connections),
             streams: Semaphore::new(connections),
         };
-        Self { readers: Arc::new(readers), file, writer, wal, remark, extended }
+        Self { readers: Arc::new(readers), file, writer, wal, relaxed_receives, remark, extended }
     }
 
     /// Runs a query on a reader's connection.
@@ -355,7 +360,8 @@ impl Backend for Sqlite {
         intents: Vec<Intent>,
     ) -> Result<Vec<IntentId>> {
         // What a power cut may undo is what the intents are there for.
-        let durable = !intents.is_empty() || receipts.iter().any(|(id, _)| id.is_none());
+        let stands_alone = !intents.is_empty() || receipts.iter().any(|(id, _)| id.is_none());
+        let durable = stands_alone && !self.relaxed_receives;
         let operation = if intents.is_empty() { "record received files" } else { "begin to receive files" };
         let work = move |connection: &Connection| write::next_receives(connection, &receipts, &intents);
         self.write_durably(durable, operation, work).await

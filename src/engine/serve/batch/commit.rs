@@ -228,7 +228,7 @@ fn put_in_place(
         let replaced = synced.and_then(|()| {
             target.must_be_unchanged()?;
             target.keep(copies)?;
-            let (now, _) = target.replace(new)?;
+            let now = target.replace(new)?;
             if durable {
                 touch(&mut touched, target.place()).map_err(Refusal::Unsettled)?;
             }

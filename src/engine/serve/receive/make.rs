@@ -5,7 +5,7 @@ use super::super::attribute::Attribute;
 use super::super::peer::Peer;
 use super::super::permission::Admitted;
 use super::super::refusal::Refusal;
-use super::{Actions, Copies, OnDisk, Receiver, Rules, Sequence, State, Stop, given_up, receipt};
+use super::{Actions, Assembly, Copies, OnDisk, Receiver, Rules, Sequence, State, Stop, given_up, receipt};
 use crate::engine::EngineError;
 use crate::engine::step;
 use crate::model::checktxt::mtime_of_unknown_unit;
@@ -147,8 +147,11 @@ impl Receiver {
                 Ok(duplicate) => duplicate,
                 Err(refusal) => return Err(given_up(peer, reserved, refusal).await),
             };
-            self.keep_assembled(peer, path, (target, Copies::default()), new, reserved, Actions::None)?;
-            return if matches!(attribute, Attribute::Time(_)) { self.finish(peer).await } else { Ok(()) };
+            let complete = matches!(attribute, Attribute::Time(_));
+            let copies = Copies::default();
+            let assembly = Assembly { target, copies, new, flush: None, reserved, actions: Actions::None };
+            self.keep_assembled(peer, path, assembly, complete)?;
+            return if complete { self.finish(peer).await } else { Ok(()) };
         }
         // The content is what it was: so is its digest, if the row was about this state.
         let known = peer.node.store.file(&path).await.map_err(EngineError::from)?;

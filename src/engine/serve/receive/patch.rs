@@ -8,7 +8,7 @@ use super::super::permission::Admitted;
 use super::super::query;
 use super::super::refusal::Refusal;
 use super::super::spool::{Incoming, Spooled};
-use super::{Actions, Receiver, Stop, given_up};
+use super::{Actions, Assembly, Receiver, Stop, given_up};
 use crate::engine::{EngineError, blocking, notice, step};
 use crate::model::SyncPath;
 use crate::model::errors::chain;
@@ -85,7 +85,8 @@ impl Receiver {
             Err(refusal) => return Err(given_up(peer, reserved, refusal).await),
         };
         warn_of_lost(peer, &new).await?;
-        self.keep_assembled(peer, path, (target, copies), new, reserved, Actions::Schedule)?;
+        let assembly = Assembly { target, copies, new, flush: None, reserved, actions: Actions::Schedule };
+        self.keep_assembled(peer, path, assembly, complete)?;
         if complete { self.finish(peer).await } else { Ok(()) }
     }
 }
