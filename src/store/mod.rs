@@ -419,8 +419,8 @@ impl Store {
         on!(self, backend => backend.known(paths).await)
     }
 
-    /// Records that received changes are about to be made on disk. Durable when it returns; the names are in the order of
-    /// the intents.
+    /// Records that received changes are about to be made on disk. Durable when it returns, as far as [`Durability`] goes; the
+    /// names are in the order of the intents.
     pub async fn begin_receives(&self, intents: Vec<Intent>) -> Result<Vec<IntentId>> {
         self.next_receives(Vec::new(), intents).await
     }

@@ -321,13 +321,13 @@ impl Target {
     }
 
     /// Puts the new content, which is on disk if it has to be, in place of the old. Returns what is there now.
-    pub(super) fn replace(&self, assembled: Assembled) -> Result<Option<Metadata>, Refusal> {
+    pub(super) fn replace(&self, mut assembled: Assembled) -> Result<Metadata, Refusal> {
         if self.before.as_ref().is_some_and(Metadata::is_directory) {
             // No rename replaces a directory by a file.
             self.place.remove()?;
         }
         assembled.temp.persist(&self.place)?;
-        self.place.metadata().map_err(Refusal::Unsettled)
+        assembled.temp.metadata().map_err(Refusal::Unsettled)
     }
 
     /// Whether working on what is there may take longer than a moment.
@@ -385,9 +385,6 @@ pub(super) fn is_untouched(before: &Metadata, now: &Metadata) -> bool {
         && if before.is_directory() { owner_and_mode(before) == owner_and_mode(now) } else { before.ctime == now.ctime }
 }
 
-/// A flush under way.
-pub(super) type Flush = JoinHandle<io::Result<()>>;
-
 /// New content, complete, beside its target.
 #[derive(Debug)]
 pub(super) struct Assembled {
@@ -404,19 +401,24 @@ impl Assembled {
         if self.temp.is_beside() { self.temp.name().to_vec() } else { Vec::new() }
     }
 
-    /// Makes the content durable, ahead of a [`Target::replace`] that does not.
+    /// Makes it durable, ahead of a [`Target::replace`] that does not.
     pub(super) fn sync(&self) -> Result<(), Refusal> {
         Ok(self.temp.sync()?)
     }
 
-    /// Starts to flush it with `sync`, on a thread of its own: what follows need not wait for the disk.
-    pub(super) fn start_flush(&mut self, sync: fn(&File) -> io::Result<()>) -> io::Result<Flush> {
+    /// The same on a thread of its own: what follows need not wait for the disk.
+    pub(super) fn start_sync(&mut self) -> io::Result<JoinHandle<io::Result<()>>> {
         let file = self.temp.file().try_clone()?;
-        Ok(tokio::task::spawn_blocking(move || sync(&file)))
+        Ok(tokio::task::spawn_blocking(move || file.sync_all()))
     }
 
-    pub(super) fn metadata(&mut self) -> io::Result<Metadata> {
-        fs::meta::metadata_of(self.temp.file())
+    /// Has the disk begin with the content.
+    pub(super) fn begin_flush(&self) {
+        self.temp.begin_flush();
+    }
+
+    pub(super) fn metadata(&self) -> io::Result<Metadata> {
+        self.temp.metadata()
     }
 
     pub(super) fn set(&self, attribute: Attribute, ignore: Ignore) -> Result<(), Refusal> {

@@ -1,7 +1,7 @@
 //! The commands that change files, and the record that is kept of it.
 //!
 //! A file comes as a sequence: PATCH or MK…, then SETOWN, SETMOD, SETIME. What PATCH brings stays beside the target until
-//! the sequence ends: with SETIME, or when the peer turns to something else. Only then is it flushed, renamed into place
+//! the sequence ends: with SETIME, or when the peer turns to something else. Only then is it made durable, renamed into place
 //! and recorded, so that it never appears with a wrong owner, mode or time, and a session that breaks off leaves the old
 //! file. An intent is written before the rename; a crash between that and the record is put right by `recover`. The
 //! record is written along with the next intent, or when the peer pauses or asks for what the tables say.
@@ -14,8 +14,6 @@ mod make;
 mod patch;
 mod shown;
 
-use std::fs::File;
-use std::io;
 use std::pin::pin;
 use std::time::{Duration, SystemTime};
 
@@ -23,7 +21,7 @@ use self::kept::Kept;
 pub(super) use self::make::{described, is_known, time_of};
 pub(super) use self::patch::warn_of_lost;
 use self::shown::Shown;
-use super::apply::{Assembled, Copies, Flush, Hiding, Rules, Target};
+use super::apply::{Assembled, Copies, Hiding, Rules, Target};
 use super::peer::Peer;
 use super::permission::{self, Admitted};
 use super::refusal::Refusal;
@@ -78,8 +76,6 @@ struct Assembly {
     target: Target,
     copies: Copies,
     new: Assembled,
-    /// Of its content, ahead of its attributes: see [`Receiver::keep_assembled`].
-    flush: Option<Flush>,
     /// What told its temporary name, where others can see it beside the target.
     reserved: Option<IntentId>,
     actions: Actions,
@@ -214,20 +210,23 @@ impl Receiver {
                 Ok(synced?)
             }
             State::Assembled(assembly) => {
-                let Assembly { target, copies, mut new, flush, reserved, actions } = *assembly;
+                let Assembly { target, copies, mut new, reserved, actions } = *assembly;
                 let durable = peer.node.config.durable;
-                // Owner, mode and time go to the disk while the intent does.
-                let whole = if durable { new.start_flush(File::sync_all).map(Some) } else { Ok(None) };
-                let (metadata, whole) = match new.metadata().and_then(|metadata| Ok((metadata, whole?))) {
+                // It goes to the disk while the intent does.
+                let sync = if durable { new.start_sync().map(Some) } else { Ok(None) };
+                let (metadata, sync) = match new.metadata().and_then(|metadata| Ok((metadata, sync?))) {
                     Ok(begun) => begun,
                     Err(error) => return Err(given_up(peer, reserved, error.into()).await),
                 };
                 let intent = self.begin_file(peer, &path, &new, &metadata).await?;
                 abandon(peer, reserved).await?;
-                let flushed = on_disk([flush, whole]).await?;
+                let synced = match sync {
+                    Some(sync) => sync.await.map_err(|source| EngineError::Worker { operation: "PATCH", source })?,
+                    None => Ok(()),
+                };
                 let digest = Some(new.digest);
                 let replaced = step("PATCH", move || {
-                    flushed?;
+                    synced?;
                     target.must_be_unchanged()?;
                     target.keep(copies)?;
                     let now = target.replace(new)?;
@@ -238,8 +237,8 @@ impl Receiver {
                 });
                 match replaced.await? {
                     Ok(now) => {
-                        self.saw(&path, now.clone());
-                        let found = OnDisk { metadata: now, digest };
+                        self.saw(&path, Some(now.clone()));
+                        let found = OnDisk { metadata: Some(now), digest };
                         self.unrecorded.push((intent, receipt(peer, path, found, actions)));
                         Ok(())
                     }
@@ -262,19 +261,9 @@ impl Receiver {
         Ok((Some(name), Some(reserved)))
     }
 
-    /// Keeps new content until its attributes have come, if they are not `complete`; meanwhile it goes to the disk.
-    fn keep_assembled(
-        &mut self,
-        peer: &Peer,
-        path: SyncPath,
-        mut assembly: Assembly,
-        complete: bool,
-    ) -> Result<(), Stop> {
-        if peer.node.config.durable && !complete {
-            assembly.flush = Some(assembly.new.start_flush(File::sync_data)?);
-        }
+    /// Keeps new content until its attributes have come.
+    fn keep_assembled(&mut self, path: SyncPath, assembly: Assembly) {
         self.open = Some(Sequence { path, state: State::Assembled(Box::new(assembly)) });
-        Ok(())
     }
 
     /// Looks at a file that a command is about to change: it must have no change of our own.
@@ -423,17 +412,6 @@ async fn abandon(peer: &Peer, intent: Option<IntentId>) -> Result<(), EngineErro
         Some(intent) => Ok(peer.node.store.abandon_receives(vec![intent]).await?),
         None => Ok(()),
     }
-}
-
-/// Waits for flushes.
-async fn on_disk(flushes: [Option<Flush>; 2]) -> Result<io::Result<()>, EngineError> {
-    for flush in flushes.into_iter().flatten() {
-        let flushed = flush.await.map_err(|source| EngineError::Worker { operation: "PATCH", source })?;
-        if flushed.is_err() {
-            return Ok(flushed);
-        }
-    }
-    Ok(Ok(()))
 }
 
 /// The end of a change that was not made, or of which nobody can be sure.

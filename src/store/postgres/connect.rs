@@ -90,10 +90,7 @@ impl Connector {
             mode => Some(tls::connector(mode, root_certificate(url, &environment)).map_err(refused)?),
         };
         let commit = if options.durability == Durability::Nothing { "SET synchronous_commit = off; " } else { "" };
-        // Nobody sits there waiting: what an administrator allows the statements of people would end the reading of a large
-        // table.
-        let lock_timeout = options.lock_timeout.as_millis();
-        let preamble = format!("{commit}SET statement_timeout = 0; SET lock_timeout = {lock_timeout}");
+        let preamble = format!("{commit}SET lock_timeout = {}", options.lock_timeout.as_millis());
         let connector = Self {
             tls,
             may_do_without: mode == SslMode::Prefer,
@@ -182,14 +179,22 @@ impl Connector {
         let spelling = if is_utf8 { Spelling::Utf8 } else { Spelling::Bytes };
         let encoding = if is_utf8 { "" } else { "; SET client_encoding = 'SQL_ASCII'" };
         // A plan made while the tables were empty would scan them from end to end when they are full.
-        let plans_can_be_forced = major_version(connection.parameter("server_version")) >= 12;
-        let plans = if plans_can_be_forced { "; SET plan_cache_mode = force_custom_plan" } else { "" };
+        let version = major_version(connection.parameter("server_version"));
+        let plans = if version >= 12 { "; SET plan_cache_mode = force_custom_plan" } else { "" };
+        // What an administrator allows people would end the reading of a large table.
+        let limits = match version {
+            17.. => {
+                "; SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; SET transaction_timeout = 0"
+            }
+            10.. => "; SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0",
+            _ => "; SET statement_timeout = 0",
+        };
         let task = tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!("database connection ended: {error}");
             }
         });
-        let settings = format!("{}{encoding}{plans}", self.preamble);
+        let settings = format!("{}{encoding}{plans}{limits}", self.preamble);
         let settings = client.batch_execute(&settings);
         if self.first.get().is_some() {
             settings.await?;

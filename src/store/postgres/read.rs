@@ -1,6 +1,7 @@
 //! The statements that read.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::pin::pin;
 
 use deadpool_postgres::{GenericClient, Object, Transaction};
@@ -314,11 +315,11 @@ async fn marked(
 ) -> Answer<RowStream> {
     let peer = peer.map(|peer| Text(spelling.write(peer.as_bytes())));
     let Bounds { low, high } = Bounds::of(range);
+    let mut sql = format!("SELECT {MARK_COLUMNS} FROM dirty WHERE true");
     let mut parameters: Vec<(&(dyn ToSql + Sync), Type)> = Vec::new();
-    let mut conditions = Vec::new();
     let mut must = |condition: &str, parameter, kind| {
         parameters.push((parameter, kind));
-        conditions.push(format!("{condition} ${}", parameters.len()));
+        let _ = write!(sql, " AND {condition} ${}", parameters.len());
     };
     if !matches!(range, Range::All) {
         must("name_key >=", &low, Type::BYTEA);
@@ -329,9 +330,8 @@ async fn marked(
     if let Some(peer) = &peer {
         must("peername =", peer, Type::TEXT);
     }
-    let condition = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
     // Most runs ask once: a statement that is prepared first takes a round trip more.
-    client.query_typed_raw(&format!("SELECT {MARK_COLUMNS} FROM dirty{condition}"), parameters).await
+    client.query_typed_raw(&sql, parameters).await
 }
 
 pub(super) async fn dirty_peers(client: &Object) -> Answer<Vec<(String, String)>> {

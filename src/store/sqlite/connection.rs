@@ -75,7 +75,7 @@ impl Opener {
         &self.database
     }
 
-    /// Whether a power cut may undo any transaction.
+    /// What a power cut may undo.
     pub(super) fn durability(&self) -> Durability {
         self.durability
     }

@@ -359,9 +359,9 @@ impl Backend for Sqlite {
         receipts: Vec<(Option<IntentId>, Receipt)>,
         intents: Vec<Intent>,
     ) -> Result<Vec<IntentId>> {
-        // What a power cut may undo is what the intents are there for.
-        let stands_alone = !intents.is_empty() || receipts.iter().any(|(id, _)| id.is_none());
-        let durable = stands_alone && !self.relaxed_receives;
+        // Of what only ends intents the same is made again, should a power cut undo it.
+        let may_be_undone = intents.is_empty() && receipts.iter().all(|(id, _)| id.is_some());
+        let durable = !may_be_undone && !self.relaxed_receives;
         let operation = if intents.is_empty() { "record received files" } else { "begin to receive files" };
         let work = move |connection: &Connection| write::next_receives(connection, &receipts, &intents);
         self.write_durably(durable, operation, work).await

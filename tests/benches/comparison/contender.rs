@@ -86,7 +86,7 @@ impl Csync2 {
         Cast { client: self.client, server: self.server, tls: self.tls, backend: self.backend }
     }
 
-    /// What stands at the top of every node's configuration.
+    /// What stands at the top of the configuration of every node with our program.
     pub(super) fn configuration(self) -> &'static str {
         match self.manner {
             Manner::Usual => "",

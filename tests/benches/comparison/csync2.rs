@@ -1,5 +1,6 @@
 //! How either csync2 goes about a workload.
 
+use std::fs;
 use std::net::TcpListener;
 use std::process::Command;
 
@@ -8,6 +9,7 @@ use super::contender::Csync2;
 use super::link::Server;
 use super::measure::{Client, Measurement, measure};
 use super::workload::{Kind, Task};
+use crate::support::Program;
 use crate::support::cluster::Cluster;
 
 pub(super) fn run(run: Run<'_>, cast: Csync2) -> Vec<(Task, Measurement)> {
@@ -115,13 +117,18 @@ fn cluster(run: Run<'_>, cast: Csync2) -> Cluster {
     let names: Vec<String> = (0..=run.workload.peers).map(|number| format!("node{number}")).collect();
     let on = |name: &String| format!("on {{{name}}}: {{{name}.tree}};");
     let config = format!(
-        "{}\nprefix d {{ on {{node0}}: {}; {} }}\ngroup g {{ host {}; key demo.key; include %d%; }}\n",
-        cast.configuration(),
+        "prefix d {{ on {{node0}}: {}; {} }}\ngroup g {{ host {}; key demo.key; include %d%; }}\n",
         run.source.tree().display(),
         names[1..].iter().map(on).collect::<String>(),
         names.iter().map(|name| format!("{{{name}}}")).collect::<Vec<_>>().join(" "),
     );
     let cluster = cast.cast().cluster(names.iter().map(String::as_str)).config(&config).build();
+    // The C program does not know the words.
+    for node in cluster.nodes().iter().filter(|node| node.program == Program::Ours) {
+        let path = node.system_dir().join("csync2.cfg");
+        let text = fs::read_to_string(&path).expect("read the configuration");
+        fs::write(&path, format!("{}\n{text}", cast.configuration())).expect("write the configuration");
+    }
     cluster.nodes()[0].csync2(["-c"]).success();
     for peer in &cluster.nodes()[1..] {
         run.source.prepare(peer.tree_dir());

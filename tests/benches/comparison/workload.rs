@@ -129,7 +129,8 @@ impl Workload {
                 contenders.extend(ours);
                 contenders.push(OURS.not_durable());
                 contenders.extend(classic);
-                contenders.extend((work <= 10_000).then_some([TO_C, FROM_C]).into_iter().flatten());
+                let mixed = [TO_C, FROM_C, FROM_C.not_durable()];
+                contenders.extend((work <= 10_000).then_some(mixed).into_iter().flatten());
                 contenders.extend((work <= 10_000 || first_round).then_some(C));
                 contenders.extend((work <= 8_000 && first_round).then_some(C_POSTGRES));
                 contenders.extend([RSYNC, RSYNC_FSYNC]);

@@ -176,7 +176,7 @@ impl Batch {
     }
 }
 
-fn prepare(locator: &mut Locator, mut file: Finished) -> Result<Prepared, Box<(Finished, Refusal)>> {
+fn prepare(locator: &mut Locator, file: Finished) -> Result<Prepared, Box<(Finished, Refusal)>> {
     let mut prepare = || {
         let target = Target::find_with(locator, &file.place)?;
         match (&target.before, &file.before) {
@@ -235,7 +235,7 @@ fn put_in_place(
             Ok(now)
         });
         placed.push(match replaced {
-            Ok(now) => Ok(Placed { id, path, digest, now, already }),
+            Ok(now) => Ok(Placed { id, path, digest, now: Some(now), already }),
             Err(refusal) => Err((id, path, place, refusal)),
         });
     }

@@ -147,11 +147,9 @@ impl Receiver {
                 Ok(duplicate) => duplicate,
                 Err(refusal) => return Err(given_up(peer, reserved, refusal).await),
             };
-            let complete = matches!(attribute, Attribute::Time(_));
             let copies = Copies::default();
-            let assembly = Assembly { target, copies, new, flush: None, reserved, actions: Actions::None };
-            self.keep_assembled(peer, path, assembly, complete)?;
-            return if complete { self.finish(peer).await } else { Ok(()) };
+            self.keep_assembled(path, Assembly { target, copies, new, reserved, actions: Actions::None });
+            return if matches!(attribute, Attribute::Time(_)) { self.finish(peer).await } else { Ok(()) };
         }
         // The content is what it was: so is its digest, if the row was about this state.
         let known = peer.node.store.file(&path).await.map_err(EngineError::from)?;

@@ -85,8 +85,11 @@ impl Receiver {
             Err(refusal) => return Err(given_up(peer, reserved, refusal).await),
         };
         warn_of_lost(peer, &new).await?;
-        let assembly = Assembly { target, copies, new, flush: None, reserved, actions: Actions::Schedule };
-        self.keep_assembled(peer, path, assembly, complete)?;
+        if !complete && peer.node.config.durable {
+            // Its attributes take their time.
+            new.begin_flush();
+        }
+        self.keep_assembled(path, Assembly { target, copies, new, reserved, actions: Actions::Schedule });
         if complete { self.finish(peer).await } else { Ok(()) }
     }
 }
