@@ -230,7 +230,8 @@ impl Store {
         on!(self, backend => backend.exists().await)
     }
 
-    /// Lets go of what is kept in memory of what was read and written, and keeps less from here on: a check has ended.
+    /// Lets go of what is kept in memory of what was read and written, and keeps less from here on, for writes of a few rows:
+    /// a check has ended, or none will come.
     pub async fn shrink(&self) {
         on!(self, backend => backend.shrink().await);
     }

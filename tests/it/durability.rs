@@ -3,7 +3,10 @@
 
 use std::fs;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::process::{Child, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::cluster::Node;
 use crate::support::process::{Daemon, wrap};
@@ -53,7 +56,16 @@ fn calls_of_receiving(options: &[&str], words: &str) -> (String, String) {
     let (alpha, beta) = (&cluster["alpha"], &cluster["beta"]);
     alpha.put(&tree! { "f" => "content", "d" => dir() });
     beta.csync2(["-cIr", "/"]).success();
-    let log = beta.base().join("calls");
+    let (daemon, log) = watched(beta, options);
+    alpha.csync2(["-xA"]).success();
+    assert_eq!(daemon.wait(), Some(0));
+    cluster.expect_agreement();
+    (fs::read_to_string(&log).expect("read strace's log"), beta.tree_dir().display().to_string())
+}
+
+/// A server whose calls strace writes down, and where.
+fn watched(node: &Node, options: &[&str]) -> (Daemon, PathBuf) {
+    let log = node.base().join("calls");
     let trace = [
         "strace",
         "-f",
@@ -64,13 +76,9 @@ fn calls_of_receiving(options: &[&str], words: &str) -> (String, String) {
     ];
     let trace = [&trace[..], &[log.to_str().expect("UTF-8")]].concat();
     // Should strace be killed, the server goes with it.
-    let server = wrap(&["setpriv", "--pdeathsig", "KILL"], &beta.command(beta.program, options));
+    let server = wrap(&["setpriv", "--pdeathsig", "KILL"], &node.command(node.program, options));
     let command = wrap(&trace, &server);
-    let daemon = Daemon::start(&command, "Csync2 daemon running.");
-    alpha.csync2(["-xA"]).success();
-    assert_eq!(daemon.wait(), Some(0));
-    cluster.expect_agreement();
-    (fs::read_to_string(&log).expect("read strace's log"), beta.tree_dir().display().to_string())
+    (Daemon::start(&command, "Csync2 daemon running."), log)
 }
 
 #[test]
@@ -89,6 +97,37 @@ fn who_wants_no_durability_gets_files_without_a_flush() {
         assert!(!calls.lines().skip(content).take(place - content).any(is_flush), "{calls}");
         assert!(!calls.lines().any(|line| line.contains("sync(") && line.contains(&format!("<{tree}"))), "{calls}");
     }
+}
+
+/// A daemon goes by the configuration as it is now.
+#[test]
+fn durability_can_be_asked_for_later() {
+    let words = "durability none;";
+    let cluster = Cast::plain(Program::Ours, Program::Ours).cluster(["alpha", "beta"]).top(words).build();
+    let (alpha, beta) = (&cluster["alpha"], &cluster["beta"]);
+    beta.csync2(["-cIr", "/"]).success();
+    let (daemon, log) = watched(beta, &["-ii"]);
+    alpha.put(&tree! { "f" => "content" });
+    alpha.csync2(["-xA"]).success();
+    let config = beta.system_dir().join("csync2.cfg");
+    let durable = fs::read_to_string(&config).expect("read the config").replace(words, "");
+    fs::write(&config, durable).expect("write the config");
+    alpha.put(&tree! { "g" => "content" });
+    alpha.csync2(["-xA"]).success();
+    // Not strace, which would go on.
+    let children =
+        fs::read_to_string(format!("/proc/{0}/task/{0}/children", daemon.id())).expect("the children of strace");
+    let server = Pid::from_raw(children.trim().parse().expect("one child")).expect("a process");
+    kill_process(server, Signal::TERM).expect("stop the server");
+    assert_eq!(daemon.wait(), Some(0));
+    let calls = fs::read_to_string(&log).expect("read strace's log");
+    let placed = |name: &str| {
+        let place = calls.lines().position(|line| line.contains("linkat") && line.contains(&format!("\"{name}\"")));
+        place.unwrap_or_else(|| panic!("{name} has no place:\n{calls}"))
+    };
+    let between: Vec<_> = calls.lines().take(placed("g")).skip(placed("f")).collect();
+    assert!(between.iter().any(|line| line.contains("sync(") && line.contains(".db3")), "the intent of g: {calls}");
+    cluster.expect_agreement();
 }
 
 /// A server that dies right behind its answer may not have recorded the file yet.

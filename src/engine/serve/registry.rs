@@ -27,7 +27,7 @@ pub struct Registry {
     settings: NodeSettings,
     known: Mutex<HashMap<String, Arc<Known>>>,
     /// Opened by whoever needs it first, while others wait for that one only.
-    databases: Mutex<Vec<(Location, Arc<Opened>)>>,
+    databases: Mutex<Vec<(Database, Arc<Opened>)>>,
     identity: Mutex<Option<Presented>>,
     unknown_names: Semaphore,
     sessions: AtomicU64,
@@ -50,7 +50,10 @@ struct Presented {
     identity: Identity,
 }
 
-/// A database once it was opened.
+/// Where a database is, and whether what is received shall be durable.
+type Database = (Location, bool);
+
+/// The same once it was opened.
 type Opened = Mutex<Option<Store>>;
 
 /// Changes whenever a file is replaced or written: device, inode, size, ctime in seconds and nanoseconds.
@@ -143,13 +146,13 @@ impl Registry {
     }
 
     async fn database(&self, name: &str, config: &Config) -> Result<Store, OpenError> {
-        let location = self.settings.location(config, name)?;
+        let database = (self.settings.location(config, name)?, config.durable);
         let cell = {
             let mut databases = self.databases.lock().await;
-            let known = databases.iter().find(|(known, _)| *known == location).map(|(_, cell)| Arc::clone(cell));
+            let known = databases.iter().find(|(known, _)| *known == database).map(|(_, cell)| Arc::clone(cell));
             known.unwrap_or_else(|| {
                 let cell = Arc::default();
-                databases.push((location.clone(), Arc::clone(&cell)));
+                databases.push((database.clone(), Arc::clone(&cell)));
                 cell
             })
         };
@@ -159,7 +162,10 @@ impl Registry {
         {
             return Ok(store.clone());
         }
-        Ok(opened.insert(self.settings.open_store(&location, config).await?).clone())
+        let store = self.settings.open_store(&database.0, config).await?;
+        // Peers have a few rows written at a time.
+        store.shrink().await;
+        Ok(opened.insert(store).clone())
     }
 
     fn full_name<'n>(&'n self, name: &'n str) -> &'n str {

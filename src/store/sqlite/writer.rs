@@ -9,6 +9,9 @@ use super::connection::Opener;
 /// For who writes a few thousand rows at a time, in KiB: negative.
 const SMALL_CACHE: i32 = -4_096;
 
+/// And in pages. While the log grows a flush takes longer, since its length goes to the disk, too.
+const SMALL_LOG: i32 = 1_000;
+
 /// Whoever has the lock writes.
 #[derive(Debug)]
 pub(super) struct Writer {
@@ -72,6 +75,7 @@ impl Writer {
         if let Writing::Open(connection) = &self.state.lock().unwrap_or_else(PoisonError::into_inner).connection {
             // That pages stay is no harm.
             _ = connection.pragma_update(None, "cache_size", SMALL_CACHE);
+            _ = connection.pragma_update(None, "wal_autocheckpoint", SMALL_LOG);
             _ = connection.release_memory();
         }
     }
