@@ -144,6 +144,16 @@ impl NodeSettings {
         Ok(Location::resolve(database, &config.my_name, config_name)?)
     }
 
+    /// What of a database is to be durable: of PostgreSQL's all or nothing.
+    #[must_use]
+    pub fn durability(&self, location: &Location, config: &Config) -> Durability {
+        match (self.asynchronous, config.durable, location) {
+            (true, ..) => Durability::Nothing,
+            (false, true, _) | (false, false, Location::Postgres(_)) => Durability::All,
+            (false, false, Location::Sqlite(_)) => Durability::AllButReceives,
+        }
+    }
+
     /// Opens a database.
     ///
     /// # Errors
@@ -152,11 +162,7 @@ impl NodeSettings {
         tracing::debug!("Database: {location}");
         let options = StoreOptions {
             lock_timeout: config.lock_timeout,
-            durability: match (self.asynchronous, config.durable) {
-                (true, _) => Durability::Nothing,
-                (false, true) => Durability::All,
-                (false, false) => Durability::AllButReceives,
-            },
+            durability: self.durability(location, config),
             read_only: self.read_only,
             ..StoreOptions::default()
         };

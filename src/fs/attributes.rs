@@ -115,7 +115,7 @@ mod tests {
         chmod(&path, 0o4760);
         let place = place(directory.path(), "name");
         let old = place.metadata().unwrap().unwrap();
-        let mut temp = place.temp(None).unwrap();
+        let temp = place.temp(None).unwrap();
         assert!(temp.take_over(Some(&old), Some(&old_file)).is_empty());
         temp.persist(&place).unwrap();
         let new_file = File::open(&path).unwrap();

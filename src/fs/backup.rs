@@ -58,7 +58,7 @@ impl Backup {
     ///
     /// # Errors
     /// When a copy cannot be renamed: none is lost then.
-    pub fn keep(mut self) -> io::Result<()> {
+    pub fn keep(self) -> io::Result<()> {
         if self.durable {
             self.copy.sync()?;
         }

@@ -36,18 +36,15 @@ impl<F: AsFd> Writer<F> {
     }
 
     /// Has the disk begin with all that is there.
+    #[allow(unsafe_code)]
     pub fn begin(&mut self) {
-        begin(&self.file, self.begun, self.written - self.begun);
+        let (Ok(offset), Ok(length)) = (i64::try_from(self.begun), i64::try_from(self.written - self.begun)) else {
+            return;
+        };
+        // SAFETY: no memory is involved, and the descriptor is open. Whether it succeeds is seen when the file is synced.
+        unsafe { libc::sync_file_range(self.file.as_fd().as_raw_fd(), offset, length, libc::SYNC_FILE_RANGE_WRITE) };
         self.begun = self.written;
     }
-}
-
-/// Has the disk begin with these bytes of a file; with all from `offset` on if `length` is 0.
-#[allow(unsafe_code)]
-pub(super) fn begin(file: &impl AsFd, offset: u64, length: u64) {
-    let (Ok(offset), Ok(length)) = (i64::try_from(offset), i64::try_from(length)) else { return };
-    // SAFETY: no memory is involved, and the descriptor is open. Whether it succeeds is seen when the file is synced.
-    unsafe { libc::sync_file_range(file.as_fd().as_raw_fd(), offset, length, libc::SYNC_FILE_RANGE_WRITE) };
 }
 
 impl<F: AsFd> Write for Writer<F> {

@@ -18,7 +18,7 @@ use rustix::io::Errno;
 
 use super::attributes::{self, NotTakenOver};
 use super::place::{both_times, owner_ids, permission_bits};
-use super::{Place, large, meta, open};
+use super::{Place, meta, open};
 use crate::model::{Metadata, Timestamp};
 
 /// A new file with a temporary name, or without one yet. Dropping it without [`TempFile::persist`] removes it.
@@ -187,12 +187,12 @@ impl TempFile {
         Ok(futimens(&self.file, &both_times(mtime))?)
     }
 
-    /// Puts it in place of what is at `place`, in one step: from here on it is that file. Where it shall be durable it must be
-    /// on disk before that, with its attributes, and the directory is to be flushed behind it.
+    /// Puts it in place of what is at `place`, in one step; returns it, which is that file now. Where it shall be durable it
+    /// must be on disk before that, with its attributes, and the directory is to be flushed behind it.
     ///
     /// # Errors
-    /// Those of rename (a directory is in the way, for example): nothing has changed.
-    pub fn persist(&mut self, place: &Place) -> io::Result<()> {
+    /// Those of rename (a directory is in the way, for example): nothing has changed, and the temporary file is gone.
+    pub fn persist(mut self, place: &Place) -> io::Result<Self> {
         if !self.named && self.link_to(place.parent(), place.name()).is_err() {
             // Something is there.
             self.give_name(place)?;
@@ -201,17 +201,15 @@ impl TempFile {
             match renameat(&*self.directory, &*self.name, place.parent(), place.name()) {
                 // The tempdir is another mount of the same file system.
                 Err(Errno::XDEV) if !self.beside => {
-                    let (mut copy, _) = copy_of(place, &File::from(self.reopen()?))?;
+                    let (copy, _) = copy_of(place, &File::from(self.reopen()?))?;
                     copy.sync()?;
-                    copy.persist(place)?;
-                    *self = copy;
-                    return Ok(());
+                    return copy.persist(place);
                 }
                 result => result?,
             }
             self.named = false;
         }
-        Ok(())
+        Ok(self)
     }
 
     /// As it is now.
@@ -220,11 +218,6 @@ impl TempFile {
     /// The system's.
     pub fn metadata(&self) -> io::Result<Metadata> {
         meta::metadata_of(&self.file)
-    }
-
-    /// Has the disk begin with its content.
-    pub fn begin_flush(&self) {
-        large::begin(&self.file, 0, 0);
     }
 
     /// Makes its content and attributes durable.
@@ -359,7 +352,7 @@ mod tests {
     fn owner_mode_and_time_can_be_right_before_it_is_seen() {
         let directory = tempfile::tempdir().unwrap();
         let place = place(directory.path(), "name");
-        let mut temp = place.temp(None).unwrap();
+        let temp = place.temp(None).unwrap();
         let mine = meta::metadata_of(&temp.file).unwrap();
         temp.set_owner(Some(mine.uid), Some(mine.gid)).unwrap();
         temp.set_owner(None, None).unwrap();
@@ -411,7 +404,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         for name in ["n".repeat(255), "ü".repeat(127), "x".into(), "y".repeat(247)] {
             let place = place(directory.path(), &name);
-            let mut temp = place.temp(None).unwrap();
+            let temp = place.temp(None).unwrap();
             assert!(temp.name().len() <= 255 && std::str::from_utf8(temp.name()).is_ok());
             temp.persist(&place).unwrap();
             assert!(directory.path().join(name).exists());

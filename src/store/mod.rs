@@ -95,7 +95,7 @@ impl Default for StoreOptions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
     All,
-    /// `durability none`: not what is said of received files, which are not on disk either. (PostgreSQL: all.)
+    /// `durability none`: not what is said of received files, which are not on disk either. SQLite only.
     AllButReceives,
     /// `-A`.
     Nothing,

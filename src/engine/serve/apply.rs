@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use tokio::task::JoinHandle;
@@ -287,7 +288,12 @@ impl Target {
             other => other.into(),
         })?;
         output.flush()?;
-        let digest = output.digest();
+        let (mut output, digest) = output.finish();
+        if attributes.is_none() && rules.durable {
+            // They take their time.
+            output.get_mut().begin();
+        }
+        drop(output);
         self.complete(temp, digest, old.as_ref().zip(basis), attributes, rules)
     }
 
@@ -320,14 +326,13 @@ impl Target {
         }
     }
 
-    /// Puts the new content, which is on disk if it has to be, in place of the old. Returns what is there now.
-    pub(super) fn replace(&self, mut assembled: Assembled) -> Result<Metadata, Refusal> {
+    /// Puts the new content, which is on disk if it has to be, in place of the old. Returns the state of the new file.
+    pub(super) fn replace(&self, assembled: Assembled) -> Result<Metadata, Refusal> {
         if self.before.as_ref().is_some_and(Metadata::is_directory) {
             // No rename replaces a directory by a file.
             self.place.remove()?;
         }
-        assembled.temp.persist(&self.place)?;
-        assembled.temp.metadata().map_err(Refusal::Unsettled)
+        assembled.temp.persist(&self.place)?.metadata().map_err(Refusal::Unsettled)
     }
 
     /// Whether working on what is there may take longer than a moment.
@@ -407,14 +412,9 @@ impl Assembled {
     }
 
     /// The same on a thread of its own: what follows need not wait for the disk.
-    pub(super) fn start_sync(&mut self) -> io::Result<JoinHandle<io::Result<()>>> {
-        let file = self.temp.file().try_clone()?;
+    pub(super) fn start_sync(&self) -> io::Result<JoinHandle<io::Result<()>>> {
+        let file = File::from(self.temp.as_fd().try_clone_to_owned()?);
         Ok(tokio::task::spawn_blocking(move || file.sync_all()))
-    }
-
-    /// Has the disk begin with the content.
-    pub(super) fn begin_flush(&self) {
-        self.temp.begin_flush();
     }
 
     pub(super) fn metadata(&self) -> io::Result<Metadata> {

@@ -210,7 +210,7 @@ impl Receiver {
                 Ok(synced?)
             }
             State::Assembled(assembly) => {
-                let Assembly { target, copies, mut new, reserved, actions } = *assembly;
+                let Assembly { target, copies, new, reserved, actions } = *assembly;
                 let durable = peer.node.config.durable;
                 // It goes to the disk while the intent does.
                 let sync = if durable { new.start_sync().map(Some) } else { Ok(None) };

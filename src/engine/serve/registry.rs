@@ -2,7 +2,7 @@
 //!
 //! A configuration is read when it is first asked for and again when one of its files changed. Its database is opened
 //! only when a peer has passed HELLO's address check, and again when it was removed meanwhile; configurations that name
-//! the same database share its handle.
+//! the same database, and want as much of it durable, share its handle.
 
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
@@ -15,7 +15,7 @@ use tokio::sync::{Mutex, Semaphore};
 use crate::config::{Config, Tls};
 use crate::engine::open::{NodeSettings, OpenError};
 use crate::engine::{EngineError, Node, recover};
-use crate::store::{Location, Store};
+use crate::store::{Durability, Location, Store};
 use crate::wire::{Identity, TlsError};
 
 /// Names that no configuration has and that are looked up at the same time, for peers that claim to have them.
@@ -50,8 +50,8 @@ struct Presented {
     identity: Identity,
 }
 
-/// Where a database is, and whether what is received shall be durable.
-type Database = (Location, bool);
+/// Where a database is, and what of it is to be durable.
+type Database = (Location, Durability);
 
 /// The same once it was opened.
 type Opened = Mutex<Option<Store>>;
@@ -146,13 +146,14 @@ impl Registry {
     }
 
     async fn database(&self, name: &str, config: &Config) -> Result<Store, OpenError> {
-        let database = (self.settings.location(config, name)?, config.durable);
+        let location = self.settings.location(config, name)?;
+        let database = (location.clone(), self.settings.durability(&location, config));
         let cell = {
             let mut databases = self.databases.lock().await;
             let known = databases.iter().find(|(known, _)| *known == database).map(|(_, cell)| Arc::clone(cell));
             known.unwrap_or_else(|| {
                 let cell = Arc::default();
-                databases.push((database.clone(), Arc::clone(&cell)));
+                databases.push((database, Arc::clone(&cell)));
                 cell
             })
         };
@@ -162,7 +163,7 @@ impl Registry {
         {
             return Ok(store.clone());
         }
-        let store = self.settings.open_store(&database.0, config).await?;
+        let store = self.settings.open_store(&location, config).await?;
         // Peers have a few rows written at a time.
         store.shrink().await;
         Ok(opened.insert(store).clone())

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rustix::fs::{Access, AtFlags, CWD, accessat};
+use rustix::io::Errno;
 
 use super::super::error::{ErrorKind, Result, StoreError};
 use super::super::{Durability, Location, StoreOptions};
@@ -235,12 +237,11 @@ impl Opener {
                 Some(format!("there is no directory {}; make it, or choose another with -D", directory.display()))
             }
             Err(error) => Some(of(&error, directory)),
-            Ok(_) => match fs::OpenOptions::new().read(true).write(true).open(&self.path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    Some(format!("no file can be made in {}", directory.display()))
-                }
-                Err(error) => Some(of(&error, &self.path)),
-                Ok(_) => None,
+            // Opening and closing the file here would end the locks that other connections have on it.
+            Ok(_) => match accessat(CWD, &self.path, Access::READ_OK | Access::WRITE_OK, AtFlags::EACCESS) {
+                Err(Errno::NOENT) => Some(format!("no file can be made in {}", directory.display())),
+                Err(error) => Some(of(&error.into(), &self.path)),
+                Ok(()) => None,
             },
         }
     }

@@ -85,10 +85,6 @@ impl Receiver {
             Err(refusal) => return Err(given_up(peer, reserved, refusal).await),
         };
         warn_of_lost(peer, &new).await?;
-        if !complete && peer.node.config.durable {
-            // Its attributes take their time.
-            new.begin_flush();
-        }
         self.keep_assembled(path, Assembly { target, copies, new, reserved, actions: Actions::Schedule });
         if complete { self.finish(peer).await } else { Ok(()) }
     }
