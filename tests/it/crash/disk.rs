@@ -8,13 +8,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, mknodat, utimensat};
 
 use crate::support::tracer::Call;
 
-/// Device and inode.
-type FileId = (u64, u64);
+/// Device, inode, and when that was given to a file: it may have been another's before.
+type FileId = (u64, u64, Option<SystemTime>);
 type Names = BTreeMap<PathBuf, FileId>;
 
 /// What became of what was not flushed.
@@ -100,12 +101,12 @@ impl Disk {
     /// A new file: whatever had its inode before.
     fn begin(&mut self, opened: &Path) {
         let found = fs::metadata(opened).expect("a file that was opened");
-        self.files.remove(&(found.dev(), found.ino()));
+        self.files.remove(&id_of(&found));
     }
 
     fn flush(&mut self, opened: &Path) {
         let Ok(found) = fs::metadata(opened) else { return };
-        let id = (found.dev(), found.ino());
+        let id = id_of(&found);
         if !found.is_dir() {
             self.files.insert(id, Image::of_open(opened, &found));
             return;
@@ -215,6 +216,10 @@ fn restore(roots: &[PathBuf], now: &Names, wanted: &BTreeMap<PathBuf, Image>) {
     }
 }
 
+fn id_of(found: &fs::Metadata) -> FileId {
+    (found.dev(), found.ino(), found.created().ok())
+}
+
 fn scan(roots: &[PathBuf]) -> Names {
     let mut names = Names::new();
     let mut open = roots.to_vec();
@@ -224,7 +229,7 @@ fn scan(roots: &[PathBuf]) -> Names {
             let entries = fs::read_dir(&path).into_iter().flatten();
             open.extend(entries.map(|entry| entry.expect("read a directory").path()));
         }
-        names.insert(path, (found.dev(), found.ino()));
+        names.insert(path, id_of(&found));
     }
     names
 }
